@@ -1,0 +1,99 @@
+"""The augmentations of Sections 3.3 and 3.4: zooming, and transforms that can be undone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from augkd.degrade.bicubic import Edges, bicubic
+
+
+def zoom_in(hr: Tensor, size: int, offsets: Tensor) -> Tensor:
+    """Crops an LR-sized patch out of each HR patch (Section 3.3).
+
+    Args:
+        hr: (N, C, H, W).
+        size: height and width of the crop.
+        offsets: (K*N, 2) rows and columns of the top left corners; with K > 1, crop k*N + i
+            comes from image i.
+
+    Returns:
+        (K*N, C, size, size).
+    """
+    n = hr.shape[0]
+    crops = [
+        hr[i % n, :, int(row) : int(row) + size, int(column) : int(column) + size]
+        for i, (row, column) in enumerate(offsets.tolist())
+    ]
+    return torch.stack(crops)
+
+
+def zoom_out(lr: Tensor, scale: int, edges: Edges = "replicate") -> Tensor:
+    """Reduces LR patches (N, C, h, w) once more by the degradation that made them (Section 3.3).
+
+    Not rounded to 8 bits: (N, C, ceil(h/scale), ceil(w/scale)), a little outside [0, 1] at most.
+    """
+    return bicubic(lr, scale, edges)
+
+
+@dataclass(frozen=True)
+class Invertible:
+    """One F of Section 3.4 for each image of a batch: F^-1(F(x)) = x exactly, up to rounding.
+
+    F inverts colours, flips rows, flips columns and transposes, in this order, each where its
+    column of ``flags`` (N, 4) is set. Flips and transposition compose to every rotation by 90,
+    180 and 270 degrees. F^-1 undoes them in the reverse order.
+    """
+
+    flags: Tensor
+
+    @staticmethod
+    def draw(n: int, generator: Generator, p: float = 0.3) -> "Invertible":
+        """Draws each operation for each of n images independently with probability p."""
+        return Invertible(torch.from_numpy(generator.random((n, 4)) < p))
+
+    def __getitem__(self, index: slice) -> "Invertible":
+        return Invertible(self.flags[index])
+
+    def to(self, device: torch.device) -> "Invertible":
+        return Invertible(self.flags.to(device, non_blocking=True))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """F(x) for images (N, C, H, W) in [0, 1]; transposing some of a batch needs H = W."""
+        for operation in range(4):
+            x = self._operate(x, operation)
+        return x
+
+    def invert(self, y: Tensor) -> Tensor:
+        """F^-1(y); y may be larger than F's input was (a super-resolved image)."""
+        for operation in reversed(range(4)):
+            y = self._operate(y, operation)
+        return y
+
+    def _operate(self, x: Tensor, operation: int) -> Tensor:
+        """Each operation is its own inverse, so one function serves both directions."""
+        flags = self.flags[:, operation]
+        if len(flags) != len(x):
+            raise ValueError(f"Invertible was drawn for {len(flags)} images, not {len(x)}")
+        if operation == 0:
+            changed = 1 - x
+        elif operation == 1:
+            changed = x.flip(-2)
+        elif operation == 2:
+            changed = x.flip(-1)
+        else:
+            changed = x.transpose(-2, -1)
+            if changed.shape != x.shape:
+                if bool(flags.all()):
+                    return changed
+                if bool(flags.any()):
+                    raise ValueError("Invertible: transposing part of a batch needs square images")
+                return x
+        return torch.where(flags.view(-1, 1, 1, 1), changed, x)
+
+
+def step_generator(*key: int) -> Generator:
+    """The random numbers of one step: a function of its key alone, so nothing has to be saved."""
+    return np.random.default_rng(list(key))

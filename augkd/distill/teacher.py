@@ -1,0 +1,54 @@
+"""The frozen teacher of a cohort: computed once a batch, shared by every student."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from augkd.data.batch import Batch
+
+
+class Teacher:
+    """Answers for one batch at a time; ``see`` starts the next one and forgets the last.
+
+    Inputs are named by the fields of ``Batch``: "lr", "zoom_in", "zoom_out". Outputs and
+    features carry no gradient. The network is in evaluation mode, so that drop-path is off.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._wanted: dict[str, set[str]] = {}
+        self._outputs: dict[str, Tensor] = {}
+        self._features: dict[str, dict[str, Tensor]] = {}
+
+    def see(self, batch: Batch) -> "Teacher":
+        self._batch = batch
+        self._outputs.clear()
+        self._features.clear()
+        return self
+
+    def output(self, name: str) -> Tensor:
+        """T of the batch's image ``name``."""
+        if name not in self._outputs:
+            self._compute(name)
+        return self._outputs[name]
+
+    def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
+        """T's features of the batch's image ``name`` at the given taps.
+
+        Taps asked for once are computed with the output from then on, in one forward pass.
+        """
+        wanted = self._wanted.setdefault(name, set())
+        if not wanted.issuperset(taps) or name not in self._features:
+            wanted.update(taps)
+            self._compute(name)
+        return {tap: self._features[name][tap] for tap in taps}
+
+    @torch.no_grad()
+    def _compute(self, name: str) -> None:
+        image = getattr(self._batch, name)
+        taps = sorted(self._wanted.get(name, ()))
+        if not taps:
+            self._outputs[name] = self.network(image)
+            return
+        self._outputs[name], self._features[name] = self.network.features(image, taps)

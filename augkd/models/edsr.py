@@ -1,0 +1,90 @@
+"""EDSR (Lim et al., CVPRW 2017): the network of Tables 1, 2, 6, 7, 8 and 9.
+
+Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
+RANGE = 255.0  # public checkpoints were trained on [0, 255] images; the shift is inside the network
+
+
+class ResidualBlock(nn.Module):
+    """x + res_scale * conv(relu(conv(x))): no batch normalisation."""
+
+    def __init__(self, channels: int, res_scale: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv2(torch.relu(self.conv1(x)))
+        return x + self.res_scale * residual
+
+
+def upsampler(channels: int, scale: int) -> nn.Sequential:
+    """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
+    factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers.append(nn.Conv2d(channels, channels * factor**2, 3, padding=1))
+        layers.append(nn.PixelShuffle(factor))
+    return nn.Sequential(*layers)
+
+
+class EDSR(nn.Module):
+    """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
+
+    Args:
+        channels: width of every residual block.
+        blocks: number of residual blocks.
+        res_scale: factor on each residual branch (0.1 for the 256-channel network).
+        scale: 2, 3 or 4.
+    """
+
+    mean: Tensor
+
+    def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.blocks = blocks
+        self.scale = scale
+        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualBlock(channels, res_scale) for _ in range(blocks)))
+        self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upsample = upsampler(channels, scale)
+        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the points where ``features`` can read, in order of computation."""
+        blocks = (f"block{i}" for i in range(self.blocks))
+        return ("first_conv", *blocks, "conv_after_body", "after_long_skip")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x, ())[0]
+
+    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output and the feature maps (N, channels, h, w) at the named points.
+
+        Features are on the network's inner scale, that of [0, 255] images.
+        """
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name in taps:
+                kept[name] = value
+            return value
+
+        first = keep("first_conv", self.conv_first((x - self.mean) * RANGE))
+        y = first
+        for i, block in enumerate(self.body):
+            y = keep(f"block{i}", block(y))
+        y = keep("conv_after_body", self.conv_after_body(y))
+        y = keep("after_long_skip", y + first)
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean, kept
