@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from augkd.data.batch import Batch
 from augkd.distill.options import options
 from augkd.distill.teacher import Teacher
+from augkd.models import SRNetwork
 
 Input = Literal["lr", "zoom_in", "zoom_out"]
 
@@ -42,7 +43,7 @@ class AugKD:
     zoom_rec: float = 1.0
     consistency: tuple[Input, ...] = ("zoom_in",)
 
-    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
         plain = student(batch.lr)
         terms = {"rec": self.rec * l1_loss(plain, batch.hr)}
         aligned = self._consistent(student, batch, "lr") if "lr" in self.consistency else plain
@@ -57,7 +58,7 @@ class AugKD:
                 terms["zoom_rec"] = self.zoom_rec * l1_loss(output, batch.lr)
         return terms
 
-    def _consistent(self, student: nn.Module, batch: Batch, name: Input) -> Tensor:
+    def _consistent(self, student: SRNetwork, batch: Batch, name: Input) -> Tensor:
         """F^-1(S(F(image))) where F acts on this input, else S(image)."""
         image: Tensor = getattr(batch, name)
         if name not in self.consistency:

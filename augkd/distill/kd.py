@@ -1,11 +1,12 @@
 """The plain methods: no teacher, the teacher's response, and the teacher's response alone."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from augkd.data.batch import Batch
 from augkd.distill.options import options
 from augkd.distill.teacher import Teacher
+from augkd.models import SRNetwork
 
 
 @options
@@ -14,7 +15,7 @@ class Scratch:
 
     rec: float = 1.0
 
-    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
         return {"rec": self.rec * l1_loss(student(batch.lr), batch.hr)}
 
 
@@ -29,7 +30,7 @@ class KD:
     rec: float = 1.0
     kd: float = 0.2
 
-    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
         output = student(batch.lr)
         return {
             "rec": self.rec * l1_loss(output, batch.hr),
@@ -47,5 +48,5 @@ class DataFreeKD:
 
     kd: float = 1.0
 
-    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
         return {"kd": self.kd * l1_loss(student(batch.lr), teacher.output("lr"))}

@@ -10,4 +10,4 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def options(cls: type[T]) -> type[T]:
-    return dataclass(cls, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value,call-overload,no-any-return]
+    return dataclass(cls, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from augkd.data.batch import Batch
+from augkd.models import SRNetwork
 
 
 class Teacher:
@@ -15,7 +16,7 @@ class Teacher:
     features carry no gradient. The network is in evaluation mode, so that drop-path is off.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: SRNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
         self._wanted: dict[str, set[str]] = {}
         self._outputs: dict[str, Tensor] = {}

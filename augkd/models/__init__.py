@@ -1,21 +1,17 @@
 """The networks of Table 1: ``create_model`` builds them, ``load_checkpoint`` fills them."""
 
-from typing import Any, Protocol
-
-from torch import nn
+from collections.abc import Callable
+from typing import Any
 
 from augkd.errors import UserError
 from augkd.models.checkpoint import load_checkpoint, save_checkpoint
 from augkd.models.edsr import EDSR
+from augkd.models.network import SRNetwork
 
-__all__ = ["SIZES", "create_model", "load_checkpoint", "save_checkpoint"]
-
-
-class Builder(Protocol):
-    def __call__(self, *, scale: int, **size: Any) -> nn.Module: ...
+__all__ = ["SIZES", "SRNetwork", "create_model", "load_checkpoint", "save_checkpoint"]
 
 
-NETWORKS: dict[str, Builder] = {"edsr": EDSR}
+NETWORKS: dict[str, Callable[..., SRNetwork]] = {"edsr": EDSR}
 
 # Table 1. The paper does not give the student's residual scale. The released predecessor's
 # option files set 0.1 for both roles, and the teachers' public checkpoints need 0.1.
@@ -27,7 +23,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def create_model(name: str, role: str | None = None, scale: int = 4, **size: Any) -> nn.Module:
+def create_model(name: str, role: str | None = None, scale: int = 4, **size: Any) -> SRNetwork:
     """Builds a network with fresh weights.
 
     Args:

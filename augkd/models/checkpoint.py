@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from augkd.errors import UserError
 
@@ -35,7 +35,7 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     fit_weights(path, weights, model)
 
 
-def fit_weights(path: Path, weights: dict, model: nn.Module) -> None:
+def fit_weights(path: Path, weights: dict[str, Tensor], model: nn.Module) -> None:
     """Loads a state dict that must match ``model`` key by key and shape by shape."""
     wanted = model.state_dict()
     name = type(model).__name__

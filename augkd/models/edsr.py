@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from augkd.models.network import SRNetwork
+
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
 RANGE = 255.0  # public checkpoints were trained on [0, 255] images; the shift is inside the network
 
@@ -36,7 +38,7 @@ def upsampler(channels: int, scale: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class EDSR(nn.Module):
+class EDSR(SRNetwork):
     """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
 
     Args:
@@ -62,18 +64,11 @@ class EDSR(nn.Module):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """Names of the points where ``features`` can read, in order of computation."""
         blocks = (f"block{i}" for i in range(self.blocks))
         return ("first_conv", *blocks, "conv_after_body", "after_long_skip")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features(x, ())[0]
-
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The output and the feature maps (N, channels, h, w) at the named points.
-
-        Features are on the network's inner scale, that of [0, 255] images.
-        """
+        """As promised; features are on the network's inner scale, that of [0, 255] images."""
         kept: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> Tensor:
