@@ -1,0 +1,79 @@
+"""Prepared images on disk: one flat array of bytes, mapped into memory, and an index of it."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from augkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image: ``hr`` (3, H, W) uint8 and, for each scale, ``lr`` (3, H // s, W // s) uint8."""
+
+    dataset: str
+    name: str
+    hr: Tensor
+    lr: dict[int, Tensor]
+    lr_source: str  # "bicubic", or "shipped" with the dataset
+
+
+def write_store(folder: Path, images: Iterable[Prepared]) -> pd.DataFrame:
+    """Writes images one after the other, in a folder beside that is renamed at the end.
+
+    Returns the index: dataset, image, scale (1 is HR), offset, height, width, lr_source.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    rows, offset = [], 0
+    with (partial / "pixels.u8").open("wb") as file:
+        for image in images:
+            for scale, pixels in {1: image.hr, **image.lr}.items():
+                height, width = pixels.shape[-2:]
+                source = "" if scale == 1 else image.lr_source
+                rows.append(
+                    (image.dataset, image.name, scale, offset, height, width, source),
+                )
+                offset += file.write(pixels.contiguous().numpy().tobytes())
+    columns = ["dataset", "image", "scale", "offset", "height", "width", "lr_source"]
+    index = pd.DataFrame(rows, columns=columns)
+    index.to_csv(partial / "index.csv", index=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return index
+
+
+class ImageStore:
+    """Opens what ``write_store`` wrote, without reading it: pages are loaded when touched."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            index = pd.read_csv(folder / "index.csv", dtype={"image": str}, keep_default_na=False)
+        except FileNotFoundError:
+            raise UserError(f"{folder} holds no prepared images: run the prepare stage") from None
+        self.index = index
+        empty = np.zeros(0, np.uint8)
+        pixels = np.memmap(folder / "pixels.u8", np.uint8, "c") if len(index) else empty
+        self.pixels = torch.from_numpy(pixels)  # copy-on-write: the file is never changed
+        self._rows = {(r.dataset, r.image, r.scale): r for r in index.itertuples()}
+        self.keys = [(r.dataset, r.image) for r in index[index.scale == 1].itertuples()]
+
+    def image(self, dataset: str, name: str, scale: int) -> Tensor:
+        """(3, H, W) uint8; scale 1 is the HR image."""
+        row = self._rows[dataset, name, scale]
+        size = 3 * row.height * row.width
+        return self.pixels[row.offset : row.offset + size].view(3, row.height, row.width)
+
+    def pair(self, dataset: str, name: str, scale: int) -> tuple[Tensor, Tensor]:
+        """LR, and HR cut to scale times its size."""
+        lr = self.image(dataset, name, scale)
+        height, width = (scale * side for side in lr.shape[-2:])
+        return lr, self.image(dataset, name, 1)[:, :height, :width]
