@@ -95,12 +95,9 @@ class Scoring(Section):
 class Budget(Section):
     name: str
     about: str
-    teachers: list[str]
-    teachers_x4: list[str]
-    cohorts: list[str]
-    cohorts_x4: list[str]
-    ablations: list[str]
-    scored: list[str]
+    backbones: list[str]
+    scales: list[Literal[2, 3]]  # x4 always follows, since it starts from x2
+    all_scales: list[Scale]
     images: Images
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
@@ -184,7 +181,9 @@ def find_root() -> Path:
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
-    raise UserError(f"{here}: no params.yaml and dvc.yaml here or above: run in a clone of the study")
+    raise UserError(
+        f"{here}: no params.yaml and dvc.yaml here or above: run in a clone of the study"
+    )
 
 
 def _first(error: ValidationError) -> str:
@@ -224,12 +223,16 @@ def _check_references(params: Params) -> None:
             taught = _entry(params.cohorts, source.student, f"cohorts.{name}.teacher.student")
             _entry(taught.methods, source.method, f"cohorts.{name}.teacher.method")
         else:
-            raise UserError(f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME")
+            raise UserError(
+                f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
+            )
         if cohort.start:
             _entry(params.cohorts, cohort.start, f"cohorts.{name}.start")
     for name, budget in params.budgets.items():
         if name != budget.name:
-            raise UserError(f"params.yaml: budgets.{name}.name: must be {name}, not {budget.name!r}")
+            raise UserError(
+                f"params.yaml: budgets.{name}.name: must be {name}, not {budget.name!r}"
+            )
         for training in ("teach", "distil"):
             patch = getattr(budget, training).patch
             if patch % 12:

@@ -19,6 +19,7 @@ from augkd.degrade.bicubic import bicubic
 from augkd.errors import UserError
 from augkd.images import read_image
 
+Split = Literal["train", "test"]
 LIST = Path(__file__).with_name("photographs.csv")
 DISTRIBUTIONS = {"mvtbdata": "mvtb-data", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
@@ -28,7 +29,7 @@ class Photograph:
     """One line of the list. ``shrink`` 2 halves a noisy 8-megapixel original."""
 
     name: str
-    split: Literal["train", "test"]
+    split: Split
     package: str
     path: str
     shrink: int
@@ -63,7 +64,7 @@ class Photograph:
         return image if self.shrink == 1 else bicubic(image, self.shrink)
 
 
-def photographs(split: Literal["train", "test"], first: int | None = None) -> Iterator[Photograph]:
+def photographs(split: Split, first: int | None = None) -> Iterator[Photograph]:
     """The listed photographs of a split, in order; only the first ones if a number is given."""
     with LIST.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]

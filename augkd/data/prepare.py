@@ -5,13 +5,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from augkd.data.photographs import Photograph, photographs
+from augkd.config import Study
+from augkd.data.photographs import Photograph, Split, photographs
 from augkd.data.store import Prepared, write_store
 from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
 from augkd.images import list_images, read_image
 
 SCALES = (2, 3, 4)
+DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
 
 
 def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
@@ -21,7 +23,7 @@ def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
 
 
 def prepare_photographs(
-    split: str, chosen: Iterable[Photograph], edges: Edges, smallest: int
+    split: Split, chosen: Iterable[Photograph], edges: Edges, smallest: int
 ) -> Iterator[Prepared]:
     """Reads and degrades photographs; ``smallest`` is the HR side that a patch needs."""
     for photograph in chosen:
@@ -33,7 +35,7 @@ def prepare_photographs(
                 f"{smallest} x {smallest}: make train.patch smaller or leave it out of the list"
             )
         lr = {scale: degrade(hr, scale, edges) for scale in SCALES}
-        yield Prepared("train" if split == "train" else "photographs", photograph.name, hr, lr, "bicubic")
+        yield Prepared(DATASETS[split], photograph.name, hr, lr, "bicubic")
 
 
 def prepare_benchmarks(folder: Path, edges: Edges) -> Iterator[Prepared]:
@@ -62,18 +64,13 @@ def prepare_benchmarks(folder: Path, edges: Edges) -> Iterator[Prepared]:
             yield Prepared(dataset.name, file.stem, hr, lr, source)
 
 
-def prepare(
-    out: Path,
-    *,
-    benchmarks: Path | None,
-    edges: Edges,
-    train_images: int | None,
-    test_images: int | None,
-    smallest: int,
-) -> None:
-    """Writes ``out``/train, /test and /benchmarks: stores that are mapped, not loaded."""
-    for split, first in (("train", train_images), ("test", test_images)):
-        chosen = photographs(split, first)  # type: ignore[arg-type]
-        write_store(out / split, prepare_photographs(split, chosen, edges, smallest))
-    found = prepare_benchmarks(benchmarks, edges) if benchmarks else iter(())
+def prepare_study(study: Study) -> None:
+    """Writes a budget's train, test and benchmarks: stores that are mapped, not loaded."""
+    out, data, images = study.folder("prepare"), study.params.data, study.budget.images
+    smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
+    for split, first in (("train", images.train), ("test", images.test)):
+        chosen = photographs(split, first)
+        write_store(out / split, prepare_photographs(split, chosen, data.edges, smallest))
+    folder = study.root / data.benchmarks if data.benchmarks else None
+    found = prepare_benchmarks(folder, data.edges) if folder else iter(())
     write_store(out / "benchmarks", found)
