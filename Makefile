@@ -1,0 +1,60 @@
+# The study from a shell. `make repro` and `make test` are all that most need.
+#
+#   make repro                 build the environment, run the pipeline, name the report
+#   make repro BUDGET=smoke    the same with another budget of params.yaml
+#   make test                  the tests
+#   make lab                   JupyterLab on the notebooks
+#   make check                 lint, types, notebooks free of outputs
+#   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                              take torch's CPU build, on a machine without a GPU
+
+PYTHON ?= python3
+VENV ?= .venv
+BUDGET ?=
+TORCH_INDEX ?=
+
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: repro test lab check lock clean
+.DEFAULT_GOAL := repro
+
+repro: $(INSTALLED)
+	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
+	dvc repro
+	@echo "The report: $(abspath reports/index.html)"
+
+test: $(INSTALLED)
+	python -m pytest
+
+lab: $(INSTALLED)
+	jupyter lab notebooks
+
+check: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	python tests/notebooks_are_clean.py
+
+# The environment is rebuilt when the lock changes. torch comes from the ordinary index (CUDA where
+# the platform has it), or from TORCH_INDEX; both give the locked version.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) bootstrap.py $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install --disable-pip-version-check -q --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What pyproject.toml asks for, resolved anew. Look at the difference before committing it.
+lock:
+	rm -rf build/lock && $(PYTHON) bootstrap.py build/lock
+	build/lock/bin/pip install -q "torch==2.13.0" && build/lock/bin/pip install -q -e ".[dev]" hatchling editables
+	{ echo "# Made by 'make lock' from pyproject.toml. torch: the CPU build satisfies it too."; \
+	  build/lock/bin/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^torch==\([0-9.]*\).*/torch==\1/'; } > requirements.lock
+
+clean:
+	rm -rf build runs .state
