@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from augkd.models.network import SRNetwork
-
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
-RANGE = 255.0  # public checkpoints were trained on [0, 255] images; the shift is inside the network
+from augkd.models.layers import RANGE, rgb_mean, upsampler
+from augkd.models.network import Kept, SRNetwork
 
 
 class ResidualBlock(nn.Module):
@@ -28,16 +26,6 @@ class ResidualBlock(nn.Module):
         return x + self.res_scale * residual
 
 
-def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
-    factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
-    layers: list[nn.Module] = []
-    for factor in factors:
-        layers.append(nn.Conv2d(channels, channels * factor**2, 3, padding=1))
-        layers.append(nn.PixelShuffle(factor))
-    return nn.Sequential(*layers)
-
-
 class EDSR(SRNetwork):
     """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
 
@@ -48,14 +36,19 @@ class EDSR(SRNetwork):
         scale: 2, 3 or 4.
     """
 
-    mean: Tensor
+    name = "edsr"
+    mean_in: Tensor
+    mean_out: Tensor
 
     def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
         super().__init__()
         self.channels = channels
         self.blocks = blocks
         self.scale = scale
-        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.sizes = {"channels": channels, "blocks": blocks, "res_scale": res_scale}
+        # weights like any other: official checkpoints hold means that training may have moved
+        self.register_buffer("mean_in", rgb_mean())
+        self.register_buffer("mean_out", rgb_mean())
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(channels, res_scale) for _ in range(blocks)))
         self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
@@ -69,17 +62,11 @@ class EDSR(SRNetwork):
 
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """As promised; features are on the network's inner scale, that of [0, 255] images."""
-        kept: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> Tensor:
-            if name in taps:
-                kept[name] = value
-            return value
-
-        first = keep("first_conv", self.conv_first((x - self.mean) * RANGE))
+        kept = Kept(self, taps)
+        first = kept("first_conv", self.conv_first((x - self.mean_in) * RANGE))
         y = first
         for i, block in enumerate(self.body):
-            y = keep(f"block{i}", block(y))
-        y = keep("conv_after_body", self.conv_after_body(y))
-        y = keep("after_long_skip", y + first)
-        return self.conv_last(self.upsample(y)) / RANGE + self.mean, kept
+            y = kept(f"block{i}", block(y))
+        y = kept("conv_after_body", self.conv_after_body(y))
+        y = kept("after_long_skip", y + first)
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out, kept

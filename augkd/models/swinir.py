@@ -1,0 +1,287 @@
+"""SwinIR (Liang et al., ICCVW 2021), classical head: the network of Tables 1, 4, 5 and 10.
+
+Names of parameters are the official ones, which BasicSR shares. Inside the body, tokens are
+(N, H, W, C) with H and W multiples of the window.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from augkd.errors import UserError
+from augkd.models.layers import rgb_mean, upsampler
+from augkd.models.network import Kept, SRNetwork
+
+HEAD_CHANNELS = 64  # of the upsampler, whatever the width of the body
+
+
+def windows(x: Tensor, window: int) -> Tensor:
+    """(N, H, W, C) to (N * windows, window * window, C), row by row."""
+    n, height, width, c = x.shape
+    x = x.view(n, height // window, window, width // window, window, c)
+    return x.transpose(2, 3).reshape(-1, window * window, c)
+
+
+def unwindows(x: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Undoes ``windows``."""
+    x = x.view(-1, height // window, width // window, window, window, x.shape[-1])
+    return x.transpose(2, 3).reshape(x.shape[0], height, width, -1)
+
+
+@lru_cache(maxsize=8)
+def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """(windows, window**2, window**2): -100 between pixels that only the cyclic shift joined."""
+    with torch.inference_mode(False):  # the cache outlives the mode that it was filled in
+
+        def region(size: int) -> Tensor:
+            position = torch.arange(size, device=device)
+            return (position >= size - window).long() + (position >= size - shift).long()
+
+        regions = 3 * region(height)[:, None] + region(width)
+        tokens = windows(regions.view(1, height, width, 1), window).squeeze(-1)
+        return (tokens[:, None, :] != tokens[:, :, None]) * -100.0
+
+
+class DropPath(nn.Module):
+    """Drops the residual branch of a whole sample, with the given rate, in training alone.
+
+    It draws from torch's global generator of the device: whoever trains seeds that for each step.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention among the tokens of a window, with a learned bias for each offset."""
+
+    index: Tensor
+
+    def __init__(self, dim: int, window: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        row, column = torch.arange(window**2) // window, torch.arange(window**2) % window
+        offset = [p[:, None] - p + window - 1 for p in (row, column)]
+        index = offset[0] * (2 * window - 1) + offset[1]
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(N * windows, tokens, C) to the same; ``mask`` is that of ``shift_mask``."""
+        b, tokens, c = x.shape
+        q, k, v = self.qkv(x).view(b, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        logits = (q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1)
+        logits = logits + self.relative_position_bias_table[self.index].permute(2, 0, 1)
+        if mask is not None:
+            masked = logits.view(-1, len(mask), self.heads, tokens, tokens) + mask[:, None].to(x)
+            logits = masked.view(b, self.heads, tokens, tokens)
+        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, tokens, c)
+        projected: Tensor = self.proj(mixed)
+        return projected
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU between, token by token."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(gelu(self.fc1(x)))
+        return y
+
+
+class SwinLayer(nn.Module):
+    """STL: x + attention(norm(x)), then x + mlp(norm(x)); windows shifted in every other layer."""
+
+    def __init__(
+        self, dim: int, window: int, heads: int, hidden: int, shift: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, window, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = int(x.shape[1]), int(x.shape[2])
+        y, mask = self.norm1(x), None
+        if self.shift:
+            y = y.roll((-self.shift, -self.shift), (1, 2))
+            mask = shift_mask(height, width, self.window, self.shift, x.device)
+        y = unwindows(self.attn(windows(y, self.window), mask), self.window, height, width)
+        if self.shift:
+            y = y.roll((self.shift, self.shift), (1, 2))
+        x = x + self.drop_path(y)
+        return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+
+class LayerGroup(nn.Module):
+    """The layers of one RSTB; named as the checkpoints have it."""
+
+    def __init__(self, layers: list[SwinLayer]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*layers)
+
+
+class RSTB(nn.Module):
+    """x + conv(layers(x)) on tokens (N, H, W, C)."""
+
+    def __init__(self, dim: int, layers: list[SwinLayer]) -> None:
+        super().__init__()
+        self.residual_group = LayerGroup(layers)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + to_tokens(self.conv(to_map(self.residual_group.blocks(x))))
+
+
+class PatchEmbedding(nn.Module):
+    """The normalisation of the first tokens; named as the checkpoints have it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, H, W, C)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def to_map(x: Tensor) -> Tensor:
+    """(N, H, W, C) to (N, C, H, W)."""
+    return x.permute(0, 3, 1, 2)
+
+
+def mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
+    """Indices that extend ``size`` pixels to a multiple by mirroring about the last, and on."""
+    position = torch.arange(-(-size // multiple) * multiple, device=device)
+    position = position % max(2 * size - 2, 1)
+    return torch.minimum(position, 2 * size - 2 - position)
+
+
+class SwinIR(SRNetwork):
+    """Maps (N, 3, h, w) in [0, 1] of any size to (N, 3, scale*h, scale*w), not clamped.
+
+    Args:
+        embed_dim: width of the body; a multiple of every entry of ``num_heads``.
+        depths: number of Swin layers in each RSTB.
+        num_heads: attention heads in each RSTB.
+        window_size: side of a window, in pixels; layers alternate between no shift and half.
+        mlp_ratio: hidden width of a layer's MLP, in units of ``embed_dim``.
+        scale: 2, 3 or 4.
+        drop_path: rate at the last layer, rising linearly from 0 at the first; in training alone.
+
+    Images are mirrored at the bottom and right up to multiples of the window, and the output and
+    the features are cropped again. The official code switches the shift off where its
+    ``img_size`` is no larger than the window; no published network has that.
+
+    Raises:
+        UserError: sizes that do not fit each other.
+    """
+
+    name = "swinir"
+    mean: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: int,
+        mlp_ratio: float,
+        scale: int,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(num_heads):
+            raise UserError(
+                f"swinir: depths names {len(depths)} RSTBs and num_heads {len(num_heads)}: "
+                "give one number for each in both"
+            )
+        for heads in num_heads:
+            if embed_dim % heads:
+                raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
+        self.channels = embed_dim
+        self.window = window_size
+        self.scale = scale
+        self.sizes = {
+            "embed_dim": embed_dim,
+            "depths": tuple(depths),
+            "num_heads": tuple(num_heads),
+            "window_size": window_size,
+            "mlp_ratio": mlp_ratio,
+            "drop_path": drop_path,
+        }
+        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        hidden = int(embed_dim * mlp_ratio)
+        self.register_buffer("mean", rgb_mean(), persistent=False)
+        self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
+        self.patch_embed = PatchEmbedding(embed_dim)
+        self.layers = nn.ModuleList()
+        for depth, heads in zip(depths, num_heads, strict=True):
+            layers = [
+                SwinLayer(
+                    embed_dim, window_size, heads, hidden, i % 2 * (window_size // 2), next(rates)
+                )
+                for i in range(depth)
+            ]
+            self.layers.append(RSTB(embed_dim, layers))
+        self.norm = nn.LayerNorm(embed_dim)
+        self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(
+            nn.Conv2d(embed_dim, HEAD_CHANNELS, 3, padding=1), nn.LeakyReLU(0.01)
+        )
+        self.upsample = upsampler(HEAD_CHANNELS, scale)
+        self.conv_last = nn.Conv2d(HEAD_CHANNELS, 3, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        rstbs = (f"rstb{i}" for i in range(len(self.layers)))
+        return ("first_conv", *rstbs, "conv_after_body", "after_long_skip")
+
+    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
+        kept = Kept(self, taps)
+        height, width = int(x.shape[2]), int(x.shape[3])
+        if height % self.window or width % self.window:
+            rows = mirrored(height, self.window, x.device)
+            columns = mirrored(width, self.window, x.device)
+            x = x[:, :, rows[:, None], columns]
+        cropped = (..., slice(height), slice(width))
+
+        first = self.conv_first(x - self.mean)
+        kept("first_conv", first[cropped])
+        y = self.patch_embed.norm(to_tokens(first))
+        for i, layer in enumerate(self.layers):
+            y = layer(y)
+            kept(f"rstb{i}", to_map(y)[cropped])
+        y = self.conv_after_body(to_map(self.norm(y)))
+        kept("conv_after_body", y[cropped])
+        y = y + first
+        kept("after_long_skip", y[cropped])
+        y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
+        return y[..., : self.scale * height, : self.scale * width], kept
