@@ -94,10 +94,10 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
             value that is not finite.
     """
     a, b = _keyed(better), _keyed(worse)
-    if list(a.columns) == [FIXED] != list(b.columns):
-        a = pd.DataFrame({seed: a[FIXED] for seed in b.columns})
-    elif list(b.columns) == [FIXED] != list(a.columns):
-        b = pd.DataFrame({seed: b[FIXED] for seed in a.columns})
+    if _fixed(a) and not _fixed(b):
+        a = pd.DataFrame(dict.fromkeys(b, a[FIXED]))
+    elif _fixed(b) and not _fixed(a):
+        b = pd.DataFrame(dict.fromkeys(a, b[FIXED]))
     seeds = sorted(set(a.columns) & set(b.columns))
     if not seeds:
         raise UserError(
@@ -116,7 +116,7 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
     if metric in LOWER_IS_BETTER:
         gains = -gains
     gains.columns.name = "seed"
-    long: pd.Series = gains.stack()
+    long = pd.Series(gains.stack())
     broken = long.index[~np.isfinite(long)]
     if len(broken):
         dataset, image, seed = broken[0]
@@ -151,6 +151,10 @@ def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
             "choose one cohort, network, scale, split and metric"
         )
     return rows.set_index(PAIR)["value"].unstack("seed").sort_index()
+
+
+def _fixed(table: pd.DataFrame) -> bool:
+    return table.columns.to_list() == [FIXED]
 
 
 def _name(rows: pd.DataFrame) -> str:
