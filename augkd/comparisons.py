@@ -1,0 +1,201 @@
+"""A claim unrolled into single comparisons, in the paper's tables and in our scores."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import pandas as pd
+
+from augkd.errors import UserError
+from augkd.paper import load_table, select
+from augkd.paper.claim import Claim, Operand
+from augkd.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences
+
+__all__ = ["Comparison", "compare", "compare_paper"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another; positive ``gain`` where ``better`` is better.
+
+    Attributes:
+        where: e.g. "EDSR ×4 Urban100".
+        low, high: the 95 % interval; equal to ``gain`` on the paper's numbers.
+        low_strict, high_strict: the same at 1 - 0.05/m, m comparisons in the claim.
+        slack: how far rounding may have moved a printed gain.
+    """
+
+    where: str
+    better: str
+    worse: str
+    gain: float
+    low: float
+    high: float
+    low_strict: float
+    high_strict: float
+    seeds: int = 0
+    images: int = 0
+    datasets: str = ""
+    slack: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.where}, {self.better} over {self.worse}"
+
+
+def compare_paper(claim: Claim) -> tuple[list[Comparison], list[str]]:
+    """The claim's comparisons in the paper's tables, and those that its tables lack."""
+    if not claim.tables:
+        return [], [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
+    table = pd.concat([load_table(number) for number in claim.tables])
+    found, absent = [], []
+    for b, w in product(claim.better, claim.worse):
+        points = []
+        for network, scale in product(claim.networks, claim.scales):
+            if not _expected(claim, table, network, scale, b, w):
+                continue
+            for dataset in claim.datasets or ("",):
+                cells = [_cell(claim, table, network, scale, o, dataset) for o in (b, w)]
+                where = f"{_place(network, scale)} {dataset}".strip()
+                if cells[0] is None or cells[1] is None:
+                    absent.append(f"{where}, {b} over {w}")
+                    continue
+                (x, dx), (y, dy) = cells[0], cells[1]
+                gain = round(y - x if claim.metric in LOWER_IS_BETTER else x - y, 9)
+                points.append(_point(where, b, w, gain, (10.0**-dx + 10.0**-dy) / 2))
+        if claim.over == "mean" and points:
+            mean = round(sum(point.gain for point in points) / len(points), 9)
+            slack = sum(point.slack for point in points) / len(points)
+            points = [_point(f"mean of {len(points)}", b, w, mean, slack)]
+        found += points
+    return found, absent
+
+
+def _point(where: str, b: Operand, w: Operand, gain: float, slack: float) -> Comparison:
+    return Comparison(where, str(b), str(w), gain, gain, gain, gain, gain, slack=slack)
+
+
+def _place(network: str, scale: int) -> str:
+    names = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
+    return f"{names[network]} ×{scale}"
+
+
+def _keys(operand: Operand) -> dict[str, str]:
+    return operand.model_dump(include={"method", "teacher", "training_set"}, exclude_none=True)
+
+
+def _cell(
+    claim: Claim, table: pd.DataFrame, network: str, scale: int, operand: Operand, dataset: str
+) -> tuple[float, int] | None:
+    """A printed value and its decimals."""
+    keys = {"network": network, "scale": scale, "metric": claim.metric, **_keys(operand)}
+    rows = select(table, **keys, **({"dataset": dataset} if dataset else {}))
+    rows = rows[rows["role"] == "student"]
+    if rows.empty:
+        return None
+    return float(rows["value"].iloc[0]), int(rows["decimals"].iloc[0])
+
+
+def _expected(
+    claim: Claim, table: pd.DataFrame, network: str, scale: int, b: Operand, w: Operand
+) -> bool:
+    """Whether the claim speaks of this: CSD, say, is in the table of EDSR but not in RCAN's."""
+
+    def has(operand: Operand, **keys: object) -> bool:
+        return not select(table, metric=claim.metric, **_keys(operand), **keys).empty
+
+    return all(has(o, network=network, scale=scale) or not has(o) for o in (b, w))
+
+
+# --- our scores
+
+
+def compare(claim: Claim, scores: pd.DataFrame) -> tuple[list[Comparison], list[str]]:
+    """The claim's comparisons in our scores, and those that have not been run.
+
+    Args:
+        scores: tidy rows with columns cohort, network, scale, method, seed, dataset, split,
+            image, metric, value. Test sets are those of the claim where all of them are at
+            hand, else all that are.
+    """
+    scores = scores[(scores["metric"] == claim.metric) & (scores["split"] == claim.split)]
+    table = pd.concat([load_table(number) for number in claim.tables]) if claim.tables else None
+    gains: list[tuple[str, Operand, Operand, Gain]] = []
+    absent: list[str] = []
+    for b, w in product(claim.better, claim.worse):
+        parts: dict[str, pd.Series] = {}
+        for network, scale, cohort in product(claim.networks, claim.scales, claim.cohorts):
+            if table is not None and not _expected(claim, table, network, scale, b, w):
+                continue
+            where = _place(network, scale)
+            if len(claim.cohorts) > 1:
+                where += f" {cohort.format(network=network, scale=scale)}"
+            pair = _pair(claim, scores, network, scale, cohort, b, w)
+            if pair is None:
+                absent.append(f"{where}, {b} over {w}")
+            else:
+                parts[where] = differences(*pair, claim.metric)
+        if claim.over == "mean" and parts:
+            parts = {" ".join(parts): _average(claim, parts)}
+        gains += [(where, b, w, bootstrap_gain(part)) for where, part in parts.items()]
+    strict = 1 - 0.05 / max(len(gains), 1)
+    return [_measured(*gain, strict) for gain in gains], absent
+
+
+def _pair(
+    claim: Claim,
+    scores: pd.DataFrame,
+    network: str,
+    scale: int,
+    cohort: str,
+    b: Operand,
+    w: Operand,
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """The two methods' rows on common datasets, or None where one of them was not run."""
+    here = scores[(scores["network"] == network) & (scores["scale"] == scale)]
+    sides = []
+    for operand in (b, w):
+        name = (operand.cohort or cohort).format(network=network, scale=scale)
+        sides.append(here[(here["cohort"] == name) & (here["method"] == operand.method)])
+    common = set(sides[0]["dataset"]) & set(sides[1]["dataset"])
+    if not common:
+        return None
+    if claim.datasets and common.issuperset(claim.datasets):
+        common = set(claim.datasets)
+    return sides[0][sides[0]["dataset"].isin(common)], sides[1][sides[1]["dataset"].isin(common)]
+
+
+def _average(claim: Claim, parts: dict[str, pd.Series]) -> pd.Series:
+    """The mean over networks and scales for each image and seed that all of them have."""
+    seeds = set.intersection(*(set(part.index.unique("seed")) for part in parts.values()))
+    sets = set.intersection(*(set(part.index.unique("dataset")) for part in parts.values()))
+    if not seeds or not sets:
+        raise UserError(
+            f"claim {claim.id} averages over {', '.join(parts)}, which have no seed or no test "
+            "set in common: train them with the same seeds and score the same sets"
+        )
+    kept = {
+        where: part[part.index.isin(seeds, level="seed") & part.index.isin(sets, level="dataset")]
+        for where, part in parts.items()
+    }
+    table = pd.DataFrame(kept)
+    if bool(table.isna().to_numpy().any()):
+        image = table.index[table.isna().any(axis=1)][0]
+        raise UserError(f"claim {claim.id}: {image} was not scored in all of {', '.join(parts)}")
+    mean: pd.Series = table.mean(axis=1)
+    return mean
+
+
+def _measured(where: str, b: Operand, w: Operand, gain: Gain, strict: float) -> Comparison:
+    low, high = gain.interval(strict)
+    return Comparison(
+        where=where,
+        better=str(b),
+        worse=str(w),
+        gain=gain.mean,
+        low=gain.low,
+        high=gain.high,
+        low_strict=low,
+        high_strict=high,
+        seeds=gain.seeds,
+        images=gain.images,
+        datasets=", ".join(gain.datasets),
+    )

@@ -1,0 +1,81 @@
+"""The paper as data: the numbers of its twelve tables, as printed.
+
+One row of a CSV file is one printed number, found by its keys or cited by table and row:
+
+================  ===========================================================================
+table, row        the printed table, and the row of its body counted from 1
+network, scale    edsr, rcan, swinir; 2, 3, 4, or blank where neither table nor text says
+method            an identifier of ``augkd.distill``, or ``teacher``
+role              teacher or student
+teacher           Table 4's teachers; blank elsewhere
+training_set      Table 9's div2k and df2k; blank elsewhere
+dataset           Set5, Set14, B100 (the paper's BSD100), Urban100, RealSR, DRealSR, OST300
+metric            psnr_y, ssim_y, niqe, seconds_per_step, parameters, multiply_accumulates (the
+                  paper's FLOPs), frames_per_second, channels, blocks, groups, training_images,
+                  training_steps
+value, decimals   as printed: it lies within half a unit of its last decimal (negative: of tens)
+unit              dB, M, G, s, 1/s, or blank
+marks             "starred" (reproduced by the authors), "underlined" (best or second best)
+================  ===========================================================================
+
+A key that its table leaves blank does not restrict. Three identifiers are readings: Table 5's
+11.9 M "Scratch" has the teacher's size and is called ``teacher``; the first rows of Tables 6 and
+7 are response distillation, ``kd``, as the text says; the cells that Tables 5 and 9 print once
+for several rows are filed under the row that shows them.
+"""
+
+from functools import lru_cache
+from importlib.resources import files
+
+import pandas as pd
+
+__all__ = ["TABLES", "all_tables", "load_table", "paper_value"]
+
+TABLES = range(1, 13)
+KEYS = ("network", "scale", "method", "role", "teacher", "training_set", "dataset")
+_TEXT = ("network", "method", "role", "teacher", "training_set", "dataset", "metric", "unit")
+
+
+@lru_cache
+def _read(number: int) -> pd.DataFrame:
+    with files(__name__).joinpath(f"table_{number:02d}.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype={"scale": "Int64"}, keep_default_na=False, na_values={})
+    return table
+
+
+def load_table(number: int) -> pd.DataFrame:
+    """Table 1 to 12 in the columns above, one printed number a row."""
+    if number not in TABLES:
+        raise LookupError(f"the paper has Tables 1 to 12, not {number}")
+    return _read(number).copy()
+
+
+def all_tables() -> pd.DataFrame:
+    """The twelve tables under one another."""
+    return pd.concat([_read(number) for number in TABLES], ignore_index=True)
+
+
+def select(table: pd.DataFrame, **keys: object) -> pd.DataFrame:
+    """The rows of a table whose keys agree with those given; a blank column agrees with any."""
+    for key, wanted in keys.items():
+        if key not in (*KEYS, "metric", "row"):
+            raise LookupError(f"the paper's tables have no key '{key}'")
+        column = table[key]
+        if key in KEYS:
+            blank = column.isna() if key == "scale" else column == ""
+            if bool(blank.all()):
+                continue
+        table = table[(column == wanted).fillna(False).astype(bool)]
+    return table
+
+
+def paper_value(table: int, metric: str, **keys: object) -> float:
+    """One printed number, e.g. ``paper_value(2, "psnr_y", scale=4, method="kd", dataset="Set5")``.
+
+    Raises:
+        LookupError: the keys (columns above, or ``row``) name no number, or more than one.
+    """
+    found = select(load_table(table), metric=metric, **keys)
+    if len(found) != 1:
+        raise LookupError(f"Table {table} has {len(found)} numbers for {metric}, {keys}")
+    return float(found["value"].iloc[0])
