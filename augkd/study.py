@@ -69,10 +69,10 @@ def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> SRNetwor
         network = build(study, entry.network, "teacher", entry.scale, 0)
         path = study.folder("teach", source.trained) / "teacher.safetensors"
     else:
-        assert source.student and source.method
+        assert source.student  # the configuration has checked it
         taught = study.cohort(source.student)
         network = build(study, taught.network, taught.student, taught.scale, 0)
-        path = student_path(study, source.student, source.method, 0)
+        path = student_path(study, source.student, source.method or "", 0)
     load_checkpoint(path, network)
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
