@@ -154,7 +154,7 @@ def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _fixed(table: pd.DataFrame) -> bool:
-    return table.columns.to_list() == [FIXED]
+    return len(table.columns) == 1 and bool((table.columns == FIXED).all())
 
 
 def _name(rows: pd.DataFrame) -> str:
