@@ -104,7 +104,9 @@ def _benchmarks(folder: Path) -> Finding:
     place = Path(os.environ.get("AUGKD_BENCHMARKS") or folder / "data" / "benchmarks")
     sets = sorted(hr.parent.name for hr in place.glob("*/HR"))
     if not sets:
-        return Finding("benchmarks", "none", f"no sets in {place}: put Set5/HR there if you have it")
+        return Finding(
+            "benchmarks", "none", f"no sets in {place}: put Set5/HR there if you have it"
+        )
     return Finding("benchmarks", "ok", f"{', '.join(sets)} in {place}")
 
 

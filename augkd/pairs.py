@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from augkd.errors import UserError
-from augkd.images import list_images
+from augkd.images import SUFFIXES, list_images
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
@@ -61,3 +61,42 @@ def crop_to(hr: Tensor, size: tuple[int, int], scale: int, hr_file: Path, other:
             f"{hr.shape[2]} x {hr.shape[1]}: give the scale and the folder that belong to it"
         )
     return hr[:, : size[0], : size[1]]
+
+
+def destinations(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Where the enlarged form of each input goes: (image, PNG to write), folders listed.
+
+    ``output`` is a folder, or a .png file where there is one image that is named itself.
+
+    Raises:
+        UserError: an input is missing, two would be written to one file, or one to an input.
+    """
+    sources: list[Path] = []
+    for given in inputs:
+        if not given.exists():
+            raise UserError(f"{given}: no such image or folder")
+        sources += list_images(given) if given.is_dir() else [given]
+    single = len(inputs) == 1 and not inputs[0].is_dir()
+    if single and output.suffix.lower() == ".png" and not output.is_dir():
+        jobs = [(sources[0], output)]
+    elif output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file, expected a folder, or a .png file for one image")
+    elif output.suffix.lower() in SUFFIXES and not output.is_dir():
+        raise UserError(
+            f"{output}: expected a folder, or a .png file for one image: PNG is written"
+        )
+    else:
+        jobs = [(source, output / f"{source.stem}.png") for source in sources]
+    taken = {source.resolve(): source for source in sources}
+    written: dict[Path, Path] = {}
+    for source, target in jobs:
+        place = target.resolve()
+        if place in taken:
+            raise UserError(f"{target}: would overwrite an input: choose another --output")
+        if place in written:
+            raise UserError(
+                f"{target}: {written[place]} and {source} would both be written there: "
+                "enlarge them into separate folders"
+            )
+        written[place] = source
+    return jobs
