@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -190,17 +190,17 @@ def score(
             height, width = (side * (1 if sr else scale) for side in given.shape[1:])
             true = crop_to(true, (height, width), scale, file, partner)
         shown = enlarger(given, file) if enlarger else given
-        values = [float(f(shown[None], true[None], scale)) for f in (psnr_y, ssim_y)]
-        rows.append((file.stem, values[0], values[1]))
-    mean = tuple(sum(row[i] for row in rows) / len(rows) for i in (1, 2))
+        psnr, ssim = (measure(shown[None], true[None], scale) for measure in (psnr_y, ssim_y))
+        rows.append((file.stem, psnr.item(), ssim.item()))
+    mean = ("mean", fmean(row[1] for row in rows), fmean(row[2] for row in rows))
     if csv_file is None:
-        _print_table([*rows, ("mean", *mean)])
+        _print_table([*rows, mean])
         return
     with replacing(csv_file) as partial, partial.open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("image", "psnr_y", "ssim_y"))
         writer.writerows((name, f"{psnr:.6f}", f"{ssim:.6f}") for name, psnr, ssim in rows)
-    typer.echo(f"{csv_file}: {len(rows)} images, mean {mean[0]:.2f} dB, {mean[1]:.4f}")
+    typer.echo(f"{csv_file}: {len(rows)} images, mean {mean[1]:.2f} dB, {mean[2]:.4f}")
 
 
 @app.command()
@@ -312,19 +312,19 @@ def _bicubic_enlarger(
 
 
 def _load(weights: Path, name: str | None, role: str | None, scale: int | None) -> SRNetwork:
-    models = importlib.import_module("augkd.models")
-    model: SRNetwork
+    from augkd.models import create_model, load_checkpoint, load_network
+
     if name is None:
         if role is not None:
             raise UserError("--role needs --network: edsr, rcan or swinir")
-        model = models.load_network(weights)
+        model = load_network(weights)
         if scale not in (None, model.scale):
             raise UserError(f"{weights}: enlarges x{model.scale}, not x{scale}: give its scale")
         return model
     if scale is None or role is None:
         raise UserError("--network needs --role (teacher or student) and --scale (2, 3 or 4)")
-    model = models.create_model(name, role=role, scale=scale)
-    models.load_checkpoint(weights, model)
+    model = create_model(name, role=role, scale=scale)
+    load_checkpoint(weights, model)
     return model
 
 

@@ -45,10 +45,7 @@ def examine(folder: Path) -> Iterator[Finding]:
 
 
 def _python(folder: Path) -> Finding:
-    found = sys.version.split()[0]
-    if sys.version_info < (3, 11):
-        return Finding("python", "missing", f"{found}: install Python 3.11 or later")
-    return Finding("python", "ok", found)
+    return Finding("python", "ok", sys.version.split()[0])  # an older one cannot install this
 
 
 def _torch(folder: Path) -> Finding:

@@ -7,10 +7,9 @@ covers all that an output pixel can see, tiling is exact up to rounding:
 - SwinIR attends inside windows, shifted by half in every other layer, so what is missing beyond a
   cut spreads window by window. Its reach is counted too, and every cut is on the window grid.
 - RCAN pools each feature map over the whole image: every output pixel sees every input pixel, so
-  no halo is enough. It runs whole, unless the caller accepts that tiles see statistics of their own.
+  no halo is enough. It runs whole, unless the caller accepts that a tile pools over itself alone.
 """
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from augkd.models import SRNetwork
 from augkd.models.edsr import EDSR
+from augkd.models.ensemble import SelfEnsemble
 from augkd.models.swinir import SwinIR
 
 WORKING_SET = 2**31  # bytes that a pass may take before tiles are cut
@@ -139,7 +139,7 @@ def working_set(network: SRNetwork, height: int, width: int) -> int:
 
 
 def fitting_tile(network: SRNetwork, height: int, width: int) -> int | None:
-    """A tile with which a pass fits ``WORKING_SET``, at least 128; None where the whole image does."""
+    """A tile whose pass fits ``WORKING_SET``, at least 128; None where the whole image fits."""
     if working_set(network, height, width) <= WORKING_SET:
         return None
     exact = reach(network)
@@ -173,7 +173,6 @@ def upscale(
     else:
         image = image.to(next(network.parameters()).device)
     if self_ensemble:
-        ensemble = importlib.import_module("augkd.models.ensemble")
-        enlarge = ensemble.SelfEnsemble(enlarge)
+        enlarge = SelfEnsemble(enlarge)
     sr: Tensor = enlarge(image[None])[0]
     return sr.to(lr.device)
