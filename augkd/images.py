@@ -93,9 +93,9 @@ def _to_tensor(path: Path, image: Image.Image) -> Tensor:
     ImageOps.exif_transpose(image, in_place=True)
     if see_through:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             raise UserError(
-                f"{path}: has see-through pixels, expected an opaque image: flatten it onto a colour"
+                f"{path}: has see-through pixels, expected an opaque image: flatten it to RGB"
             )
         image = rgba
     pixels = np.array(image.convert("RGB"))
@@ -108,7 +108,7 @@ def _raw_modes(image: Image.Image) -> str:
 
 
 def write_image(path: Path, image: Tensor) -> None:
-    """Writes (3, H, W), uint8 or float in [0, 1] (clamped and rounded), as PNG, whole or not at all.
+    """Writes (3, H, W), uint8 or float in [0, 1] (clamped and rounded), as PNG: all or nothing.
 
     Raises:
         UserError: the place cannot be written to.

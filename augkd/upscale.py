@@ -7,7 +7,7 @@ covers all that an output pixel can see, tiling is exact up to rounding:
 - SwinIR attends inside windows, shifted by half in every other layer, so what is missing beyond a
   cut spreads window by window. Its reach is counted too, and every cut is on the window grid.
 - RCAN pools each feature map over the whole image: every output pixel sees every input pixel, so
-  no halo is enough. It runs whole, unless the caller accepts that tiles see statistics of their own.
+  no halo is enough. It runs whole, unless the caller accepts that a tile pools over itself alone.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from augkd.models import SRNetwork
 from augkd.models.edsr import EDSR
+from augkd.models.ensemble import SelfEnsemble
+from augkd.models.swinir import SwinIR
 
 WORKING_SET = 2**31  # bytes that a pass may take before tiles are cut
 OWN_STATISTICS_HALO = 32  # pixels; hides seams of the convolutions where exactness is not to be had
@@ -43,9 +45,8 @@ def reach(network: nn.Module) -> Reach | None:
         # conv_first, two convolutions a block, conv_after_body; then the first convolution of the
         # upsampler, and one pixel for all that follow it at a higher resolution
         return Reach(1 + 2 * network.blocks + 1 + 2)
-    if getattr(network, "name", None) == "swinir":
-        sizes = getattr(network, "sizes", {})
-        return Reach(_window_reach(sizes["depths"], sizes["window_size"]), sizes["window_size"])
+    if isinstance(network, SwinIR):
+        return Reach(_window_reach(network.sizes["depths"], network.window), network.window)
     return None
 
 
@@ -90,7 +91,7 @@ def spans(length: int, tile: int, halo: int, grid: int = 1) -> list[Span]:
     ]
 
 
-class Tiled(SRNetwork):
+class Tiled(nn.Module):
     """A network that enlarges its input tile by tile: (N, 3, h, w) to (N, 3, scale*h, scale*w).
 
     The input may lie on another device than the network; the output lies where the input does.
@@ -115,18 +116,10 @@ class Tiled(SRNetwork):
             raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
         self.network = network
         self.tile, self.halo, self.grid = tile, halo, exact.grid if exact else 1
-        self.scale, self.channels = network.scale, network.channels
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return ()
-
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The output alone: feature maps are never whole here."""
-        if taps:
-            raise ValueError("a tiled network has no taps")
+    def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        device, s = next(self.network.parameters()).device, self.scale
+        device, s = next(self.network.parameters()).device, self.network.scale
         out = x.new_empty((*x.shape[:2], s * height, s * width))
         for row in spans(height, self.tile, self.halo, self.grid):
             for column in spans(width, self.tile, self.halo, self.grid):
@@ -137,7 +130,7 @@ class Tiled(SRNetwork):
                     s * (row.start - row.before) : s * (row.stop - row.before),
                     s * (column.start - column.before) : s * (column.stop - column.before),
                 ]
-        return out, {}
+        return out
 
 
 def working_set(network: SRNetwork, height: int, width: int) -> int:
@@ -146,7 +139,7 @@ def working_set(network: SRNetwork, height: int, width: int) -> int:
 
 
 def fitting_tile(network: SRNetwork, height: int, width: int) -> int | None:
-    """A tile with which a pass fits ``WORKING_SET``, at least 128; None where the whole image does."""
+    """A tile whose pass fits ``WORKING_SET``, at least 128; None where the whole image fits."""
     if working_set(network, height, width) <= WORKING_SET:
         return None
     exact = reach(network)
@@ -156,20 +149,30 @@ def fitting_tile(network: SRNetwork, height: int, width: int) -> int | None:
 
 @torch.inference_mode()
 def upscale(
-    network: SRNetwork, lr: Tensor, tile: int | None = None, halo: int | None = None
+    network: SRNetwork,
+    lr: Tensor,
+    tile: int | None = None,
+    halo: int | None = None,
+    self_ensemble: bool = False,
 ) -> Tensor:
     """Enlarges one image (3, h, w), uint8 or float in [0, 1], to (3, scale*h, scale*w).
 
     Args:
         network: in evaluation mode, on any device.
         tile, halo: as for ``Tiled``; no tile: the whole image at once.
+        self_ensemble: mean over the eight flips and transpositions, at eight times the cost. The
+            whole image is turned before it is cut, so tiles change nothing here either.
 
     Returns:
         float32 on the device of ``lr``, neither rounded nor clamped.
     """
     image = lr.float() / 255 if lr.dtype == torch.uint8 else lr.float()
+    enlarge: nn.Module = network
     if tile is not None:
-        network = Tiled(network, tile, halo)
-        return network(image[None])[0]  # type: ignore[no-any-return]
-    device = next(network.parameters()).device
-    return network(image[None].to(device))[0].to(lr.device)  # type: ignore[no-any-return]
+        enlarge = Tiled(network, tile, halo)
+    else:
+        image = image.to(next(network.parameters()).device)
+    if self_ensemble:
+        enlarge = SelfEnsemble(enlarge)
+    sr: Tensor = enlarge(image[None])[0]
+    return sr.to(lr.device)

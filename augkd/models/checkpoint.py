@@ -1,54 +1,172 @@
-"""Weights on disk. Ours are safetensors, with the network and its sizes in the header."""
+"""Weights on disk. Ours are safetensors that say in their header which network they are of."""
 
+import json
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from augkd.errors import UserError
+from augkd.models.layers import rgb_mean
+from augkd.models.layouts import ours
+from augkd.models.network import SRNetwork
+
+# where training programs put the weights inside their files, the best first
+_NESTS = ("params_ema", "params", "state_dict")
+_HEADER = "augkd"  # one entry only: safetensors writes several in random order
 
 
 def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None = None) -> None:
-    """Writes the weights beside ``path``, then renames: never a half-written file."""
+    """Writes the weights beside ``path``, then renames: never a half-written file.
+
+    The same weights and header make the same bytes. One of our networks is described in the
+    header by its name, scale and sizes; ``header`` is added to that, and ``read_header`` reads it.
+    """
+    description: dict[str, Any] = dict(header or {})
+    if isinstance(model, SRNetwork):
+        described = {"network": model.name, "scale": model.scale, "sizes": model.sizes}
+        description = {**description, **described}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    save_file(weights, partial, metadata=header)
-    os.replace(partial, path)
+    try:
+        save_file(weights, partial, metadata={_HEADER: json.dumps(description, sort_keys=True)})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote beside the weights: network, scale, sizes, and its header.
+
+    Raises:
+        UserError: the file is missing, damaged, or not one of ours.
+    """
+    path = Path(path)
+    mend = "load it into a network of its sizes with load_checkpoint, or convert it"
+    if not _is_safetensors(path):
+        raise UserError(f"{path}: not a safetensors file, so it cannot say what it is of: {mend}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: its header does not say what it is of: {mend}") from None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: its header does not say what it is of: {mend}")
+    return header
 
 
 def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     """Loads weights into ``model`` in place.
 
+    The layout is found out: our safetensors; EDSR-PyTorch, official RCAN and SwinIR, BasicSR
+    (``params_ema`` before ``params``), as safetensors or as PyTorch's own format, which is
+    read as data only.
+
     Raises:
-        UserError: the file is missing, unreadable, or of another network or size.
+        UserError: the file is missing, unreadable, or of another network or size. The model is
+            then unchanged.
     """
     path = Path(path)
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    weights = read_weights(path)
+    if isinstance(model, SRNetwork):
+        try:
+            weights = ours(weights)
+        except (KeyError, RuntimeError):  # mean shifts without their convolutions, or no inverse
+            raise UserError(
+                f"{path}: its mean shift (sub_mean, add_mean) is not that of an EDSR or RCAN"
+            ) from None
+        for key in {"mean_in", "mean_out"} & model.state_dict().keys():
+            weights.setdefault(key, rgb_mean())  # BasicSR's files: constants of the code there
     fit_weights(path, weights, model)
 
 
+def convert(source: str | Path, destination: str | Path, model: SRNetwork) -> None:
+    """Writes any file that ``load_checkpoint`` knows as our safetensors; ``model`` is filled."""
+    load_checkpoint(source, model)
+    save_checkpoint(Path(destination), model, {"source": Path(source).name})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or PyTorch file by name, on the CPU, freed of their nesting.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds anything but tensors.
+    """
+    if _is_safetensors(path):
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):
+            raise UserError(f"{path}: damaged PyTorch file: get it again") from None
+        raise UserError(
+            f"{path}: holds Python objects, which could run code, not just tensors: "
+            "save its state_dict alone"
+        ) from None
+    except Exception:  # the reader of a damaged file fails in many ways
+        raise UserError(
+            f"{path}: damaged PyTorch file, or a TorchScript program: get the weights again"
+        ) from None
+    for nest in _NESTS:
+        if isinstance(content, dict) and isinstance(content.get(nest), dict):
+            content = content[nest]
+            break
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: holds no weights: expected tensors by name")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{path}: entry '{key}' is not a tensor: expected a state_dict, alone or "
+                f"under {', '.join(_NESTS)}"
+            )
+    if all(key.startswith("module.") for key in content):  # saved through DataParallel
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
 def fit_weights(path: Path, weights: dict[str, Tensor], model: nn.Module) -> None:
-    """Loads a state dict that must match ``model`` key by key and shape by shape."""
+    """Loads a state dict that must match ``model`` key by key and shape by shape.
+
+    Raises:
+        UserError: it does not match; the model is then unchanged.
+    """
     wanted = model.state_dict()
     name = type(model).__name__
+    mend = "give the network, the sizes and the scale that it was trained with"
     for key in wanted:
         if key not in weights:
-            raise UserError(f"{path}: not a checkpoint of this {name}: it lacks '{key}'")
+            raise UserError(f"{path}: not a checkpoint of this {name}: it lacks '{key}': {mend}")
         if weights[key].shape != wanted[key].shape:
             raise UserError(
                 f"{path}: not a checkpoint of this {name}: '{key}' is "
-                f"{tuple(weights[key].shape)}, expected {tuple(wanted[key].shape)}; "
-                "give the sizes and the scale that it was trained with"
+                f"{tuple(weights[key].shape)}, expected {tuple(wanted[key].shape)}: {mend}"
             )
     extra = sorted(set(weights) - set(wanted))
     if extra:
-        raise UserError(f"{path}: not a checkpoint of this {name}: '{extra[0]}' has no place in it")
+        raise UserError(
+            f"{path}: not a checkpoint of this {name}: '{extra[0]}' has no place in it: {mend}"
+        )
     model.load_state_dict(weights)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Told by content: PyTorch's files begin as a zip archive or a pickle."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return start != b"PK" and start[:1] != b"\x80"

@@ -232,7 +232,8 @@ class SwinIR(SRNetwork):
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
         }
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        last = max(sum(depths) - 1, 1)
+        rates = iter(drop_path * i / last for i in range(sum(depths)))
         hidden = int(embed_dim * mlp_ratio)
         self.register_buffer("mean", rgb_mean(), persistent=False)
         self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)

@@ -1,0 +1,5 @@
+"""``python -m augkd`` is ``augkd``."""
+
+from augkd.cli import main
+
+main()

@@ -1,0 +1,141 @@
+"""Teachers from elsewhere: any network that spandrel loads, or that a function returns.
+
+A foreign network has an output and no named features, so it is no ``SRNetwork``: methods that
+need features ask ``isinstance(network, SRNetwork)`` and refuse it.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkd.errors import UserError
+from augkd.models import load_network
+from augkd.models.checkpoint import fit_weights, read_weights
+
+
+def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
+    """The network that ``spec`` names, in evaluation mode, on the CPU.
+
+    Args:
+        spec: one of
+            ``{weights: file}``: one of our networks, from a file of ``save_checkpoint``;
+            ``{spandrel: file}``: any single-image network that spandrel knows;
+            ``{factory: "module:function", weights: file}``: what ``function(scale=scale)`` of an
+            importable module returns, an ``nn.Module`` that maps (N, 3, h, w) in [0, 1] to
+            (N, 3, scale*h, scale*w). The file must fit it key by key; without ``weights`` the
+            function has to load them itself.
+        scale: what the student will be trained for.
+
+    Raises:
+        UserError: the spec, the file or the network is not as above.
+    """
+    keys = set(spec)
+    if keys == {"weights"}:
+        network: nn.Module = load_network(spec["weights"])
+    elif keys == {"spandrel"}:
+        network = _from_spandrel(Path(spec["spandrel"]))
+    elif "factory" in keys and keys <= {"factory", "weights"}:
+        network = _from_factory(str(spec["factory"]), scale)
+        if "weights" in keys:
+            path = Path(spec["weights"])
+            fit_weights(path, read_weights(path), network)
+    else:
+        raise UserError(
+            f"teacher: {{{', '.join(map(str, spec))}}} is not understood: give weights, or "
+            "spandrel, or factory and weights"
+        )
+    network.eval()
+    _check(network, scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
+    return network
+
+
+class SpandrelNetwork(nn.Module):
+    """A network behind spandrel's uniform call, which pads as it needs and clamps to [0, 1]."""
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.network: nn.Module = descriptor.model
+        self._descriptor = descriptor
+
+    def forward(self, x: Tensor) -> Tensor:
+        # spandrel calls in inference mode; a loss can only be taken against an ordinary tensor
+        output: Tensor = self._descriptor(x)
+        return output.clone()
+
+
+def _from_spandrel(path: Path) -> nn.Module:
+    """The file is read here, as data only; spandrel gets its tensors and finds the architecture.
+
+    spandrel needs torchvision. The tests exercise this function against a stand-in of spandrel's
+    interface (0.4.2), not against spandrel.
+    """
+    try:
+        import spandrel
+    except ImportError as error:
+        raise UserError(
+            f"{path}: needs spandrel ({error}): pip install 'augkd[spandrel]'"
+        ) from None
+    weights = read_weights(path)
+    try:
+        descriptor = spandrel.ModelLoader().load_from_state_dict(weights)
+    except spandrel.UnsupportedModelError:
+        raise UserError(f"{path}: spandrel knows no network with these weights") from None
+    except Exception as error:  # each of its architectures fails in its own way
+        raise UserError(f"{path}: spandrel cannot load it: {_line(error)}") from None
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise UserError(f"{path}: not an image-to-image network, says spandrel")
+    return SpandrelNetwork(descriptor)
+
+
+def _from_factory(name: str, scale: int) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise UserError(f"teacher: factory '{name}' is not of the form module:function")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise UserError(
+            f"teacher: factory '{name}' cannot be imported ({_line(error)}): install its module "
+            "or put its folder on PYTHONPATH"
+        ) from None
+    except AttributeError:
+        raise UserError(f"teacher: module '{module_name}' has no '{function_name}'") from None
+    try:
+        network = function(scale=scale)
+    except Exception as error:  # the user's own code
+        raise UserError(
+            f"teacher: {name}(scale={scale}) failed: {type(error).__name__}: {_line(error)}"
+        ) from None
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"teacher: {name}(scale={scale}) returned {type(network).__name__}, not an nn.Module"
+        )
+    return network
+
+
+@torch.no_grad()
+def _check(network: nn.Module, scale: int, name: str) -> None:
+    """Tries a small image; its sides suit networks that want whole windows of 8 or 16."""
+    expected = (1, 3, 16 * scale, 32 * scale)
+    image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
+    try:
+        output = network(image)
+    except Exception as error:  # the user's own code
+        raise UserError(
+            f"teacher: {name}: fails on an image (1, 3, 16, 32): "
+            f"{type(error).__name__}: {_line(error)}"
+        ) from None
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if shape != expected:
+        raise UserError(
+            f"teacher: {name}: makes {shape} of an image (1, 3, 16, 32), expected {expected} "
+            f"for scale {scale}"
+        )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,94 @@
+"""Outputs of public reference implementations, and the networks that must reproduce them.
+
+A part is kept in tests/golden; with AUGKD_GOLDEN set, that folder's whole index is used.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from augkd.models import SRNetwork, create_model
+
+# the reference's argument -> ours
+_ARGUMENTS = {
+    "EDSR": {
+        "n_feats": "channels",
+        "num_feat": "channels",
+        "n_resblocks": "blocks",
+        "num_block": "blocks",
+        "res_scale": "res_scale",
+    },
+    "RCAN": {
+        "n_feats": "channels",
+        "num_feat": "channels",
+        "n_resgroups": "groups",
+        "num_group": "groups",
+        "n_resblocks": "blocks",
+        "num_block": "blocks",
+        "reduction": "reduction",
+        "squeeze_factor": "reduction",
+    },
+    "SwinIR": {
+        key: key for key in ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
+    },
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reference network with random weights, its inputs, outputs and features."""
+
+    path: Path
+    model: str
+    layout: str
+    args: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.path.stem
+
+    def create(self) -> SRNetwork:
+        names = _ARGUMENTS[self.model]
+        sizes = {names[key]: value for key, value in self.args.items() if key in names}
+        scale = self.args.get("scale", self.args.get("upscale"))
+        return create_model(self.model.lower(), scale=scale, **sizes).eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(load_file(self.path))
+
+    def weights(self) -> dict[str, Any]:
+        """What the reference's checkpoint file holds."""
+        prefix = "weights.params." if self.layout == "basicsr" else "weights."
+        weights = {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors().items()
+            if key.startswith(prefix)
+        }
+        return {"params": weights} if self.layout == "basicsr" else weights
+
+    def checkpoint(self, folder: Path) -> Path:
+        """The checkpoint as its publisher would have saved it."""
+        path = folder / f"{self.path.stem}.pt"
+        torch.save(self.weights(), path)
+        return path
+
+
+def _cases() -> dict[str, Case]:
+    own = Path(__file__).parent / "golden"
+    folder = Path(os.environ.get("AUGKD_GOLDEN", own))
+    index = folder / ("networks.json" if folder == own else "index.json")
+    return {
+        Path(case["file"]).stem: Case(
+            folder / case["file"], case["model"], case["layout"], case["args"]
+        )
+        for case in json.loads(index.read_text())["cases"]
+        if case.get("kind") == "network"
+    }
+
+
+CASES = _cases()
