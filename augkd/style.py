@@ -1,0 +1,184 @@
+"""One look for every figure and table of the notebooks, in JupyterLab as in the report.
+
+Figures are transparent, with mid-tone ink that reads on white and on near-black; the report
+replaces ``INK`` by its own text colour. Text stays text, so that it is sharp and searchable.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from pandas.io.formats.style import Styler
+
+INK = "#73787f"
+"""Axes and text of figures."""
+
+COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
+"""The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
+
+DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 2}
+PARTS = ("paper", "ours", "Δ", "interval")
+
+_TABLE_STYLES: list[Any] = [
+    {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
+    {"selector": "thead th", "props": "text-align: center"},
+    {"selector": "th.row_heading", "props": "text-align: left"},
+    {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
+    {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
+    {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
+    {"selector": ".undecided, .missing, .interval", "props": f"color: {INK}"},
+    {"selector": ".missing", "props": "font-style: italic"},
+]
+
+
+def use_style() -> None:
+    """Sets matplotlib, and the notebook if there is one, to the style of the study.
+
+    Figures become SVG that is the same, byte for byte, whenever their data are.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (7.2, 3.6),
+            "figure.dpi": 100,
+            "figure.facecolor": "none",
+            "savefig.facecolor": "none",
+            "savefig.bbox": "tight",
+            "svg.fonttype": "none",
+            "svg.hashsalt": "augkd",
+            "font.family": "sans-serif",
+            "font.size": 10,
+            "text.color": INK,
+            "axes.facecolor": "none",
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "semibold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.8,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "grid.color": INK,
+            "grid.alpha": 0.22,
+            "grid.linewidth": 0.7,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "lines.linewidth": 1.7,
+            "patch.linewidth": 0,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "image.interpolation": "nearest",
+        }
+    )
+    set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def paper_table(
+    frame: pd.DataFrame,
+    name: str,
+    metric: str = "psnr_y",
+    caption: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Styler:
+    """A table of the paper's numbers beside ours.
+
+    Args:
+        frame: one row a network (any index; levels of a MultiIndex are grouped). Columns are a
+            MultiIndex whose last level is the part and whose other levels say of what, e.g.
+            (dataset, part) or (dataset, metric, part). Parts are any of
+
+            ========  ===========================================================
+            paper     the paper's value; NaN where it has none
+            ours      our value; NaN where it was not run
+            Δ         the gain under judgement, positive where it is for the better
+                      (``augkd.stats`` turns the sign of NIQE)
+            interval  (low, high) of Δ, or None
+            ========  ===========================================================
+
+        name: of the table, unique on a page: the HTML id is ``T_name``.
+        metric: psnr_y, ssim_y or niqe; read from the column level named "metric" where there is
+            one.
+        caption: a sentence below the table; what the tints mean is added.
+        labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
+
+    Returns:
+        A Styler. Δ has the class ``better``, ``worse`` or, where the interval holds 0,
+        ``undecided``: no interval leaves it plain. Missing values have the class ``missing``.
+
+    Raises:
+        ValueError: columns of another form, an unknown part or metric.
+        KeyError: two rows, or two columns, of one name.
+    """
+    columns = frame.columns
+    if not isinstance(columns, pd.MultiIndex):
+        raise ValueError("paper_table: columns must be a MultiIndex ending in the part")
+    unknown = [part for part in columns.unique(-1) if part not in PARTS]
+    if unknown:
+        raise ValueError(f"paper_table: part {unknown[0]!r} is unknown: use {', '.join(PARTS)}")
+
+    shown = frame.astype(object).copy()
+    classes = pd.DataFrame("", index=frame.index, columns=columns)
+    for position, column in enumerate(columns):
+        of = column[columns.names.index("metric")] if "metric" in columns.names else metric
+        if of not in DECIMALS:
+            raise ValueError(f"paper_table: metric {of!r} is unknown: use {', '.join(DECIMALS)}")
+        part = column[-1]
+        interval = (*column[:-1], "interval")
+        for row in range(len(frame)):
+            value = frame.iat[row, position]
+            held = frame.iloc[row][interval] if interval in columns else None
+            shown.iat[row, position] = _text(value, part, DECIMALS[of])
+            classes.iat[row, position] = _class(value, part, held)
+
+    shown = shown.rename(columns=dict(labels or {}))
+    classes.columns = shown.columns
+    legend = (
+        "Tinted: better or worse beyond the interval. Grey: undecided, the interval holds 0."
+        if "interval" in columns.unique(-1)
+        else ""
+    )
+    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes='class="paper-table"')
+    styler.set_table_styles(_TABLE_STYLES).set_td_classes(classes).format(escape="html")
+    styler.hide(axis="columns", names=True)
+    for axis in (0, 1):
+        styler.format_index(escape="html", axis=axis).format_index_names(escape="html", axis=axis)
+    return styler.set_caption(" ".join(filter(None, (escape(caption), legend))))
+
+
+def signed(value: float, decimals: int) -> str:
+    """+0.12, −0.12 (a true minus) or 0.00."""
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN, or an interval with a NaN end."""
+    return value is None or not bool(np.all(np.isfinite(np.asarray(value, dtype=float))))
+
+
+def _text(value: Any, part: str, decimals: int) -> str:
+    if _missing(value):
+        return "not run" if part == "ours" else "–"
+    if part == "interval":
+        low, high = value
+        return f"{signed(low, decimals)} … {signed(high, decimals)}"
+    return signed(value, decimals) if part == "Δ" else f"{value:.{decimals}f}"
+
+
+def _class(value: Any, part: str, interval: Any) -> str:
+    if _missing(value):
+        return "missing"
+    if part == "interval":
+        return "interval"
+    if part != "Δ" or _missing(interval):
+        return ""
+    low, high = interval
+    if low <= 0 <= high:
+        return "undecided"
+    return "better" if low > 0 else "worse"
