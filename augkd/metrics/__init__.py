@@ -2,5 +2,6 @@
 
 from augkd.metrics.fidelity import psnr_y, ssim_y
 from augkd.metrics.luma import to_luma
+from augkd.metrics.niqe import niqe
 
-__all__ = ["psnr_y", "ssim_y", "to_luma"]
+__all__ = ["niqe", "psnr_y", "ssim_y", "to_luma"]

@@ -15,8 +15,7 @@ _WINDOW = gaussian(11, 1.5)
 def _cropped_luma(image: Tensor, other: Tensor, border: int) -> tuple[Tensor, Tensor]:
     if image.shape != other.shape:
         raise ValueError(
-            "expected two batches of one shape, not "
-            f"{tuple(image.shape)} and {tuple(other.shape)}"
+            f"expected two batches of one shape, not {tuple(image.shape)} and {tuple(other.shape)}"
         )
     return to_luma(cropped(image, border)), to_luma(cropped(other, border))
 
