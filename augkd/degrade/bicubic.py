@@ -43,10 +43,9 @@ def _taps(scale: int, up: bool) -> tuple[list[list[tuple[int, int]]], int]:
     for phase in range(scale if up else 1):
         taps = []
         for offset in range(-2 * scale - 2, 3 * scale + 3):
-            if up:  # the centre of output i lies at (i + 1/2) / scale - 1/2
-                k = 2 * scale * offset - (2 * phase + 1 - scale)
-            else:  # at scale * (i + 1/2) - 1/2, and the kernel is scale times as wide
-                k = 2 * offset + 1 - scale
+            # The centre of output i lies at (i + 1/2) / scale - 1/2 when enlarging, else at
+            # scale * (i + 1/2) - 1/2 under a kernel that is scale times as wide.
+            k = 2 * scale * offset - (2 * phase + 1 - scale) if up else 2 * offset + 1 - scale
             if weight := _cubic(k, scale):
                 taps.append((offset, weight))
         phases.append(taps)
@@ -91,6 +90,11 @@ def _blocks(
     return blocks, total
 
 
+def _rounded(x: Tensor, total: int) -> Tensor:
+    """x / total to 8 bits, in place. MATLAB rounds halves away from zero, negatives become 0."""
+    return x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255)
+
+
 def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = False) -> Tensor:
     """Resizes the last two axes to 1/scale, or by scale with ``up=True``.
 
@@ -123,9 +127,5 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
             part = x.narrow(axis, first, len(matrix))
             parts.append(matrix.T @ part if axis == -2 else part @ matrix)
         x = torch.cat(parts, axis)
-        if exact:
-            # MATLAB rounds halves away from zero; the values are positive after clamping
-            x = x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255)
-        else:
-            x = x / total
+        x = _rounded(x, total) if exact else x / total
     return x.to(image.dtype)
