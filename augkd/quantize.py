@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from augkd.errors import UserError
 from augkd.models.edsr import ResidualBlock
@@ -118,7 +119,7 @@ def _straight(x: Tensor, quantised: Tensor) -> Tensor:
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution on quantised inputs and weights; its state dict is an ordinary one's.
+    """A 3x3 convolution on quantised inputs and weights; its state dict is an ordinary one's.
 
     Attributes:
         daq: how to quantise.
@@ -130,7 +131,7 @@ class QuantizedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         levels = self.daq.activations(input, self.positive)
-        return self._conv_forward(levels, self.daq.weights(self.weight), self.bias)
+        return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
 
 
 def quantize(
@@ -160,9 +161,7 @@ def quantize(
 
 
 def _quantized(conv: nn.Conv2d, daq: DAQ, positive: bool) -> QuantizedConv2d:
-    twin = QuantizedConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding, device="meta"
-    )
+    twin = QuantizedConv2d(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
     twin.weight, twin.bias = conv.weight, conv.bias
     twin.daq, twin.positive = daq, positive
     return twin.train(conv.training)

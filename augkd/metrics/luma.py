@@ -46,4 +46,4 @@ def gaussian(size: int, sigma: float) -> list[float]:
     """Odd ``size`` samples of a Gaussian around 0, summing to 1."""
     position = torch.arange(size, dtype=torch.float64) - size // 2
     weight = torch.exp(-(position**2) / (2 * sigma**2))
-    return (weight / weight.sum()).tolist()  # type: ignore[no-any-return]
+    return (weight / weight.sum()).tolist()
