@@ -21,8 +21,16 @@ def zoom_in(hr: Tensor, size: int, offsets: Tensor) -> Tensor:
 
     Returns:
         (K*N, C, size, size).
+
+    Raises:
+        ValueError: a crop leaves its image, or the offsets are not K for each image.
     """
-    n = hr.shape[0]
+    n, _, height, width = hr.shape
+    last = offsets.new_tensor([height - size, width - size])
+    if offsets.ndim != 2 or offsets.shape[1] != 2 or len(offsets) % n:
+        raise ValueError(f"zoom_in: expected offsets (K*{n}, 2), not {tuple(offsets.shape)}")
+    if bool((offsets < 0).any() or (offsets > last).any()):
+        raise ValueError(f"zoom_in: a {size} x {size} crop leaves its {height} x {width} image")
     crops = [
         hr[i % n, :, int(row) : int(row) + size, int(column) : int(column) + size]
         for i, (row, column) in enumerate(offsets.tolist())
@@ -77,6 +85,8 @@ class Invertible:
         flags = self.flags[:, operation]
         if len(flags) != len(x):
             raise ValueError(f"Invertible was drawn for {len(flags)} images, not {len(x)}")
+        if not x.is_floating_point():
+            raise ValueError(f"Invertible: expected images in [0, 1], not {x.dtype}")
         if operation == 0:
             changed = 1 - x
         elif operation == 1:

@@ -4,67 +4,102 @@ Two details decide whether a low-resolution image equals the published one bit f
 resizes 8-bit images one axis at a time and rounds to 8 bits after each, and its border either
 repeats the edge pixel ("replicate", the benchmark sets) or mirrors the image ("symmetric",
 today's MATLAB and BasicSR).
+
+At an integer scale every weight is a fraction of one denominator, so 8-bit images are resized in
+whole numbers: the same result on every device, and halves are found exactly.
 """
 
 from functools import lru_cache
-from math import ceil
-from typing import Literal
+from math import gcd
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Edges = Literal["replicate", "symmetric"]
 
-
-def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic kernel with a = -0.5."""
-    x = x.abs()
-    inner = 1.5 * x**3 - 2.5 * x**2 + 1
-    outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, inner, torch.where(x <= 2, outer, torch.zeros_like(x)))
+_BLOCK = 64  # output samples per matrix product: wide enough for BLAS, narrow enough to skip zeros
 
 
-@lru_cache(maxsize=512)
-def _contributions(size: int, scale: int, up: bool, edges: Edges) -> tuple[Tensor, Tensor]:
-    """Which input samples feed each output sample, and how strongly: two (taps, out) tensors."""
-    factor = float(scale) if up else 1 / scale
-    out = ceil(size * scale) if up else ceil(size / scale)
-    stretch = 1.0 if up else float(scale)  # antialiasing: the kernel widens when reducing
-    width = 4 * stretch
-    centre = torch.arange(1, out + 1, dtype=torch.float64) / factor + 0.5 * (1 - 1 / factor)
-    left = torch.floor(centre - width / 2)
-    taps = torch.arange(ceil(width) + 2, dtype=torch.float64)[:, None]
-    index = left + taps  # counted from 1, as MATLAB does
-    weight = _cubic((centre - index) / stretch)
-    weight = weight / weight.sum(0, keepdim=True)
-    index = index.long() - 1
+def _cubic(k: int, n: int) -> int:
+    """16 n^3 times Keys' cubic kernel (a = -0.5) at k / 2n."""
+    k = abs(k)
+    if k <= 2 * n:
+        return 3 * k**3 - 10 * n * k**2 + 16 * n**3
+    if k <= 4 * n:
+        return -(k**3) + 10 * n * k**2 - 32 * n**2 * k + 32 * n**3
+    return 0
+
+
+@lru_cache(maxsize=64)
+def _taps(scale: int, up: bool) -> tuple[list[list[tuple[int, int]]], int]:
+    """For each phase of the output the (offset, weight) of its input samples, and their sum.
+
+    Output sample i has phase i % scale when enlarging and phase 0 when reducing. Offsets count
+    from input sample i // scale, or from scale * i. Positions are kept in units of 1 / (2 * scale)
+    of the kernel's argument, where all of them are whole numbers.
+    """
+    phases = []
+    for phase in range(scale if up else 1):
+        taps = []
+        for offset in range(-2 * scale - 2, 3 * scale + 3):
+            # The centre of output i lies at (i + 1/2) / scale - 1/2 when enlarging, else at
+            # scale * (i + 1/2) - 1/2 under a kernel that is scale times as wide.
+            k = 2 * scale * offset - (2 * phase + 1 - scale) if up else 2 * offset + 1 - scale
+            if weight := _cubic(k, scale):
+                taps.append((offset, weight))
+        phases.append(taps)
+    common = gcd(*(weight for taps in phases for _, weight in taps))
+    total = sum(weight for _, weight in phases[0]) // common
+    return [[(offset, weight // common) for offset, weight in taps] for taps in phases], total
+
+
+def _mirrored(index: int, size: int, edges: Edges) -> int:
     if edges == "replicate":
-        index = index.clamp(0, size - 1)
-    else:
-        index = index.remainder(2 * size)
-        index = torch.where(index < size, index, 2 * size - 1 - index)
-    used = (weight != 0).any(1)
-    return index[used], weight[used]
+        return min(max(index, 0), size - 1)
+    index %= 2 * size
+    return index if index < size else 2 * size - 1 - index
 
 
-def _resize_axis(x: Tensor, axis: int, scale: int, up: bool, edges: Edges) -> Tensor:
-    index, weight = _contributions(x.shape[axis], scale, up, edges)
-    index, weight = index.to(x.device), weight.to(x)
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    total: Tensor | None = None
-    for tap in range(index.shape[0]):
-        term = x.index_select(axis, index[tap]) * weight[tap].view(shape)
-        total = term if total is None else total.add_(term)
-    assert total is not None
-    return total
+@lru_cache(maxsize=256)
+def _blocks(
+    size: int, scale: int, up: bool, edges: Edges, device: torch.device
+) -> tuple[list[tuple[int, Tensor]], int]:
+    """The resize of one axis as a banded matrix, cut into blocks of output samples.
+
+    Returns:
+        (first input sample, weights (samples, _BLOCK) float64 of whole numbers) for each block,
+        and the number that the weights of an output sample sum to.
+    """
+    phases, total = _taps(scale, up)
+    out = size * scale if up else -(-size // scale)
+    blocks = []
+    for start in range(0, out, _BLOCK):
+        entries = []
+        for i in range(start, min(start + _BLOCK, out)):
+            origin, phase = (i // scale, i % scale) if up else (i * scale, 0)
+            for offset, weight in phases[phase]:
+                entries.append((_mirrored(origin + offset, size, edges), i - start, weight))
+        first = min(entry[0] for entry in entries)
+        last = max(entry[0] for entry in entries)
+        rows, columns, weights = zip(*entries, strict=True)
+        matrix = torch.zeros(last + 1 - first, max(columns) + 1, dtype=torch.float64)
+        where = (torch.tensor(rows) - first, torch.tensor(columns))
+        matrix.index_put_(where, torch.tensor(weights, dtype=torch.float64), accumulate=True)
+        blocks.append((first, matrix.to(device)))
+    return blocks, total
+
+
+def _rounded(x: Tensor, total: int) -> Tensor:
+    """x / total to 8 bits, in place. MATLAB rounds halves away from zero, negatives become 0."""
+    return x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255)
 
 
 def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = False) -> Tensor:
     """Resizes the last two axes to 1/scale, or by scale with ``up=True``.
 
     Args:
-        image: (…, H, W), uint8 or floating point, on any device.
+        image: (…, H, W), uint8 or floating point, on any device with float64.
         scale: a positive integer.
         edges: how the border is extended.
         up: enlarge instead of reduce.
@@ -74,13 +109,23 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
         rounded after each axis, bit for bit as MATLAB does; floats are neither rounded nor
         clamped, so they can leave [0, 1].
     """
-    if scale < 1:
+    if scale < 1 or scale != int(scale):
         raise ValueError(f"bicubic: scale must be a positive integer, not {scale}")
-    if image.dtype != torch.uint8:
-        rows = _resize_axis(image, image.ndim - 2, scale, up, edges)
-        return _resize_axis(rows, image.ndim - 1, scale, up, edges)
-    for axis in (image.ndim - 2, image.ndim - 1):
-        exact = _resize_axis(image.double(), axis, scale, up, edges)
-        # MATLAB rounds halves away from zero; the values are positive after clamping
-        image = exact.clamp_(0, 255).add_(0.5).floor_().to(torch.uint8)
-    return image
+    if edges not in get_args(Edges):
+        raise ValueError(f"bicubic: edges must be one of {get_args(Edges)}, not {edges!r}")
+    if image.ndim < 2 or image.numel() == 0:
+        raise ValueError(f"bicubic: expected pixels (…, H, W), not shape {tuple(image.shape)}")
+    exact = image.dtype == torch.uint8
+    if not (exact or image.is_floating_point()):
+        raise ValueError(f"bicubic: expected uint8 or floats, not {image.dtype}")
+    # float64 also keeps autocast and the reduced-precision modes of matrix products away
+    x = image.double()
+    for axis in (-2, -1):
+        blocks, total = _blocks(x.shape[axis], int(scale), up, edges, image.device)
+        parts = []
+        for first, matrix in blocks:
+            part = x.narrow(axis, first, len(matrix))
+            parts.append(matrix.T @ part if axis == -2 else part @ matrix)
+        x = torch.cat(parts, axis)
+        x = _rounded(x, total) if exact else x / total
+    return x.to(image.dtype)

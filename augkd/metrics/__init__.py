@@ -1,5 +1,7 @@
 """Measures of image quality, batched, on any device."""
 
-from augkd.metrics.fidelity import psnr_y, ssim_y, to_luma
+from augkd.metrics.fidelity import psnr_y, ssim_y
+from augkd.metrics.luma import to_luma
+from augkd.metrics.niqe import niqe
 
-__all__ = ["psnr_y", "ssim_y", "to_luma"]
+__all__ = ["niqe", "psnr_y", "ssim_y", "to_luma"]

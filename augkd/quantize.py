@@ -1,0 +1,167 @@
+"""DAQ (Hong et al., WACV 2022): networks whose convolutions compute on a few levels.
+
+Figure 6 distils into EDSR students quantised so. The quantisation is simulated: values are
+floats that lie on the levels, so that the network trains. A step k * sigma suits the
+distribution of what is quantised: one sigma for a layer's weights, one for each channel of each
+image for activations. sigma itself is quantised too, across the channels of an image.
+
+Inputs and weights of both 3x3 convolutions in each residual block are quantised; head, tail and
+skips stay in full precision. Gradients pass straight through, and statistics are constants.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from augkd.errors import UserError
+from augkd.models.edsr import ResidualBlock
+from augkd.models.network import SRNetwork
+
+# Step, in standard deviations, of the uniform quantiser with 2^bits levels that suits a Gaussian
+_STEP = {0: 2.0, 1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 0.057, 8: 0.031}
+
+
+@dataclass(frozen=True)
+class DAQ:
+    """How to quantise. The last two are switches for what the released code does.
+
+    Attributes:
+        bits: of weights and activations, 2 to 8. The DAQ paper reports 2, 3 and 4.
+        sigma_bits: of the channels' deviations, 2 to 8; None leaves them exact. The DAQ paper
+            has 4 for the EDSR baseline and 8 for the large EDSR.
+        step: "bits" takes the step that suits ``bits``. The released code takes that of one bit
+            fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and
+            0.057 for every width of sigma ("fixed").
+        released_range: the released code does not clip above after a ReLU, so more than 2^bits
+            levels occur, and lets a quantised sigma below 0 through, whose channel becomes a
+            constant off its mean. By default the first is clipped, the second counts as 0.
+    """
+
+    bits: int
+    sigma_bits: int | None = 4
+    step: Literal["bits", "behind", "fixed"] = "bits"
+    released_range: bool = False
+
+    def __post_init__(self) -> None:
+        for name, bits in (("bits", self.bits), ("sigma_bits", self.sigma_bits)):
+            optional = name == "sigma_bits" and bits is None
+            if not optional and (type(bits) is not int or not 2 <= bits <= 8):
+                raise UserError(f"quantisation: {name} {bits!r} is not supported: choose 2 to 8")
+        if self.step not in ("bits", "behind", "fixed"):
+            raise UserError(
+                f"quantisation: step '{self.step}' is unknown: choose bits, behind or fixed"
+            )
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """A layer's weights on 2^bits levels, symmetric about 0; the gradient is the identity."""
+        sigma = weight.detach().std()
+        return _straight(weight, _round(weight.detach(), self._k() * sigma, self.bits))
+
+    def activations(self, x: Tensor, positive: bool) -> Tensor:
+        """Activations (N, C, H, W) on the levels of their channel; the gradient is the identity.
+
+        Args:
+            positive: the activations come from a ReLU, so that the levels start at 0. (The
+                released code decides by the minimum of the whole tensor being exactly 0.)
+        """
+        value = x.detach()
+        if positive:
+            count = (value > 0).sum((2, 3), keepdim=True) + 1
+            mean = value.sum((2, 3), keepdim=True) / count
+            square = (value * value).sum((2, 3), keepdim=True) / count
+            sigma = (square - mean * mean).clamp_min(0).sqrt()  # rounding can go below 0
+            step = self._k() * self._quantised_sigma(sigma)
+            half = (2 ** (self.bits - 1) - 0.5) * step  # the middle of the levels
+            top = None if self.released_range else self.bits
+            return _straight(x, _round(value - half, step, top) + half)
+        mean = value.mean((2, 3), keepdim=True)
+        sigma = value.std((2, 3), keepdim=True)
+        step = self._k() * self._quantised_sigma(sigma)
+        return _straight(x, _round(value - mean, step, self.bits) + mean)
+
+    def _quantised_sigma(self, sigma: Tensor) -> Tensor:
+        """sigma (N, C, 1, 1), quantised around its mean over the channels of each image."""
+        if self.sigma_bits is not None:
+            centre = sigma.mean(1, keepdim=True)
+            step = self._k_sigma() * sigma.std(1, keepdim=True)
+            sigma = _round(sigma - centre, step, self.sigma_bits) + centre
+        return sigma if self.released_range else sigma.clamp_min(0)
+
+    def _k(self) -> float:
+        return 1.596 if self.step == "fixed" else _STEP[self.bits - (self.step == "behind")]
+
+    def _k_sigma(self) -> float:
+        assert self.sigma_bits is not None
+        return 0.057 if self.step == "fixed" else _STEP[self.sigma_bits - (self.step == "behind")]
+
+
+def _round(x: Tensor, step: Tensor, bits: int | None) -> Tensor:
+    """x on the levels ... -1.5, -0.5, 0.5, 1.5 ... times step, 2^bits of them or all (None).
+
+    Halves go to the even whole number. With a step of 0 or less there is one level: 0, or what
+    clipping leaves of it.
+    """
+    safe = torch.where(step > 0, step, 1)
+    level = torch.where(step > 0, (torch.round(x / safe + 0.5) - 0.5) * step, 0)
+    if bits is None:
+        return level
+    top = (2 ** (bits - 1) - 0.5) * step
+    return torch.maximum(torch.minimum(level, top), -top)
+
+
+def _straight(x: Tensor, quantised: Tensor) -> Tensor:
+    """``quantised`` to the bit, with the gradient of x."""
+    return quantised + (x - x.detach())
+
+
+class QuantizedConv2d(nn.Conv2d):
+    """A 3x3 convolution on quantised inputs and weights; its state dict is an ordinary one's.
+
+    Attributes:
+        daq: how to quantise.
+        positive: its inputs come from a ReLU.
+    """
+
+    daq: DAQ
+    positive: bool
+
+    def forward(self, input: Tensor) -> Tensor:
+        levels = self.daq.activations(input, self.positive)
+        return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
+
+
+def quantize(
+    network: SRNetwork,
+    bits: int,
+    sigma_bits: int | None = 4,
+    step: Literal["bits", "behind", "fixed"] = "bits",
+    released_range: bool = False,
+) -> SRNetwork:
+    """A quantised copy of an EDSR, trainable; arguments as for ``DAQ``.
+
+    The state dict has the same keys and shapes as the network's, in full precision, so either
+    loads the other's checkpoint. The network itself is left as it is.
+
+    Raises:
+        UserError: widths that are not 2 to 8, an unknown step, a network other than EDSR.
+    """
+    daq = DAQ(bits, sigma_bits, step, released_range)
+    copied = copy.deepcopy(network)
+    blocks = [module for module in copied.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise UserError(f"quantisation: {type(network).__name__} has no EDSR blocks: use an EDSR")
+    for block in blocks:
+        block.conv1 = _quantized(block.conv1, daq, positive=False)
+        block.conv2 = _quantized(block.conv2, daq, positive=True)
+    return copied
+
+
+def _quantized(conv: nn.Conv2d, daq: DAQ, positive: bool) -> QuantizedConv2d:
+    twin = QuantizedConv2d(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+    twin.weight, twin.bias = conv.weight, conv.bias
+    twin.daq, twin.positive = daq, positive
+    return twin.train(conv.training)

@@ -1,0 +1,145 @@
+"""Zooming, and transforms that can be undone."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numeric_data import golden
+from torch import Tensor
+
+from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
+
+ALL = torch.tensor(list(product([False, True], repeat=4)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 24), st.floats(0, 1))
+def test_invert_undoes_every_draw(seed: int, n: int, side: int, p: float) -> None:
+    transform = Invertible.draw(n, np.random.default_rng(seed), p)
+    x = torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    for there, back in ((transform.apply, transform.invert), (transform.invert, transform.apply)):
+        torch.testing.assert_close(back(there(x)), x, atol=1e-7, rtol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(ALL.tolist()), st.integers(1, 20), st.integers(1, 20))
+def test_invert_undoes_every_composition_on_any_size(
+    flags: list[bool], height: int, width: int
+) -> None:
+    """One composition for the whole batch may also transpose images that are not square."""
+    transform = Invertible(torch.tensor([flags, flags]))
+    x = torch.rand(2, 3, height, width)
+    y = transform.apply(x)
+    assert y.shape[-2:] == ((width, height) if flags[3] else (height, width))
+    torch.testing.assert_close(transform.invert(y), x, atol=1e-7, rtol=0)
+
+
+def test_without_colour_inversion_it_is_exact_to_the_bit() -> None:
+    transform = Invertible(ALL[~ALL[:, 0]])
+    x = torch.rand(8, 3, 7, 7)
+    assert torch.equal(transform.invert(transform.apply(x)), x)
+
+
+def test_reaches_the_eight_symmetries_with_and_without_inversion() -> None:
+    """Against numpy's rotations and transposition, the symmetries of the square."""
+    x = torch.rand(1, 1, 5, 5, dtype=torch.float64)
+    results = Invertible(ALL).apply(x.expand(16, -1, -1, -1))
+    expected = []
+    for colours in (x[0, 0].numpy(), 1 - x[0, 0].numpy()):
+        for turns in range(4):
+            turned = np.rot90(colours, turns)
+            expected += [turned, turned.T]
+    found = [
+        [i for i, result in enumerate(results) if np.array_equal(result[0].numpy(), image)]
+        for image in expected
+    ]
+    assert all(len(matches) == 1 for matches in found)
+    assert sorted(i for matches in found for i in matches) == list(range(16))
+
+
+def test_it_commutes_with_a_local_map_at_another_resolution() -> None:
+    """F^-1(S(F(x))) = S(x) for an S that treats all directions and tones alike: enlarging."""
+
+    def enlarge(x: Tensor) -> Tensor:
+        return x.repeat_interleave(3, -1).repeat_interleave(3, -2)
+
+    transform, x = Invertible(ALL), torch.rand(16, 3, 6, 6)
+    result = transform.invert(enlarge(transform.apply(x)))
+    torch.testing.assert_close(result, enlarge(x), atol=1e-7, rtol=0)
+
+
+def test_draws_each_operation_independently_with_its_probability() -> None:
+    flags = Invertible.draw(40_000, np.random.default_rng(1), 0.3).flags.double()
+    # five standard errors
+    torch.testing.assert_close(flags.mean(0), torch.full((4,), 0.3).double(), atol=0.0115, rtol=0)
+    correlation = torch.corrcoef(flags.T) - torch.eye(4).double()
+    assert float(correlation.abs().max()) < 0.025
+    for p, expected in ((0.0, 0.0), (1.0, 1.0)):
+        assert (
+            float(Invertible.draw(99, np.random.default_rng(1), p).flags.double().mean())
+            == expected
+        )
+
+
+def test_a_step_draws_the_same_again_and_another_differs() -> None:
+    flags = [
+        Invertible.draw(64, step_generator(*key), 0.5).flags for key in ((1, 2), (1, 2), (2, 1))
+    ]
+    assert torch.equal(flags[0], flags[1])
+    assert not torch.equal(flags[0], flags[2])
+
+
+def test_invertible_refuses() -> None:
+    some = Invertible(torch.tensor([[False] * 4, [False, False, False, True]]))
+    with pytest.raises(ValueError, match="square"):
+        some.apply(torch.rand(2, 3, 4, 5))
+    with pytest.raises(ValueError, match="2 images, not 3"):
+        some.apply(torch.rand(3, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        some.apply(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_zoom_in_crops() -> None:
+    hr = torch.rand(2, 3, 12, 16)
+    offsets = torch.tensor([[0, 0], [8, 12], [3, 5], [1, 12], [8, 0], [2, 2]])
+    crops = zoom_in(hr, 4, offsets)
+    assert crops.shape == (6, 3, 4, 4)
+    for j, (row, column) in enumerate(offsets.tolist()):  # crop k*N + i is of image i
+        assert torch.equal(crops[j], hr[j % 2, :, row : row + 4, column : column + 4])
+
+
+@pytest.mark.parametrize("corner", [(9, 0), (0, 13), (-1, 0), (0, -1)])
+def test_zoom_in_refuses_to_leave_the_image(corner: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="leaves"):
+        zoom_in(torch.rand(1, 3, 12, 16), 4, torch.tensor([corner]))
+
+
+@pytest.mark.parametrize("offsets", [torch.zeros(3, 2), torch.zeros(2, 3), torch.zeros(2)])
+def test_zoom_in_refuses_other_offsets(offsets: Tensor) -> None:
+    with pytest.raises(ValueError, match="offsets"):
+        zoom_in(torch.rand(2, 3, 12, 16), 4, offsets.long())
+
+
+def test_zoom_out_equals_basicsr_borders_included() -> None:
+    """BasicSR's float imresize mirrors the edges; 12 x 12 by 4 is nearly all border."""
+    values = golden("bicubic_down")
+    for image in ("img0", "img1", "img2"):
+        for scale in (2, 3, 4):
+            result = zoom_out(values[f"{image}.input"][None], scale, "symmetric")[0]
+            torch.testing.assert_close(result, values[f"{image}.down{scale}"], atol=1e-5, rtol=0)
+
+
+def test_zoom_out_is_not_rounded_and_repeats_edges_by_default() -> None:
+    lr = torch.rand(1, 3, 12, 12)
+    result = zoom_out(lr, 4)
+    assert not torch.allclose((result * 255).round(), result * 255, atol=1e-3)
+    extended = torch.nn.functional.pad(lr, (8, 8, 8, 8), mode="replicate")
+    torch.testing.assert_close(zoom_out(extended, 4)[..., 2:-2, 2:-2], result, atol=1e-6, rtol=0)
+
+
+def test_zoom_out_refuses_no_scale() -> None:
+    with pytest.raises(ValueError, match="scale"):
+        zoom_out(torch.rand(1, 3, 12, 12), 0)

@@ -1,0 +1,163 @@
+"""NIQE: against BasicSR's scores, a plain evaluation in scipy, and fits known by hand."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numeric_data import benchmark, full_golden, photograph, read
+from scipy.ndimage import correlate
+from scipy.special import gamma
+from scipy.stats import laplace, norm
+from skimage.color import rgb2ycbcr
+from torch.nn.functional import interpolate
+
+import augkd.metrics
+from augkd.metrics import niqe
+from augkd.metrics.niqe import fit_aggd, normalised
+
+PRISTINE = Path(augkd.metrics.__file__).with_name("niqe_pristine.npz")
+
+
+def test_the_pristine_model_is_the_published_file() -> None:
+    """SHA-256 of niqe_pris_params.npz in PyPI's basicsr 1.4.2 and mmagic 1.2.0."""
+    digest = hashlib.sha256(PRISTINE.read_bytes()).hexdigest()
+    assert digest == "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
+
+
+def test_baboon_scores_as_published() -> None:
+    """BasicSR's documentation gives 5.7296 for Set14's baboon, as does the authors' MATLAB."""
+    (path,) = (path for path in benchmark("Set14") if path.stem == "baboon")
+    assert f"{float(niqe(read(path))):.4f}" == "5.7296"
+
+
+def test_equal_basicsr() -> None:
+    images = {f"Set14 {path.name}": path for path in benchmark("Set14")}
+    for expected in json.loads(full_golden("niqe.json").read_text())["scores"]:
+        image = read(images[expected["image"]])
+        for border in (0, 4):
+            score = float(niqe(image, border))
+            assert score == pytest.approx(expected[f"border{border}"], abs=expected["tolerance"])
+
+
+def _plain_fit(x: np.ndarray) -> tuple[float, float, float]:
+    shapes = np.arange(0.2, 10.001, 0.001)
+    ratios = gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
+    left, right = np.sqrt(np.mean(x[x < 0] ** 2)), np.sqrt(np.mean(x[x > 0] ** 2))
+    skew = left / right
+    ratio = np.mean(np.abs(x)) ** 2 / np.mean(x**2)
+    ratio *= (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
+    shape = shapes[np.argmin((ratios - ratio) ** 2)]
+    scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
+    return shape, left * scale, right * scale
+
+
+def _plain_features(luma: np.ndarray, size: int, window: np.ndarray) -> np.ndarray:
+    luma = luma.astype(np.float32)
+    mean = correlate(luma, window, mode="nearest")
+    deviation = np.sqrt(np.abs(correlate(luma**2, window, mode="nearest") - mean**2))
+    mscn = (luma - mean) / (deviation + 1)
+    rows = []
+    for top in range(0, luma.shape[0], size):
+        for start in range(0, luma.shape[1], size):
+            block = mscn[top : top + size, start : start + size].astype(np.float64)
+            shape, left, right = _plain_fit(block)
+            row = [shape, (left + right) / 2]
+            for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+                shape, left, right = _plain_fit(block * np.roll(block, shift, axis=(0, 1)))
+                row += [shape, (right - left) * gamma(2 / shape) / gamma(1 / shape), left, right]
+            rows.append(row)
+    return np.array(rows)
+
+
+def _plain_niqe(pixels: np.ndarray) -> float:
+    """NIQE of (H, W, 3), sides multiples of 96, block by block."""
+    model = np.load(PRISTINE)
+    luma = np.round(rgb2ycbcr(pixels)[..., 0])
+    mirrored = torch.from_numpy(np.pad(luma, 6, mode="symmetric"))[None, None]
+    half = interpolate(
+        mirrored, size=[side // 2 for side in mirrored.shape[-2:]], mode="bicubic", antialias=True
+    )[0, 0, 3:-3, 3:-3].numpy()
+    window = model["gaussian_window"]
+    features = np.hstack([_plain_features(luma, 96, window), _plain_features(half, 48, window)])
+    offset = model["mu_pris_param"] - features.mean(0)
+    spread = (model["cov_pris_param"] + np.cov(features, rowvar=False)) / 2
+    return float(np.sqrt(offset @ np.linalg.pinv(spread) @ offset.T)[0, 0])
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
+def test_equals_a_plain_evaluation(name: str) -> None:
+    image = photograph(name)[..., 5:293, 7:391]  # 288 x 384
+    expected = _plain_niqe(image[0].permute(1, 2, 0).numpy())
+    assert float(niqe(image)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_border_and_what_fills_no_block_are_cut() -> None:
+    image = photograph("chelsea")
+    inside = niqe(image[..., 4 : 4 + 96 * 3, 4 : 4 + 96 * 4])
+    assert niqe(image[..., :310, :451], border=4).item() == pytest.approx(inside.item(), abs=1e-9)
+    assert abs(float(niqe(image) - inside)) > 0.01
+
+
+def test_a_batch_is_scored_image_by_image_and_floats_as_8_bits() -> None:
+    images = torch.cat([photograph(name)[..., :192, :288] for name in ("chelsea", "coffee")])
+    together = niqe(images / 255)
+    assert together.dtype == torch.float64
+    for i in range(2):
+        assert float(niqe(images[i : i + 1])) == pytest.approx(float(together[i]), rel=1e-9)
+
+
+def test_noise_and_blur_score_worse_than_the_photograph() -> None:
+    image = photograph("coffee")[..., :384, :576]
+    noisy = image / 255 + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    small = interpolate(image / 255, scale_factor=0.25, mode="area")
+    blurred = interpolate(small, scale_factor=4, mode="bicubic")
+    plain, *worse = niqe(torch.cat([image / 255, noisy, blurred])).tolist()
+    assert min(worse) > plain + 1
+
+
+def test_flat_images_have_no_score_and_do_not_harm_their_batch() -> None:
+    image = photograph("coffee")[..., :192, :192]
+    grey = torch.full_like(image, 128)
+    scores = niqe(torch.cat([image, grey]))
+    assert scores.isnan().tolist() == [False, True]
+    assert float(scores[0]) == pytest.approx(float(niqe(image)), rel=1e-9)
+
+
+def test_normalised_constants_vanish_and_a_step_does_not() -> None:
+    luma = torch.full((1, 1, 20, 20), 16.0, dtype=torch.float64)
+    assert float(normalised(luma).abs().max()) == 0
+    luma[..., 10:] = 235
+    result = normalised(luma)
+    assert float(result[..., :7].abs().max()) == 0  # the window reaches 3 pixels
+    assert float(result[..., 9].max()) < -0.5
+    torch.testing.assert_close(result[..., 9], -result[..., 10], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("distribution", "shape", "scale"), [(norm, 2, 2**0.5), (laplace, 1, 1)])
+def test_fit_finds_known_distributions(distribution: Any, shape: float, scale: float) -> None:
+    """A normal is a generalised Gaussian of shape 2 and scale sqrt(2), a Laplace of 1 and 1.
+
+    Asymmetric: a side three times as wide holds three times as many samples.
+    """
+    x = torch.from_numpy(distribution.ppf((np.arange(100_000) + 0.5) / 100_000))
+    wider = torch.cat([x[x > 0], (3 * x[x < 0]).repeat(3)])
+    for sample, left in ((x, scale), (wider, 3 * scale)):
+        expected = (shape, left, scale)
+        assert [float(v) for v in fit_aggd(sample)] == pytest.approx(expected, rel=3e-3)
+
+
+def test_fit_of_two_values() -> None:
+    """-2, -2, 2, 2: E|x|^2 / E[x^2] = 1 is beyond every shape, so the largest, 10, is chosen."""
+    shape, left, right = fit_aggd(torch.tensor([-2.0, -2.0, 2.0, 2.0], dtype=torch.float64))
+    scale = 2 * (gamma(0.1) / gamma(0.3)) ** 0.5
+    assert float(shape) == pytest.approx(10)
+    assert (float(left), float(right)) == pytest.approx((scale, scale))
+
+
+def test_refuses_less_than_two_blocks() -> None:
+    with pytest.raises(ValueError, match="96 x 192"):
+        niqe(torch.zeros(1, 3, 100, 195), border=4)
