@@ -55,7 +55,7 @@ class Case:
     def create(self) -> SRNetwork:
         names = _ARGUMENTS[self.model]
         sizes = {names[key]: value for key, value in self.args.items() if key in names}
-        scale = self.args.get("scale", self.args.get("upscale"))
+        scale = self.args["scale" if "scale" in self.args else "upscale"]
         return create_model(self.model.lower(), scale=scale, **sizes).eval()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -109,7 +109,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):
-            raise UserError(f"{path}: damaged PyTorch file: get it again") from None
+            raise UserError(
+                f"{path}: damaged PyTorch file, or one that holds more than tensors: "
+                "get the weights again"
+            ) from None
         raise UserError(
             f"{path}: holds Python objects, which could run code, not just tensors: "
             "save its state_dict alone"

@@ -1,4 +1,4 @@
-"""Geometric self-ensemble (Timofte et al., CVPR 2016), as in the EDSR teacher's rows of Table 12."""
+"""Geometric self-ensemble (Timofte et al., CVPR 2016), as for the EDSR teacher of Table 12."""
 
 import torch
 from torch import Tensor, nn

@@ -21,7 +21,7 @@ HEAD_CHANNELS = 64  # of the upsampler, whatever the width of the body
 def windows(x: Tensor, window: int) -> Tensor:
     """(N, H, W, C) to (N * windows, window * window, C), row by row."""
     n, height, width, c = x.shape
-    x = x.view(n, height // window, window, width // window, window, c)
+    x = x.reshape(n, height // window, window, width // window, window, c)
     return x.transpose(2, 3).reshape(-1, window * window, c)
 
 

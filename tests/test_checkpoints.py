@@ -1,0 +1,330 @@
+"""Weights on disk: every public layout is understood, everything else refused in one line."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from augkd.errors import UserError
+from augkd.models import (
+    SRNetwork,
+    convert,
+    create_model,
+    load_checkpoint,
+    load_network,
+    read_header,
+    save_checkpoint,
+)
+from augkd.models.layers import rgb_mean
+from tests.golden_networks import CASES
+from tests.test_models import TINY, distance, tiny
+
+
+def same(a: SRNetwork, b: SRNetwork) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
+
+
+def other(model: SRNetwork) -> SRNetwork:
+    """The same network with other weights."""
+    return create_model(model.name, scale=model.scale, **model.sizes).eval()
+
+
+# --- ours -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_saved_network_comes_back_whole_from_its_file_alone(name: str, tmp_path: Path) -> None:
+    model = tiny(name, 3)
+    path = tmp_path / "deep" / "model.safetensors"
+    save_checkpoint(path, model, {"steps": "7"})
+    again = load_network(path)
+    assert type(again) is type(model)
+    assert again.sizes == model.sizes
+    assert again.scale == 3
+    assert same(again, model)
+    filled = other(model)
+    assert not same(filled, model)
+    load_checkpoint(path, filled)
+    assert same(filled, model)
+    assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_the_header_describes_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, tiny("rcan"), {"student": "augkd", "seed": "1"})
+    assert read_header(path) == {
+        "network": "rcan",
+        "scale": 2,
+        "sizes": {"channels": 8, "groups": 2, "blocks": 2, "reduction": 4},
+        "student": "augkd",
+        "seed": "1",
+    }
+
+
+def test_the_same_weights_make_the_same_bytes(tmp_path: Path) -> None:
+    """A header of several entries would not: safetensors writes them in random order."""
+    model, path, contents = tiny("edsr"), tmp_path / "a.safetensors", set()
+    for _ in range(8):
+        save_checkpoint(path, model, {key: key for key in "abcdef"})
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, tiny("edsr"))
+    old = path.read_bytes()
+
+    def full(weights: dict[str, Tensor], partial: Path, metadata: dict[str, str]) -> None:
+        partial.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("augkd.models.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(path, tiny("edsr"))
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _header(content: dict[str, str] | None) -> Callable[[Path], None]:
+    return lambda path: save_file({"a": torch.zeros(1)}, path, metadata=content)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_header(None), "does not say what it is of"),
+        (_header({"augkd": "{"}), "does not say what it is of"),
+        (_header({"augkd": "[]"}), "does not say what it is of"),
+        (_header({"augkd": "{}"}), "does not describe a network"),
+        (_header({"augkd": '{"network":"vdsr","scale":2,"sizes":{}}'}), "'vdsr' is unknown"),
+        (_header({"augkd": '{"network":"edsr","scale":2,"sizes":[]}'}), "does not describe"),
+        (lambda path: torch.save({}, path), "not a safetensors file"),
+        (lambda path: path.write_bytes(b"\x09\0\0\0\0\0\0\0{"), "damaged safetensors"),
+        (lambda path: None, "no such checkpoint"),
+    ],
+)
+def test_a_file_that_does_not_describe_itself_is_refused(
+    write: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    write(path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_network(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- public layouts -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["edsr_x2_res0p1", "rcan_x2", "rcan_basicsr_x4", "swinir_x2"])
+def test_converted_checkpoints_do_the_same(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    model = case.create()
+    path = tmp_path / "ours.safetensors"
+    convert(case.checkpoint(tmp_path), path, model)
+    assert same(load_network(path), model)
+    assert read_header(path)["source"] == f"{name}.pt"
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == set(model.state_dict())
+
+
+def test_a_published_nested_file_loads() -> None:
+    case = CASES["edsr_basicsr_x2_res1"]
+    model, tensors = case.create(), case.tensors()
+    load_checkpoint(case.path.with_suffix(".pth"), model)
+    with torch.no_grad():
+        assert distance(model(tensors["input"]), tensors["output"]) <= 1e-5
+
+
+def test_both_layouts_of_one_network_give_the_same_weights(tmp_path: Path) -> None:
+    """The reference's own conversion of the x2 EDSR is the independent source."""
+    case = CASES["edsr_basicsr_x2_res1"]
+    model = case.create()
+    load_checkpoint(case.checkpoint(tmp_path), model)
+    assert torch.equal(model.state_dict()["mean_in"], rgb_mean())
+    for key, value in case.weights()["params"].items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
+def test_the_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
+    model, raw = tiny("swinir"), other(tiny("swinir"))
+    path = tmp_path / "basicsr.pth"
+    torch.save({"params": raw.state_dict(), "params_ema": model.state_dict()}, path)
+    filled = other(model)
+    load_checkpoint(path, filled)
+    assert same(filled, model)
+
+
+def test_swinir_files_may_hold_masks_of_any_image_size(tmp_path: Path) -> None:
+    case = CASES["swinir_x2"]
+    weights = case.weights()
+    masks = [key for key in weights if key.endswith("attn_mask")]
+    assert masks
+    for key in masks:
+        weights[key] = torch.zeros(36, 64, 64)  # that of 48 x 48 images
+    path, model = tmp_path / "a.pth", case.create()
+    torch.save({"params": weights}, path)
+    load_checkpoint(path, model)
+    plain = case.create()
+    load_checkpoint(case.checkpoint(tmp_path), plain)
+    assert same(model, plain)
+
+
+@pytest.mark.parametrize("name", ["edsr_x3_res1", "rcan_x2"])
+def test_means_that_training_has_moved_are_kept(name: str, tmp_path: Path) -> None:
+    """Expected: the file's two 1 x 1 convolutions, run as such around a network without means."""
+    case = CASES[name]
+    image, weights = case.tensors()["input"], case.weights()
+    torch.manual_seed(5)
+    for shift in ("sub_mean", "add_mean"):
+        weights[f"{shift}.weight"] = weights[f"{shift}.weight"] + 0.02 * torch.randn(3, 3, 1, 1)
+        weights[f"{shift}.bias"] = weights[f"{shift}.bias"] + torch.randn(3)
+    path, model = tmp_path / "drifted.pt", case.create()
+    torch.save(weights, path)
+    load_checkpoint(path, model)
+
+    bare = case.create()
+    load_checkpoint(case.checkpoint(tmp_path), bare)
+    published = bare.state_dict()
+    bare.load_state_dict(
+        published | {key: torch.zeros(1, 3, 1, 1) for key in ("mean_in", "mean_out")}
+    )
+    with torch.no_grad():
+        shifted = conv2d(image * 255, weights["sub_mean.weight"], weights["sub_mean.bias"])
+        inner = bare(shifted / 255) * 255
+        expected = conv2d(inner, weights["add_mean.weight"], weights["add_mean.bias"]) / 255
+        assert distance(model(image), expected) <= 1e-5
+        bare.load_state_dict(published)
+        assert distance(bare(image), expected) > 1e-3  # dropping them would have shown
+
+
+def test_means_as_published_are_stored_as_such(tmp_path: Path) -> None:
+    case = CASES["rcan_x2"]
+    model = case.create()
+    load_checkpoint(case.checkpoint(tmp_path), model)
+    for key in ("mean_in", "mean_out"):
+        assert torch.equal(model.state_dict()[key], rgb_mean())
+    assert torch.equal(model.state_dict()["conv_first.weight"], case.weights()["head.0.weight"])
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "message"),
+    [
+        ("rcan_x2", {"scale": 4}, r"lacks 'upsample\.2\.weight'"),
+        ("rcan_x2", {"scale": 3}, r"'upsample\.0\.weight' is \(64, 16, 3, 3\), expected \(144,"),
+        ("edsr_x4_res1", {"scale": 2}, r"'upsample\.2\.bias' has no place"),
+        ("edsr_x2_res0p1", {"blocks": 4}, r"lacks 'body\.3\.conv1\.weight'"),
+        ("swinir_x2", {"depths": [2], "num_heads": [2]}, r"'layers\.1\..*has no place"),
+        ("swinir_x2", {"window_size": 4}, "relative_position_bias_table"),
+    ],
+)
+def test_other_sizes_are_refused(
+    name: str, sizes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    right = case.create()
+    model = create_model(right.name, **{"scale": right.scale, **right.sizes, **sizes})
+    _refuses(case.checkpoint(tmp_path), model, message)
+
+
+@pytest.mark.parametrize("wanted", ["edsr", "rcan", "swinir"])
+@pytest.mark.parametrize("name", ["edsr_x2_res0p1", "rcan_x2", "swinir_x2"])
+def test_other_networks_are_refused(name: str, wanted: str, tmp_path: Path) -> None:
+    if not name.startswith(wanted):
+        kind = type(tiny(wanted)).__name__
+        _refuses(CASES[name].checkpoint(tmp_path), tiny(wanted), f"not a checkpoint of this {kind}")
+
+
+class Malicious:
+    """Runs code where it is unpickled carelessly."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise SystemExit('the code ran')",)
+
+
+def _bytes(content: bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content)
+
+
+def _saved(content: Any, legacy: bool = False) -> Callable[[Path], Any]:
+    return lambda path: torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+
+
+def _truncated(legacy: bool) -> Callable[[Path], Any]:
+    def write(path: Path) -> None:
+        _saved(tiny("edsr").state_dict(), legacy)(path)
+        path.write_bytes(path.read_bytes()[:-2000])
+
+    return write
+
+
+def _half_safetensors(path: Path) -> None:
+    save_checkpoint(path, tiny("edsr"))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+_CODE = "holds Python objects, which could run code"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "no such checkpoint"),
+        (lambda path: path.mkdir(), "no such checkpoint"),
+        (_bytes(b""), "damaged safetensors file"),
+        (_bytes(b"<html>not found</html>"), "damaged safetensors file"),
+        (_half_safetensors, "damaged safetensors file"),
+        (_truncated(legacy=False), "damaged PyTorch file"),
+        (_truncated(legacy=True), "damaged PyTorch file"),
+        (_bytes(pickle.dumps(Malicious(), protocol=2)), _CODE),
+        (_bytes(pickle.dumps({"a": 1.5}, protocol=2)[:-3]), "damaged PyTorch file"),
+        (_saved({"a": Malicious()}), _CODE),
+        (_saved({"a": Malicious()}, legacy=True), _CODE),
+        (_saved(torch.nn.Conv2d(1, 1, 1)), _CODE),
+        (_saved([torch.zeros(1)]), "holds no weights"),
+        (_saved({}), "holds no weights"),
+        (_saved({"epoch": 3, "weights": {}}), "entry 'epoch' is not a tensor"),
+        (
+            _saved({"sub_mean.weight": torch.zeros(3, 3, 1, 1), "head.0.weight": torch.zeros(1)}),
+            "mean shift",
+        ),
+    ],
+)
+def test_what_holds_no_weights_is_refused(
+    write: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    write(path)
+    _refuses(path, tiny("edsr"), message)
+
+
+def _refuses(path: Path, model: SRNetwork, message: str) -> None:
+    """One line that names the file; the model is as before."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=message) as caught:
+        load_checkpoint(path, model)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_sizes_survive_json() -> None:
+    for name in TINY:
+        sizes = tiny(name).sizes
+        again = create_model(name, scale=2, **json.loads(json.dumps(sizes)))
+        assert again.sizes == sizes
