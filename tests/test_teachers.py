@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import mse_loss
 
 from augkd.degrade import bicubic
 from augkd.errors import UserError
@@ -105,7 +105,7 @@ def test_a_network_that_spandrel_knows_can_teach(tmp_path: Path) -> None:
     assert torch.equal(target, model(x).clamp(0, 1))
     assert parameters(teacher) == parameters(model)
     student = tiny("edsr")
-    loss = l1_loss(student(x), target)  # an inference tensor could not be saved for its gradient
+    loss = mse_loss(student(x), target)  # an inference tensor could not be saved for its gradient
     loss.backward()  # type: ignore[no-untyped-call]
     assert student.conv_first.weight.grad is not None
     assert next(teacher.double().parameters()).dtype == torch.float64  # moves with its network

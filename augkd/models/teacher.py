@@ -70,8 +70,9 @@ class SpandrelNetwork(nn.Module):
 def _from_spandrel(path: Path) -> nn.Module:
     """The file is read here, as data only; spandrel gets its tensors and finds the architecture.
 
-    spandrel needs torchvision. The tests exercise this function against a stand-in of spandrel's
-    interface (0.4.2), not against spandrel.
+    spandrel needs torchvision, so the tests exercise this function against a stand-in of its
+    interface. By hand, spandrel 0.4.2 itself loaded and ran a public CRAFT file, with a stand-in
+    for torchvision; its other architectures were not tried.
     """
     try:
         import spandrel
