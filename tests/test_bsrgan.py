@@ -204,6 +204,12 @@ def test_the_distribution_of_the_draws(scale: int) -> None:
     def share(count: int, expected: float, of: int = n) -> None:
         assert abs(count / of - expected) < 5 * (expected * (1 - expected) / of) ** 0.5
 
+    def uniform(values: list[float]) -> None:
+        """Drawn from [0, 1]: the mean and the ends."""
+        assert abs(np.mean(values) - 0.5) < 5 * (1 / 12 / len(values)) ** 0.5
+        assert 0 <= min(values) < 0.03
+        assert 0.97 < max(values) <= 1
+
     halved = [d for d in draws if d.halve is not None]
     if scale == 4:
         share(len(halved), 0.25)
@@ -231,12 +237,15 @@ def test_the_distribution_of_the_draws(scale: int) -> None:
     assert all(max(blur.variances) <= 4 + rest and 0 <= blur.angle <= pi for rest, blur in turned)
     round_ = [(rest, blur) for rest, blur in blurs if not blur.angle]
     assert all(blur.variances[0] == blur.variances[1] <= (2 + 0.2 * r) ** 2 for r, blur in round_)
-    mean = np.mean([blur.variances[0] ** 0.5 / (2 + 0.2 * rest) for rest, blur in round_])
-    assert mean == pytest.approx(0.5, abs=5 * 0.289 / len(round_) ** 0.5)
+    uniform([blur.variances[0] ** 0.5 / (2 + 0.2 * rest) for rest, blur in round_])
+    uniform([value / (4 + rest) for rest, blur in turned for value in blur.variances])
+    uniform([blur.angle / pi for _, blur in turned])
 
     assert all(1 <= s.factor <= 2 * rest for rest, s in steps if isinstance(s, Shrink))
     samples = [(rest, s) for rest, s in steps if isinstance(s, Sample)]
     assert all(s.stride == rest and 0.1 <= s.sigma <= 0.6 * rest for rest, s in samples)
+    uniform([(s.sigma - 0.1) / (0.6 * rest - 0.1) for rest, s in samples])
+    uniform([(s.factor - 1) / (2 * r - 1) for r, s in steps if isinstance(s, Shrink)])
     filters = Counter(s.filter for _, s in steps if isinstance(s, Fit))
     for name in ("linear", "cubic", "area"):
         share(filters[name], 1 / 3)
@@ -250,6 +259,10 @@ def test_the_distribution_of_the_draws(scale: int) -> None:
     share(len(colour), 0.4)
     levels = {round(255 * c[0, 0] ** 0.5) for c in grey + colour}
     assert levels == set(range(2, 26))
+    correlated = [c for c in noises if np.ptp(c) and np.count_nonzero(c) == 9]
+    assert len(correlated) == n - len(grey) - len(colour)
+    traces = [float(np.trace(c)) / (25 / 255) ** 2 for c in correlated]  # sums of three U(0, 1)
+    assert np.mean(traces) == pytest.approx(1.5, abs=5 * 0.5 / len(traces) ** 0.5)
     seeds = {s.seed for _, s in steps if isinstance(s, Noise)}
     assert len(seeds) == n
 
