@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
 from augkd.errors import UserError
-from augkd.paper import load_table, select
+from augkd.paper import load_table
 from augkd.paper.claim import Claim, Operand
 from augkd.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences
 
@@ -45,15 +46,15 @@ def compare_paper(claim: Claim) -> tuple[list[Comparison], list[str]]:
     """The claim's comparisons in the paper's tables, and those that its tables lack."""
     if not claim.tables:
         return [], [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
-    table = pd.concat([load_table(number) for number in claim.tables])
+    printed = _Printed(claim)
     found, absent = [], []
     for b, w in product(claim.better, claim.worse):
         points = []
         for network, scale in product(claim.networks, claim.scales):
-            if not _expected(claim, table, network, scale, b, w):
+            if not printed.expects(network, scale, b, w):
                 continue
             for dataset in claim.datasets or ("",):
-                cells = [_cell(claim, table, network, scale, o, dataset) for o in (b, w)]
+                cells = [printed.find(network, o, scale, dataset) for o in (b, w)]
                 where = f"{_place(network, scale)} {dataset}".strip()
                 if cells[0] is None or cells[1] is None:
                     absent.append(f"{where}, {b} over {w}")
@@ -78,31 +79,37 @@ def _place(network: str, scale: int) -> str:
     return f"{names[network]} ×{scale}"
 
 
-def _keys(operand: Operand) -> dict[str, str]:
-    return operand.model_dump(include={"method", "teacher", "training_set"}, exclude_none=True)
+class _Printed:
+    """The students' numbers of a claim's tables in its metric."""
 
+    def __init__(self, claim: Claim) -> None:
+        self._cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for number in claim.tables:
+            table = load_table(number)
+            table = table[(table["metric"] == claim.metric) & (table["role"] == "student")]
+            for cell in table.to_dict("records"):
+                self._cells.setdefault((cell["network"], cell["method"]), []).append(
+                    {str(key): value for key, value in cell.items()}
+                )
 
-def _cell(
-    claim: Claim, table: pd.DataFrame, network: str, scale: int, operand: Operand, dataset: str
-) -> tuple[float, int] | None:
-    """A printed value and its decimals."""
-    keys = {"network": network, "scale": scale, "metric": claim.metric, **_keys(operand)}
-    rows = select(table, **keys, **({"dataset": dataset} if dataset else {}))
-    rows = rows[rows["role"] == "student"]
-    if rows.empty:
+    def find(
+        self, network: str, operand: Operand, scale: int, dataset: str = ""
+    ) -> tuple[float, int] | None:
+        """A value and its decimals; a table without scales has each of them."""
+        for cell in self._cells.get((network, operand.method), []):
+            if (
+                (pd.isna(cell["scale"]) or cell["scale"] == scale)
+                and (not dataset or cell["dataset"] == dataset)
+                and (not operand.teacher or cell["teacher"] == operand.teacher)
+                and (not operand.training_set or cell["training_set"] == operand.training_set)
+            ):
+                return float(cell["value"]), int(cell["decimals"])
         return None
-    return float(rows["value"].iloc[0]), int(rows["decimals"].iloc[0])
 
-
-def _expected(
-    claim: Claim, table: pd.DataFrame, network: str, scale: int, b: Operand, w: Operand
-) -> bool:
-    """Whether the claim speaks of this: CSD, say, is in the table of EDSR but not in RCAN's."""
-
-    def has(operand: Operand, **keys: object) -> bool:
-        return not select(table, metric=claim.metric, **_keys(operand), **keys).empty
-
-    return all(has(o, network=network, scale=scale) or not has(o) for o in (b, w))
+    def expects(self, network: str, scale: int, b: Operand, w: Operand) -> bool:
+        """Whether the claim speaks of this: CSD, say, is in EDSR's table but not in RCAN's."""
+        known = {method for _, method in self._cells}
+        return all(o.method not in known or self.find(network, o, scale) for o in (b, w))
 
 
 # --- our scores
@@ -117,13 +124,13 @@ def compare(claim: Claim, scores: pd.DataFrame) -> tuple[list[Comparison], list[
             hand, else all that are.
     """
     scores = scores[(scores["metric"] == claim.metric) & (scores["split"] == claim.split)]
-    table = pd.concat([load_table(number) for number in claim.tables]) if claim.tables else None
+    printed = _Printed(claim)
     gains: list[tuple[str, Operand, Operand, Gain]] = []
     absent: list[str] = []
     for b, w in product(claim.better, claim.worse):
         parts: dict[str, pd.Series] = {}
         for network, scale, cohort in product(claim.networks, claim.scales, claim.cohorts):
-            if table is not None and not _expected(claim, table, network, scale, b, w):
+            if not printed.expects(network, scale, b, w):
                 continue
             where = _place(network, scale)
             if len(claim.cohorts) > 1:

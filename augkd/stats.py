@@ -122,7 +122,8 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
         dataset, image, seed = broken[0]
         raise UserError(
             f"{_name(better)} and {_name(worse)} have no finite difference in {metric} for image "
-            f"'{image}' of {dataset}, seed {seed}: leave the image out or score it again"
+            f"'{image}' of {dataset}, seed {seed} (a score is missing or infinite): "
+            "score it again or leave the image out"
         )
     return long
 

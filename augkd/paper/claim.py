@@ -99,7 +99,9 @@ def load_claims(path: Path | None = None) -> list[Claim]:
         raise UserError(f"{source}: expected a list of claims")
     claims: list[Claim] = []
     for number, entry in enumerate(listed, 1):
-        name = entry.get("id", f"number {number}") if isinstance(entry, dict) else f"{number}"
+        name = (
+            entry.get("id", f"number {number}") if isinstance(entry, dict) else f"number {number}"
+        )
         try:
             claim = Claim.model_validate(entry)
         except ValidationError as error:
