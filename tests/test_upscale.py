@@ -1,6 +1,7 @@
 """Tiles change nothing, for networks whose reach is known; the others say so."""
 
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from augkd.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, wor
 @lru_cache
 def network(name: str, scale: int) -> SRNetwork:
     """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "edsr": {"channels": 4, "blocks": 2, "res_scale": 1.0},
         "rcan": {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2},
         "swinir": {
@@ -76,7 +77,7 @@ def test_reaches_of_the_papers_networks() -> None:
         assert reach(create_model("rcan", "student", 4)) is None
     # One RSTB of two layers with windows of 8: 1 pixel (convolution) -> 8 (window) -> 12 (shifted
     # window) -> 13 (convolution), then 4 convolutions to the output.
-    sizes = {"embed_dim": 8, "num_heads": (2,), "window_size": 8, "mlp_ratio": 2.0}
+    sizes: dict[str, Any] = {"embed_dim": 8, "num_heads": (2,), "window_size": 8, "mlp_ratio": 2.0}
     assert reach(create_model("swinir", scale=4, depths=(2,), **sizes)) == Reach(17, 8)
 
 
