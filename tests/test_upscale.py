@@ -17,7 +17,7 @@ from augkd.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, wor
 @lru_cache
 def network(name: str, scale: int) -> SRNetwork:
     """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
-    sizes: dict[str, Any] = {
+    every: dict[str, dict[str, Any]] = {
         "edsr": {"channels": 4, "blocks": 2, "res_scale": 1.0},
         "rcan": {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2},
         "swinir": {
@@ -27,9 +27,9 @@ def network(name: str, scale: int) -> SRNetwork:
             "window_size": 4,
             "mlp_ratio": 2.0,
         },
-    }[name]
+    }
     torch.manual_seed(1)
-    model = create_model(name, scale=scale, **sizes).eval()
+    model = create_model(name, scale=scale, **every[name]).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim > 1:
