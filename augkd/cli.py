@@ -98,7 +98,7 @@ Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, 
 @app.command()
 def upscale(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="IN...", help="Images, or folders of images.")
+        list[Path], typer.Argument(metavar="IN", help="Images, or folders of images.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A folder, or a .png file for a single image.")

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from augkd.errors import UserError
@@ -35,4 +35,5 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({reason}): free the space or choose another place"
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or its folder could not be made
+            partial.unlink()

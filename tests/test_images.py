@@ -1,0 +1,147 @@
+"""Images on disk: what is read, what is refused, and that nothing is half written."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from augkd.errors import UserError
+from augkd.images import list_images, read_image, write_image
+
+
+def photo(height: int = 6, width: int = 9) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+
+
+def png(depth: int, colour: int, row: bytes, size: tuple[int, int] = (4, 4)) -> bytes:
+    """A PNG written by hand, since Pillow writes no 16-bit colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress((b"\0" + row) * size[1]))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    image = photo()
+    write_image(tmp_path / "new" / "a.png", image)
+    assert torch.equal(read_image(tmp_path / "new" / "a.png"), image)
+
+
+def test_floats_are_clamped_and_rounded(tmp_path: Path) -> None:
+    values = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 7.0]).expand(3, 1, 5)
+    write_image(tmp_path / "a.png", values)
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [0, 0, 1, 255, 255]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA"])
+def test_grey_palette_and_opaque_alpha_become_rgb(tmp_path: Path, mode: str) -> None:
+    black_and_white = Image.fromarray(np.array([[0, 255, 255], [255, 0, 0]], np.uint8))
+    black_and_white.convert("RGB").convert(mode).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.shape == (3, 2, 3)
+    assert image.dtype == torch.uint8
+    assert image[1].tolist() == [[0, 255, 255], [255, 0, 0]]
+
+
+def test_a_photograph_held_sideways_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored image's left side is the top: turn clockwise
+    stored = np.zeros((2, 5, 3), np.uint8)
+    stored[1, 0] = 200
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    image = read_image(tmp_path / "a.png")
+    assert image.shape == (3, 5, 2)
+    assert image[0, 0].tolist() == [200, 0]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_image(path)
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rgb16.png", png(16, 2, b"\x12\x34" * 12), "more than 8 bits"),
+        ("rgba16.png", png(16, 6, b"\xff\xff" * 16), "more than 8 bits"),
+        ("grey16.png", png(16, 0, b"\x12\x34" * 4), "more than 8 bits"),
+        ("cut.png", png(8, 2, bytes(range(192)), (64, 64))[:-60], "does not decode"),
+        ("text.png", b"this is no image", "not a readable image"),
+        ("empty.jpg", b"", "not a readable image"),
+        ("huge.png", png(8, 0, b"", (60000, 60000)), "cut it into pieces"),
+    ],
+)
+def test_damaged_and_deep_files_are_refused(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert said in refused(tmp_path / name)
+
+
+def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photo(40, 40).permute(1, 2, 0).numpy()).save(buffer, "JPEG")
+    for share in (0.1, 0.5, 0.9):
+        (tmp_path / "a.jpg").write_bytes(buffer.getvalue()[: int(share * buffer.tell())])
+        refused(tmp_path / "a.jpg")
+
+
+def test_other_kinds_are_refused(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
+    assert "CMYK" in refused(tmp_path / "print.jpg")
+    Image.new("RGBA", (4, 4), (1, 2, 3, 254)).save(tmp_path / "glass.png")
+    assert "see-through" in refused(tmp_path / "glass.png")
+    Image.new("F", (4, 4)).save(tmp_path / "float.tif")
+    assert "more than 8 bits" in refused(tmp_path / "float.tif")
+    frames = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in (1, 2)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    assert "several frames" in refused(tmp_path / "film.png")
+    assert "no such image" in refused(tmp_path / "absent.png")
+    (tmp_path / "folder.png").mkdir()
+    assert "folder" in refused(tmp_path / "folder.png")
+
+
+def test_a_folder_is_listed_by_name(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "inner.png").mkdir()
+    assert [file.name for file in list_images(tmp_path)] == ["a.jpeg", "b.PNG"]
+    with pytest.raises(UserError, match="no such folder"):
+        list_images(tmp_path / "absent")
+    with pytest.raises(UserError, match="holds no images"):
+        list_images(tmp_path / "inner.png")
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = photo()
+    write_image(tmp_path / "a.png", old)
+
+    def full(self: Image.Image, file: Path, format: str) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_image(tmp_path / "a.png", photo())
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    assert torch.equal(read_image(tmp_path / "a.png"), old)

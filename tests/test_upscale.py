@@ -1,0 +1,155 @@
+"""Tiles change nothing, for networks whose reach is known; the others say so."""
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from augkd import upscale as upscale_module
+from augkd.models import SRNetwork, create_model
+from augkd.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, working_set
+
+
+@lru_cache
+def network(name: str, scale: int) -> SRNetwork:
+    """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
+    every: dict[str, dict[str, Any]] = {
+        "edsr": {"channels": 4, "blocks": 2, "res_scale": 1.0},
+        "rcan": {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2},
+        "swinir": {
+            "embed_dim": 8,
+            "depths": (2, 1),
+            "num_heads": (2, 2),
+            "window_size": 4,
+            "mlp_ratio": 2.0,
+        },
+    }
+    torch.manual_seed(1)
+    model = create_model(name, scale=scale, **every[name]).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.normal_(std=p[0].numel() ** -0.5 if p.ndim == 4 else 0.3)
+    return model
+
+
+def image(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", ["edsr", "swinir"])
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    tile=st.integers(1, 40),
+    scale=st.sampled_from([2, 3, 4]),
+)
+@settings(max_examples=25, deadline=None)
+def test_tiles_change_nothing(name: str, height: int, width: int, tile: int, scale: int) -> None:
+    model, lr = network(name, scale), image(height, width)
+    tile = max(tile, height // 6, width // 6)  # a few tiles, not hundreds
+    whole = upscale(model, lr)
+    assert whole.shape == (3, scale * height, scale * width)
+    assert (upscale(model, lr, tile) - whole).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", ["edsr", "swinir"])
+def test_the_reach_is_enough_and_no_more(name: str, scale: int) -> None:
+    """A missing pixel spreads as far as is claimed: to the last grid step before the halo's end."""
+    model = network(name, scale)
+    exact = reach(model)
+    assert exact is not None
+    halo = -(-exact.halo // exact.grid) * exact.grid
+    lr = image(4 * exact.grid, 3 * halo // exact.grid * exact.grid + 16)
+    whole = upscale(model, lr)
+    assert (upscale(model, lr, exact.grid, halo) - whole).abs().max() <= 1e-5
+    assert (upscale(model, lr, exact.grid, halo - exact.grid) - whole).abs().max() > 1e-5
+
+
+def test_reaches_of_the_papers_networks() -> None:
+    with torch.device("meta"):
+        assert reach(create_model("edsr", "student", 4)) == Reach(68)
+        assert reach(create_model("rcan", "student", 4)) is None
+    # One RSTB of two layers with windows of 8: 1 pixel (convolution) -> 8 (window) -> 12 (shifted
+    # window) -> 13 (convolution), then 4 convolutions to the output.
+    sizes: dict[str, Any] = {"embed_dim": 8, "num_heads": (2,), "window_size": 8, "mlp_ratio": 2.0}
+    assert reach(create_model("swinir", scale=4, depths=(2,), **sizes)) == Reach(17, 8)
+
+
+@pytest.mark.parametrize("name", ["edsr", "swinir"])
+def test_self_ensemble_is_tiled_after_turning(name: str) -> None:
+    """Windows lie elsewhere in a flipped image whose sides are no multiples of the window."""
+    model, lr = network(name, 2), image(45, 58)
+    single, whole = upscale(model, lr), upscale(model, lr, self_ensemble=True)
+    assert (upscale(model, lr, 16, self_ensemble=True) - whole).abs().max() <= 1e-5
+    assert (whole - single).abs().max() > 1e-3
+
+
+def test_uint8_is_the_same_image() -> None:
+    lr = (image(7, 5) * 255).to(torch.uint8)
+    model = network("edsr", 2)
+    assert torch.equal(upscale(model, lr), upscale(model, lr.float() / 255))
+    assert upscale(model, lr).dtype == torch.float32
+
+
+@given(
+    length=st.integers(1, 300),
+    tile=st.integers(1, 90),
+    halo=st.integers(0, 90),
+    grid=st.integers(1, 9),
+)
+def test_spans_cover_an_axis_once_and_keep_to_the_grid(
+    length: int, tile: int, halo: int, grid: int
+) -> None:
+    found = spans(length, tile, halo, grid)
+    kept = [i for span in found for i in range(span.start, span.stop)]
+    assert kept == list(range(length))
+    for span in found:
+        assert span.before % grid == 0
+        assert span.after % grid == 0 or span.after == length
+        assert span.before <= max(0, span.start - halo)
+        assert span.after >= min(length, span.stop + halo)
+    if halo >= length:
+        assert len(found) == 1
+
+
+def test_a_network_that_sees_the_whole_image_needs_a_halo_from_the_caller() -> None:
+    model, lr = network("rcan", 2), image(40, 40)
+    with pytest.raises(ValueError, match="sees the whole image"):
+        upscale(model, lr, 8)
+    whole, tiles = upscale(model, lr), upscale(model, lr, 8, 8)
+    assert tiles.shape == whole.shape
+    assert (tiles - whole).abs().max() > 1e-6  # why exactness is not promised
+
+
+def test_a_layer_of_another_kind_voids_the_reach() -> None:
+    class Pooled(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input - input.mean((2, 3), keepdim=True))
+
+    model = create_model("edsr", scale=2, channels=4, blocks=1, res_scale=1.0)
+    assert reach(model) == Reach(6)
+    model.conv_after_body = Pooled(4, 4, 3, padding=1)
+    assert reach(model) is None
+
+
+def test_bad_tiles_are_refused() -> None:
+    with pytest.raises(ValueError, match="tile >= 1"):
+        Tiled(network("edsr", 2), 0)
+
+
+def test_tiles_are_cut_when_a_pass_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("edsr", 2)
+    assert fitting_tile(model, 100, 100) is None
+    monkeypatch.setattr(upscale_module, "WORKING_SET", working_set(model, 99, 100))
+    assert fitting_tile(model, 100, 100) == 128
+    monkeypatch.setattr(upscale_module, "WORKING_SET", working_set(model, 500, 500))
+    tile = fitting_tile(model, 600, 600)
+    exact = reach(model)
+    assert exact is not None
+    assert tile == 500 - 2 * exact.halo
