@@ -22,10 +22,13 @@ def crossed(first: SRNetwork, second: SRNetwork) -> SRNetwork:
     """
     shared: list[object] = [*second.children(), *second.buffers(recurse=False)]
     whole = deepcopy(second, {id(part): part for part in shared})  # copies the frame alone
-    head, tail = list(first.get_submodule("body").children()), second.get_submodule("body")
-    stages = [*head[: len(head) // 2], *list(tail.children())[len(list(tail.children())) // 2 :]]
+    head, tail = (list(n.get_submodule("body").children()) for n in (first, second))
+    stages = head[: len(head) // 2] + tail[len(tail) // 2 :]
     whole.add_module("conv_first", first.get_submodule("conv_first"))
     whole.add_module("body", nn.Sequential(*stages))
+    for name, shift in first.named_buffers(recurse=False):
+        if name == "mean_in":  # taken from the image before the head
+            whole.register_buffer(name, shift)
     return whole
 
 

@@ -61,10 +61,10 @@ def first_channels(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
     pixel shuffle makes channel c of rows 4c to 4c + 3 (9c to 9c + 8), so that the first rows are
     the first channels.
     """
-    whole = dict(teacher.named_parameters())
+    whole = teacher.state_dict(keep_vars=True)  # with their gradients
     return {
         name: whole[name][tuple(slice(length) for length in own.shape)]
-        for name, own in student.named_parameters()
+        for name, own in student.state_dict().items()
     }
 
 
@@ -76,8 +76,8 @@ def _require_slice(method: str, student: SRNetwork, teacher: nn.Module) -> None:
             f"method '{method}' makes the student of the teacher's first channels and is defined "
             f"for edsr, not {backbone}: choose another method"
         )
-    whole = {name: tuple(p.shape) for name, p in teacher.named_parameters()}
-    own = {name: tuple(p.shape) for name, p in student.named_parameters()}
+    whole = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
+    own = {name: tuple(value.shape) for name, value in student.state_dict().items()}
     fits = own.keys() == whole.keys() and all(
         s <= t for name in own for s, t in zip(own[name], whole[name], strict=True)
     )
@@ -153,11 +153,9 @@ class JointlyTrained(nn.Module):
             terms["contrast"] = method.contrast * contrast(own, target, far)
         return terms
 
-    @torch.no_grad()
     def sync(self, student: SRNetwork) -> None:
         """Copies the shared first channels into the student."""
-        for name, weight in first_channels(self.shared, student).items():
-            student.get_parameter(name).copy_(weight)
+        student.load_state_dict(first_channels(self.shared, student))
 
     def _features(self, image: Tensor, teacher: Teacher, batch: Batch) -> list[Tensor]:
         """One map a level of an image (N, 3, s*p, s*p) in [0, 1]."""
@@ -184,7 +182,5 @@ class SlicedInit:
 
     def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
         _require_slice("sliced_init", student, teacher)
-        with torch.no_grad():
-            for name, weight in first_channels(teacher, student).items():
-                student.get_parameter(name).copy_(weight)
+        student.load_state_dict(first_channels(teacher, student))
         return Bound(Scratch(rec=self.rec))
