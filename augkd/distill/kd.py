@@ -1,41 +1,60 @@
 """The plain methods: no teacher, the teacher's response, and the teacher's response alone."""
 
+from collections.abc import Iterator
+from typing import Literal
+
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from augkd.data.batch import Batch
-from augkd.distill.options import options
+from augkd.distill.options import Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher
 from augkd.models import SRNetwork
+
+
+def response(output: Tensor, teacher: Teacher, batch: Batch, rec: float, kd: float) -> Terms:
+    """rec * |output - y|_1 + kd * |output - T(x)|_1: what most methods start from."""
+    terms = {}
+    if rec:
+        terms["rec"] = rec * l1_loss(output, batch.hr)
+    if kd:
+        terms["kd"] = kd * l1_loss(output, teacher.output("lr"))
+    return terms
 
 
 @options
 class Scratch:
     """Training without distillation: Equation 1, L_rec = |S(x) - y|_1."""
 
-    rec: float = 1.0
+    rec: Weight = 1.0
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-        return {"rec": self.rec * l1_loss(student(batch.lr), batch.hr)}
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+        return response(student(batch.lr), teacher, batch, self.rec, 0)
 
 
 @options
 class KD:
-    """Response-based distillation: L_rec + kd * L_kd, Equations 1 and 2.
+    """Response-based distillation: rec * L_rec + kd * L_kd, Equations 1 and 2.
 
-    The paper gives no weight. 0.2 is that of AugKD's own L_kd here, so that the two methods
+    The paper gives no weights. 0.2 is that of AugKD's own L_kd here, so that the two methods
     differ by the auxiliary terms alone; the predecessor's released KD option has 1 (a control).
+
+    ``updates: 2`` is the control for AugKD's released update rule: the same terms a second time,
+    at the weights of the first step, on top of the first step's gradient.
     """
 
-    rec: float = 1.0
-    kd: float = 0.2
+    rec: Weight = 1.0
+    kd: Weight = 0.2
+    updates: Literal[1, 2] = 1
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-        output = student(batch.lr)
-        return {
-            "rec": self.rec * l1_loss(output, batch.hr),
-            "kd": self.kd * l1_loss(output, teacher.output("lr")),
-        }
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Updates:
+        if self.updates == 2:
+            return self._twice(student, teacher, batch)
+        return response(student(batch.lr), teacher, batch, self.rec, self.kd)
+
+    def _twice(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
+        for _ in range(2):
+            yield response(student(batch.lr), teacher, batch, self.rec, self.kd)
 
 
 @options
@@ -46,7 +65,7 @@ class DataFreeKD:
     paper assumes "an oracle image generator" (Section 3.2).
     """
 
-    kd: float = 1.0
+    kd: Weight = 1.0
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-        return {"kd": self.kd * l1_loss(student(batch.lr), teacher.output("lr"))}
+    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+        return response(student(batch.lr), teacher, batch, 0, self.kd)

@@ -1,0 +1,39 @@
+"""FAKD and AugKD together (Table 8)."""
+
+from torch import Tensor, nn
+
+from augkd.distill.augkd import AugKD
+from augkd.distill.fakd import affinity_term
+from augkd.distill.features import FeatureMatching
+from augkd.distill.options import Terms, Weight, options
+from augkd.distill.taps import Taps
+from augkd.errors import UserError
+from augkd.models import SRNetwork
+
+
+@options
+class FAKDAugKD:
+    """AugKD's loss (Equation 4) + affinity * FAKD's sum over taps of |A_S - A_T|_1.
+
+    Both methods contain rec and kd; they are counted once, with AugKD's weights, because the
+    affinity is all that FAKD adds to them. Affinities are those of the plain input x.
+
+    Taps and weight: FAKD's (points 1, 2 and 3; 10 / 255 = 0.0392, beside a reconstruction and
+    response of total weight 1 there and 1.2 here).
+
+    Left open by the paper: how the two are combined ("we also integrate AugKD with the FAKD
+    method"), and every weight.
+    """
+
+    augkd: AugKD = AugKD()
+    affinity: Weight = 10 / 255
+    taps: Taps = (1, 2, 3)
+
+    def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
+        return affinity_term(self.affinity, student, teacher)
+
+    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+        if self.augkd.updates != 1:
+            raise UserError("method 'fakd_augkd': augkd.updates is 2, expected 1 (one summed loss)")
+        base = self.augkd.terms
+        return FeatureMatching("fakd_augkd", student, teacher, self.taps, self.compare, base)

@@ -1,0 +1,70 @@
+"""FitNet (Romero et al., ICLR 2015), adapted to super-resolution: Tables 2, 3 and 11."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from augkd.distill.features import FeatureMatching, response_base
+from augkd.distill.options import Terms, Weight, options
+from augkd.distill.taps import Taps
+from augkd.models import SRNetwork
+
+
+def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two feature maps of one shape."""
+    return mse_loss(student, teacher)
+
+
+class Regressors(nn.Module):
+    """A 1 x 1 convolution a tap, from the student's width to the teacher's, and the hint loss.
+
+    Each loss is divided by the teacher's mean squared feature: a relative error, 1 where the
+    student answers zero. At equal widths a regressor starts as the identity.
+    """
+
+    def __init__(self, taps: int, width: int, teacher_width: int, weight: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(width, teacher_width, 1) for _ in range(taps))
+        self.weight = weight
+        if width == teacher_width:
+            for layer in self.layers:
+                assert isinstance(layer, nn.Conv2d)
+                nn.init.dirac_(layer.weight)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
+        errors = [
+            hint_loss(layer(own), target) / target.square().mean()
+            for layer, own, target in zip(self.layers, student, teacher, strict=True)
+        ]
+        return {"hint": self.weight * torch.stack(errors).sum()}
+
+
+@options
+class FitNet:
+    """rec * L_rec + kd * L_kd + hint * mean |r(F_S) - F_T|^2 / mean |F_T|^2, r a learned 1 x 1.
+
+    Taps: point 2 (two thirds of the depth), as the classifiers' zoo has its one hint after the
+    second of three stages; trained jointly, not in FitNets' two stages.
+
+    Weights: the zoo (RepDistiller) has hint = 100 beside a cross-entropy of order one, and no
+    L_kd. The L1 of [0, 255] images is of that order (1 to 6 grey levels), ours is 255 times
+    smaller: 100 / 255 = 0.392.
+
+    Left open by the paper: tap, regressor, weight and scale. The zoo's regressor ends in batch
+    normalisation and ReLU, which cannot meet signed features; plain 1 x 1 here. Features are on
+    the scale of [0, 255] images, where a bare MSE of weight 100 would drown the reconstruction,
+    hence the division (a likely cause of the paper's -1.5 dB).
+    """
+
+    rec: Weight = 1.0
+    kd: Weight = 0.0
+    hint: Weight = 100 / 255
+    taps: Taps = (2,)
+
+    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+        width = getattr(teacher, "channels", student.channels)
+        compare = Regressors(len(self.taps), student.channels, width, self.hint)
+        base = response_base(self.rec, self.kd)
+        return FeatureMatching("fitnet", student, teacher, self.taps, compare, base)

@@ -1,0 +1,185 @@
+"""The pure losses against public implementations, by value and gradient (golden/losses.json)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from augkd.distill.at import attention_loss, attention_map
+from augkd.distill.csd import contrast
+from augkd.distill.fakd import affinity, affinity_loss
+from augkd.distill.fitnet import hint_loss
+from augkd.distill.rkd import rkd_angle, rkd_distance
+
+GOLDEN = Path(__file__).parent / "golden"
+# from the index's field "tolerance": (relative, for the value), (absolute, relative, gradient)
+TOLERANCE = {
+    "fitnet": (1e-5, 1e-7, 1e-4),
+    "at": (1e-5, 1e-8, 1e-4),
+    "rkd": (1e-4, 1e-6, 1e-3),
+    "fakd": (1e-5, 1e-7, 1e-4),
+    "csd": (1e-5, 1e-8, 1e-4),
+}
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    return load_file(GOLDEN / f"loss_{name}.safetensors")
+
+
+def check(
+    name: str, loss: Callable[[Tensor, Tensor], Tensor], data: dict[str, Tensor], keys: list[str]
+) -> None:
+    """keys: student, teacher, expected value, expected gradient."""
+    student, teacher, value, gradient = (data[key] for key in keys)
+    student.requires_grad_(True)
+    result = loss(student, teacher)
+    (own,) = torch.autograd.grad(result, student)
+    rtol, grad_atol, grad_rtol = TOLERANCE[name]
+    torch.testing.assert_close(result.detach(), value[0], rtol=rtol, atol=0.0)
+    torch.testing.assert_close(own, gradient, rtol=grad_rtol, atol=grad_atol)
+
+
+def test_index_states_the_tolerances_used_here() -> None:
+    cases = json.loads((GOLDEN / "losses.json").read_text())["cases"]
+    stated = {case["file"][5:-12]: case["tolerance"] for case in cases}
+    assert stated.keys() == TOLERANCE.keys()
+    for name, (value, absolute, relative) in TOLERANCE.items():
+        expected = [f"loss rel {value:.0e}", f"abs {absolute:.0e} + rel {relative:.0e}"]
+        for text in expected:
+            assert text.replace("e-0", "e-") in stated[name]
+
+
+@pytest.mark.parametrize("case", ["c0", "c1"])
+def test_hint_loss(case: str) -> None:
+    keys = [f"{case}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
+    check("fitnet", hint_loss, golden("fitnet"), keys)
+
+
+@pytest.mark.parametrize("tap", ["tap0", "tap1", "tap2"])
+def test_attention_loss(tap: str) -> None:
+    data = golden("at")
+    keys = [f"{tap}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
+    check("at", attention_loss, data, keys)
+    torch.testing.assert_close(
+        attention_map(data[f"{tap}.student"]).detach(), data[f"{tap}.map_student"]
+    )
+
+
+@pytest.mark.parametrize("case", ["c0", "c1"])
+@pytest.mark.parametrize(
+    ("term", "loss"),
+    [
+        ("distance", rkd_distance),
+        ("angle", rkd_angle),
+        ("total_25_50", lambda s, t: 25 * rkd_distance(s, t) + 50 * rkd_angle(s, t)),
+    ],
+)
+def test_rkd(case: str, term: str, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    parts = ("student", "teacher", term, f"{term}.grad_student")
+    check("rkd", loss, golden("rkd"), [f"{case}.{part}" for part in parts])
+
+
+@pytest.mark.parametrize("tap", ["tap0", "tap1", "tap2"])
+@pytest.mark.parametrize("entries", [2**24, 1])
+def test_affinity_loss(tap: str, entries: int) -> None:
+    data = golden("fakd")
+    keys = [f"{tap}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
+    check("fakd", lambda s, t: affinity_loss(s, t, entries), data, keys)
+    for role in ("student", "teacher"):
+        torch.testing.assert_close(
+            affinity(data[f"{tap}.{role}"].detach()),
+            data[f"{tap}.affinity_{role}"].squeeze(1),
+            rtol=0.0,
+            atol=1e-6,
+        )
+
+
+def test_contrast() -> None:
+    data = golden("csd")
+    levels = [f"level{i}" for i in range(5)]
+    student = [data[f"{level}.student"].requires_grad_(True) for level in levels]
+    teacher = [data[f"{level}.teacher"] for level in levels]
+    loss = contrast(student, teacher, [data[f"{level}.negative"] for level in levels])
+    rtol, grad_atol, grad_rtol = TOLERANCE["csd"]
+    torch.testing.assert_close(loss.detach(), data["teacher_detached.loss"][0], rtol=rtol, atol=0.0)
+    for level, own in zip(levels, torch.autograd.grad(loss, student), strict=True):
+        expected = data[f"teacher_detached.{level}.grad_student"]
+        torch.testing.assert_close(own, expected, rtol=grad_rtol, atol=grad_atol)
+
+
+@settings(deadline=None)
+@given(images=st.integers(1, 5), entries=st.integers(1, 400), seed=st.integers(0, 99))
+def test_affinity_loss_does_not_depend_on_the_grouping(
+    images: int, entries: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    student = torch.randn(images, 3, 3, 2, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(images, 5, 3, 2, dtype=torch.float64)
+    whole, parts = affinity_loss(student, teacher), affinity_loss(student, teacher, entries)
+    torch.testing.assert_close(parts, whole)
+    (one,), (other,) = (torch.autograd.grad(value, student) for value in (whole, parts))
+    torch.testing.assert_close(other, one)
+
+
+@settings(deadline=None)
+@given(scale=st.floats(1e-2, 1e3), seed=st.integers(0, 99))
+def test_scale_of_the_features_is_immaterial_where_the_docstrings_say_so(
+    scale: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    student, teacher = torch.randn(2, 4, 3, 2, 5, dtype=torch.float64)
+    embedded = student.flatten(1), teacher.flatten(1)
+    for loss, (own, target) in [
+        (attention_loss, (student, teacher)),
+        (affinity_loss, (student, teacher)),
+        (rkd_distance, embedded),
+        (rkd_angle, embedded),
+    ]:
+        torch.testing.assert_close(
+            loss(scale * own, target), loss(own, target), rtol=1e-5, atol=1e-8
+        )
+
+
+def test_by_hand() -> None:
+    # one image, two channels, two positions: (3, 4) and (0, 1); mean squares 12.5 and 0.5
+    student = torch.tensor([[[[3.0, 0.0]], [[4.0, 1.0]]]])
+    # one channel: 1 and 0; the map is (1, 0)
+    teacher = torch.tensor([[[[1.0, 0.0]]]])
+    a = torch.tensor([12.5, 0.5])
+    a = a / (12.5**2 + 0.5**2) ** 0.5
+    expected = ((a[0] - 1) ** 2 + a[1] ** 2) / 2
+    torch.testing.assert_close(attention_loss(student, teacher), expected)
+    # cosine of (3, 4) and (0, 1) is 0.8; against (1, 1): |0.8 - 1| at two of four entries
+    ones = torch.ones(1, 1, 1, 2)
+    torch.testing.assert_close(affinity_loss(student, ones), torch.tensor(0.1))
+    # a right triangle against points on a line
+    corner = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    line = torch.tensor([[0.0], [1.0], [2.0]])
+    # distances 3, 4, 5 of mean 4; 1, 2, 1 of mean 4/3: differences 0, 0.5, 0.5 for the pairs
+    gap = torch.tensor([3 / 4 - 1 / (4 / 3), 1 - 2 / (4 / 3), 5 / 4 - 1 / (4 / 3)])
+    torch.testing.assert_close(
+        rkd_distance(corner, line), 2 * (0.5 * gap.square()).sum() / 9, rtol=1e-5, atol=1e-7
+    )
+    # cosines between distinct points: 0, 3/5 and 4/5 against 1, -1 and 1, each at two of 27
+    off = torch.tensor([1.0, 8 / 5, 1 / 5])
+    smooth = torch.where(off < 1, 0.5 * off.square(), off - 0.5)
+    torch.testing.assert_close(rkd_angle(corner, line), 2 * smooth.sum() / 27)
+    # one level: |2 - 1| / (|4 - 1| + |0 - 1|), weight 1
+    own, target, far = torch.ones(1, 1, 1, 1), 2 * torch.ones(1, 1, 1, 1), torch.tensor([4.0, 0.0])
+    torch.testing.assert_close(
+        contrast([own], [target], [far.view(2, 1, 1, 1)]), torch.tensor(0.25)
+    )
+
+
+def test_relations_within_identical_embeddings_are_finite() -> None:
+    same = torch.ones(4, 3, requires_grad=True)
+    loss = rkd_distance(same, torch.randn(4, 3)) + rkd_angle(same, torch.randn(4, 3))
+    (gradient,) = torch.autograd.grad(loss, same)
+    assert torch.isfinite(loss)
+    assert gradient.isfinite().all()

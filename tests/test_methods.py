@@ -1,0 +1,578 @@
+"""Every method: its value by hand, where its gradients go, what it serves and what it refuses."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, l1_loss
+
+from augkd.augment import Invertible, zoom_in, zoom_out
+from augkd.data.batch import Batch
+from augkd.degrade import bicubic
+from augkd.distill import METHODS, Teacher
+from augkd.distill.augkd import AugKD
+from augkd.distill.crosskd import crossed
+from augkd.distill.csd import CSD, contrast
+from augkd.distill.taps import points
+from augkd.distill.vgg import VGG19, load_vgg19
+from augkd.errors import UserError
+from augkd.models import NETWORKS, SRNetwork, create_model
+
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "edsr": {
+        "teacher": {"channels": 8, "blocks": 3, "res_scale": 0.1},
+        "student": {"channels": 4, "blocks": 3, "res_scale": 0.1},
+    },
+    "rcan": {
+        "teacher": {"channels": 8, "groups": 3, "blocks": 2, "reduction": 4},
+        "student": {"channels": 8, "groups": 3, "blocks": 1, "reduction": 4},
+    },
+    "swinir": {
+        "teacher": {"embed_dim": 12, "depths": (2, 2, 2), "num_heads": (2, 2, 2)},
+        "student": {"embed_dim": 6, "depths": (2, 2), "num_heads": (2, 2)},
+    },
+}
+for sizes in SIZES["swinir"].values():
+    sizes |= {"window_size": 4, "mlp_ratio": 2.0}
+
+# Tables 2, 3 and 10 and Section 4.2; FitNet, AT, RKD and FAKD on SwinIR are this study's addition
+EVERYWHERE = {"edsr", "rcan", "swinir"}
+APPLIES = dict.fromkeys(METHODS, EVERYWHERE) | {
+    "csd": {"edsr"},
+    "sliced_init": {"edsr"},
+    "crosskd": {"rcan"},  # on edsr the widths differ
+}
+ON_FEATURES = ["fitnet", "at", "rkd", "fakd", "fakd_augkd"]
+NEEDS_FEATURES = [*ON_FEATURES, "csd", "sliced_init", "crosskd"]
+
+
+def network(backbone: str, role: str) -> SRNetwork:
+    if backbone not in NETWORKS:
+        pytest.skip(f"{backbone} is not among the networks")
+    torch.manual_seed(("teacher", "student").index(role))
+    return create_model(backbone, scale=2, **SIZES[backbone][role])
+
+
+def random_batch(n: int = 4) -> Batch:
+    generator = torch.Generator().manual_seed(7)
+    hr = torch.rand(n, 3, 16, 16, generator=generator)
+    lr = zoom_out(hr, 2)
+    crops = zoom_in(hr, 8, torch.randint(0, 9, (n, 2), generator=generator))
+    flags = torch.rand(n, 4, generator=generator) < 0.5
+    return Batch(lr, hr, crops, zoom_out(lr, 2), Invertible(flags), seed=0)
+
+
+def flat_batch(flags: Sequence[bool] = (False,) * 4, n: int = 3) -> Batch:
+    """x = 0.5, y = z_i = 0.75, z_o = 0.25 everywhere; F the same for all images."""
+
+    def flat(value: float, side: int) -> Tensor:
+        return torch.full((n, 3, side, side), value)
+
+    transform = Invertible(torch.tensor([list(flags)] * n))
+    return Batch(flat(0.5, 4), flat(0.75, 8), flat(0.75, 4), flat(0.25, 2), transform, seed=0)
+
+
+class Gain(SRNetwork):
+    """Repeats every pixel and multiplies it: S(x) = gain * x. Its features are given."""
+
+    def __init__(self, gain: float, features: Tensor | None = None) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.given = features
+        self.scale = 2
+        self.channels = 1 if features is None else features.shape[1]
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("first_conv", "block0", "conv_after_body", "after_long_skip")
+
+    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        output = self.gain * interpolate(x, scale_factor=2)
+        return output, {} if self.given is None else dict.fromkeys(taps, self.given)
+
+
+def bound(name: str, student: SRNetwork, teacher: nn.Module, **chosen: Any) -> Any:
+    method = METHODS[name](**chosen)
+    return method.bind(student, teacher) if hasattr(method, "bind") else method
+
+
+def values(method: Any, student: SRNetwork, teacher: SRNetwork, batch: Batch) -> dict[str, float]:
+    terms = method(student, Teacher(teacher).see(batch), batch)
+    return {name: term.item() for name, term in terms.items()}
+
+
+def train(
+    method: Any, student: SRNetwork, teacher: Teacher, batch: Batch, rate: float, steps: int = 1
+) -> None:
+    """The training loop's contract in a few lines, with plain gradient descent."""
+    modules: list[nn.Module] = [student] if getattr(method, "trains_student", True) else []
+    modules += [method] if isinstance(method, nn.Module) else []
+    parameters = [p for module in modules for p in module.parameters()]
+    for _ in range(steps):
+        optimiser = torch.optim.SGD(parameters, rate)
+        optimiser.zero_grad()
+        result = method(student, teacher.see(batch), batch)
+        for terms in [result] if isinstance(result, dict) else result:
+            torch.autograd.backward(list(terms.values()))
+            optimiser.step()
+
+
+# --- values by hand: S(x) = 0.8 x and T(x) = 1.2 x on flat images ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "expected"),
+    [
+        # |0.4 - 0.75| and |0.4 - 0.6|
+        ("scratch", {}, {"rec": 0.35}),
+        ("scratch", {"rec": 2}, {"rec": 0.7}),
+        ("kd", {}, {"rec": 0.35, "kd": 0.2 * 0.2}),
+        ("kd", {"kd": 1}, {"rec": 0.35, "kd": 0.2}),
+        ("dfkd", {}, {"kd": 0.2}),
+        # zoom-in |0.6 - 0.9|; zoom-out |0.2 - 0.3| against T and |0.2 - 0.5| against x
+        (
+            "augkd",
+            {},
+            {"rec": 0.35, "kd": 0.04, "zoom_in": 0.06, "zoom_out": 0.02, "zoom_rec": 0.3},
+        ),
+        ("augkd", {"zoom_in": False, "zoom_rec": 0}, {"rec": 0.35, "kd": 0.04, "zoom_out": 0.02}),
+        ("augkd", {"zoom_out": False, "aug": 1}, {"rec": 0.35, "kd": 0.04, "zoom_in": 0.3}),
+        ("augkd", {"kd": 0, "aug": 0, "zoom_in": False}, {"rec": 0.35, "zoom_rec": 0.3}),
+    ],
+)
+def test_plain_values(name: str, chosen: dict[str, Any], expected: dict[str, float]) -> None:
+    method = bound(name, Gain(0.8), Gain(1.2), **chosen)
+    assert values(method, Gain(0.8), Gain(1.2), flat_batch()) == pytest.approx(expected)
+
+
+def test_colours_are_inverted_where_consistency_says_so() -> None:
+    inverted = flat_batch((True, False, False, False))
+    # 1 - 0.8 (1 - v): zoom-in 0.8 against 0.9; x 0.6 against 0.6; zoom-out 0.4 against 0.3
+    on_zoom_in = values(AugKD(), Gain(0.8), Gain(1.2), inverted)
+    assert on_zoom_in["zoom_in"] == pytest.approx(0.2 * 0.1)
+    assert on_zoom_in["kd"] == pytest.approx(0.04)
+    everywhere = AugKD(consistency=("lr", "zoom_in", "zoom_out"))
+    assert values(everywhere, Gain(0.8), Gain(1.2), inverted) == pytest.approx(
+        {"rec": 0.35, "kd": 0, "zoom_in": 0.02, "zoom_out": 0.02, "zoom_rec": 0.1}, abs=1e-7
+    )
+    off = values(AugKD(consistency=()), Gain(0.8), Gain(1.2), inverted)
+    assert off["zoom_in"] == pytest.approx(0.06)
+
+
+# three images, channels 1 and 2, positions 1 and 2: see test_losses.test_by_hand for the numbers
+PAIR = torch.tensor([[[[3.0, 0.0]], [[4.0, 1.0]]]]).expand(3, -1, -1, -1)
+CORNER = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]).view(3, 2, 1, 1)
+LINE = torch.tensor([[0.0], [1.0], [2.0]]).view(3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "student", "teacher", "term", "expected"),
+    [
+        # identity at equal widths: (1 - 2)^2 / 2^2
+        ("fitnet", torch.ones(3, 2, 2, 2), 2 * torch.ones(3, 2, 2, 2), "hint", 100 / 255 * 0.25),
+        # unit maps (12.5, 0.5) / 12.51 and (1, 0): mean 1 - 12.5 / 12.51, at three taps
+        (
+            "at",
+            PAIR,
+            torch.tensor([1.0, 0.0]).expand(3, 1, 1, 2),
+            "attention",
+            1000 / 255 * 3 * (1 - 12.5 / 156.5**0.5),
+        ),
+        ("rkd", CORNER, LINE, "distance", 25 / 255 * (2 * 0.5 * (0.25 + 0.25) / 9)),
+        ("rkd", CORNER, LINE, "angle", 50 / 255 * (2 * (0.5 + 1.1 + 0.02) / 27)),
+        ("fakd", PAIR, torch.ones(3, 1, 1, 2), "affinity", 10 / 255 * 3 * 0.1),
+        ("fakd_augkd", PAIR, torch.ones(3, 1, 1, 2), "affinity", 10 / 255 * 3 * 0.1),
+    ],
+)
+def test_feature_values(
+    name: str, student: Tensor, teacher: Tensor, term: str, expected: float
+) -> None:
+    own, theirs = Gain(0.8, student), Gain(1.2, teacher)
+    terms = values(bound(name, own, theirs), own, theirs, flat_batch())
+    assert terms[term] == pytest.approx(expected, rel=1e-5)
+    base = {"fakd": {"rec": 0.175, "kd": 0.1}, "fakd_augkd": {"rec": 0.35, "kd": 0.04}}
+    assert {key: terms.get(key, 0) for key in ("rec", "kd")} == pytest.approx(
+        base.get(name, {"rec": 0.35, "kd": 0})
+    )
+    assert ("zoom_in" in terms) == (name == "fakd_augkd")
+
+
+def sliced(teacher: nn.Module, student: SRNetwork) -> SRNetwork:
+    """The teacher's first channels, cut by hand for EDSR x2 of widths 8 and 4."""
+    cut = deepcopy(student)
+    weights = {}
+    for name, weight in teacher.state_dict().items():
+        rows = {"upsample": 16, "conv_last": 3}.get(name.split(".")[0], 4)
+        weights[name] = weight[:rows] if weight.ndim == 1 else weight[:rows, :4]
+        if name == "conv_first.weight":
+            weights[name] = weight[:4]
+    cut.load_state_dict(weights)
+    return cut
+
+
+def test_csd_by_its_parts() -> None:
+    student, teacher, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    terms = values(bound("csd", student, teacher, negatives=3), student, teacher, batch)
+    small, large = sliced(teacher, student)(batch.lr), teacher(batch.lr)
+    assert terms["rec"] == pytest.approx(l1_loss(small, batch.hr).item())
+    assert terms["teacher"] == pytest.approx(l1_loss(large, batch.hr).item())
+    levels = [
+        list(teacher.features(image[..., 4:12, 4:12], points(teacher))[1].values())
+        for image in (small, large, bicubic(batch.lr[:3], 2, up=True))
+    ]
+    expected = 200 / 255 * contrast(*levels).item()
+    assert terms["contrast"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_csd_trains_the_teacher_and_hands_out_its_slice() -> None:
+    student, frozen, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    before = deepcopy(student.state_dict())
+    method = bound("csd", student, frozen)
+    assert method.trains_student is False
+    train(method, student, Teacher(frozen), batch, rate=1e-6, steps=2)
+    assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
+    method.sync(student)
+    assert not torch.equal(before["conv_first.weight"], student.state_dict()["conv_first.weight"])
+    expected = sliced(method.shared, student)
+    torch.testing.assert_close(student.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+def test_sliced_init_overwrites_the_student_and_is_scratch_after_that() -> None:
+    student, teacher, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    method = bound("sliced_init", student, teacher)
+    torch.testing.assert_close(
+        student.state_dict(), sliced(teacher, student).state_dict(), rtol=0, atol=0
+    )
+    expected = l1_loss(student(batch.lr), batch.hr).item()
+    assert values(method, student, teacher, batch) == {"rec": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("backbone", ["edsr", "rcan"])
+def test_crossed_networks_are_the_halves_put_together(backbone: str) -> None:
+    first: Any = network(backbone, "student")
+    if backbone == "edsr":
+        torch.manual_seed(5)
+        first = create_model("edsr", scale=2, channels=8, blocks=5, res_scale=0.1)
+    second: Any = network(backbone, "teacher")
+    x = random_batch().lr
+    shift = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)  # DIV2K's
+    head = first.conv_first((x - shift) * 255)
+    y = head
+    for stage in list(first.body)[: len(first.body) // 2] + list(second.body)[1:]:
+        y = stage(y)
+    y = second.conv_last(second.upsample(second.conv_after_body(y) + head)) / 255 + shift
+    torch.testing.assert_close(crossed(first, second)(x), y)
+
+
+def test_crosskd_counts_both_cascades() -> None:
+    student, teacher, batch = network("rcan", "student"), network("rcan", "teacher"), random_batch()
+    terms = values(bound("crosskd", student, teacher, cross=2.0), student, teacher, batch)
+    own, theirs = crossed(student, teacher)(batch.lr), crossed(teacher, student)(batch.lr)
+    assert terms == pytest.approx(
+        {
+            "rec": l1_loss(student(batch.lr), batch.hr).item(),
+            "student_teacher": 2 * l1_loss(own, batch.hr).item(),
+            "teacher_student": 2 * l1_loss(theirs, batch.hr).item(),
+        }
+    )
+
+
+# --- controls ---------------------------------------------------------------------------------
+
+
+def test_released_inverse_is_wrong_where_a_transposition_meets_one_flip() -> None:
+    teacher = Gain(1.0)
+    for code in range(16):
+        flags = [bool(code >> bit & 1) for bit in range(4)]
+        batch = random_batch()
+        batch = Batch(**{**vars(batch), "transform": Invertible(torch.tensor([flags] * 4))})
+        exact = values(AugKD(), Gain(1.0), teacher, batch)["zoom_in"]
+        released = values(AugKD(inverse="released"), Gain(1.0), teacher, batch)["zoom_in"]
+        assert exact < 1e-6  # repeating pixels commutes with F
+        assert (released > 1e-2) == (flags[3] and flags[1] != flags[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "second"), [("kd", 1 + 0.2), ("augkd", 0.2 * 0.75 / 0.5 + 0.2 * 0.5 + 1 * 0.5)]
+)
+def test_two_updates_apply_the_first_gradient_twice(name: str, second: float) -> None:
+    # every S(v) = g v is below its target, so that each term falls by v a unit of g: the gradient
+    # of rec + 0.2 kd is -1.2 * 0.5, that of the second group -second * 0.5
+    student = Gain(0.8)
+    method = METHODS[name](updates=2)
+    train(method, student, Teacher(Gain(1.2)), flat_batch(), rate=0.01)
+    assert student.gain.item() == pytest.approx(0.8 + 0.01 * 0.5 * (1.2 + 1.2 + second))
+
+
+def test_the_second_update_sees_the_weights_of_the_first() -> None:
+    student, batch = Gain(0.8), flat_batch()
+    groups = METHODS["kd"](updates=2)(student, Teacher(Gain(1.2)).see(batch), batch)
+    first = next(groups)
+    with torch.no_grad():
+        student.gain.fill_(1.0)
+    assert first["rec"].item() == pytest.approx(0.35)
+    assert next(groups)["rec"].item() == pytest.approx(0.25)
+    assert next(groups, None) is None
+
+
+def test_zoom_out_with_the_truth_alone_never_asks_the_teacher() -> None:
+    class Unasked(Gain):
+        def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+            raise AssertionError("the teacher was asked")
+
+    method = AugKD(kd=0, aug=0, zoom_in=False)
+    assert values(method, Gain(0.8), Unasked(1.2), flat_batch()).keys() == {"rec", "zoom_rec"}
+
+
+def test_detached_fakd_has_the_value_and_not_the_gradient() -> None:
+    student, teacher, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    shared = Teacher(teacher).see(batch)
+    live = bound("fakd", student, teacher)(student, shared, batch)
+    detached = bound("fakd", student, teacher, detach=True)(student, shared, batch)
+    torch.testing.assert_close(detached["affinity"], live["affinity"].detach())
+    assert live["affinity"].requires_grad
+    assert not detached["affinity"].requires_grad
+    sum(detached.values()).backward()
+
+
+# --- gradients and equality -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", sorted(EVERYWHERE))
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: str) -> None:
+    student, frozen = network(backbone, "student"), network(backbone, "teacher")
+    if backbone not in APPLIES[name]:
+        with pytest.raises(UserError, match=f"method '{name}'"):
+            bound(name, student, frozen)
+        return
+    batch = random_batch()
+    weights = deepcopy(frozen.state_dict())
+    teacher = Teacher(frozen).see(batch)
+    method = bound(name, student, frozen)
+    terms = method(student, teacher, batch)
+    own = list(student.parameters()) if getattr(method, "trains_student", True) else []
+    extra = list(method.parameters()) if isinstance(method, nn.Module) else []
+    assert all(p.requires_grad for p in own + extra)
+    for key, term in terms.items():
+        moved = torch.autograd.grad(term, own + extra, retain_graph=True, allow_unused=True)
+        assert any(g is not None and g.abs().sum() > 0 for g in moved), f"{key} moves nothing"
+    sum(terms.values()).backward()
+    for parameter in own + extra:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    if not own:
+        assert all(p.grad is None for p in student.parameters())
+    assert all(p.grad is None for p in frozen.parameters())
+    torch.testing.assert_close(frozen.state_dict(), weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "vanishing"),
+    [
+        ("kd", {}, {"kd"}),
+        ("dfkd", {}, {"kd"}),
+        ("fitnet", {}, {"hint"}),
+        ("at", {}, {"attention"}),
+        ("rkd", {}, {"distance", "angle"}),
+        ("fakd", {}, {"kd", "affinity"}),
+        ("csd", {}, {"contrast"}),
+        ("crosskd", {"target": "teacher"}, {"student_teacher", "teacher_student"}),
+        ("augkd", {"consistency": ()}, {"kd", "zoom_in", "zoom_out"}),
+        (
+            "fakd_augkd",
+            {"augkd": {"consistency": ()}},
+            {"kd", "zoom_in", "zoom_out", "affinity"},
+        ),
+    ],
+)
+def test_nothing_to_distil_from_an_equal_teacher(
+    name: str, chosen: dict[str, Any], vanishing: set[str]
+) -> None:
+    teacher, batch = network("edsr", "teacher"), random_batch()
+    student = deepcopy(teacher)
+    method = bound(name, student, teacher, **chosen)
+    terms = method(student, Teacher(teacher).see(batch), batch)
+    assert {key for key, term in terms.items() if term.item() < 1e-7} == vanishing
+    sum(terms.values()).backward()
+    trained = method if name == "csd" else student
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.parameters())
+
+
+def test_every_method_is_covered_by_the_equality_test_or_has_no_teacher_term() -> None:
+    marks: list[Any] = test_nothing_to_distil_from_an_equal_teacher.pytestmark
+    assert {row[0] for row in marks[0].args[1]} | {"scratch", "sliced_init"} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", [*ON_FEATURES, "csd"])
+def test_methods_train(name: str) -> None:
+    student, frozen, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    method, teacher = bound(name, student, frozen), Teacher(frozen)
+    before = sum(values(method, student, frozen, batch).values())
+    train(method, student, teacher, batch, rate=1e-5, steps=3)
+    assert sum(values(method, student, frozen, batch).values()) < before
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NEEDS_FEATURES)
+def test_feature_methods_refuse_a_foreign_teacher(name: str) -> None:
+    student = network("edsr", "student")
+    with pytest.raises(UserError, match=f"'{name}' reads the teacher's feature maps, and Upsample"):
+        bound(name, student, nn.Upsample(scale_factor=2))
+
+
+def test_the_others_have_no_demands() -> None:
+    assert {name for name in METHODS if hasattr(METHODS[name], "bind")} == set(NEEDS_FEATURES)
+    foreign: Any = nn.Upsample(scale_factor=2)
+    for name in set(METHODS) - set(NEEDS_FEATURES):
+        assert values(METHODS[name](), Gain(0.8), foreign, flat_batch())
+
+
+@pytest.mark.parametrize("name", NEEDS_FEATURES)
+def test_feature_methods_refuse_two_backbones(name: str) -> None:
+    with pytest.raises(UserError, match="one backbone, not rcan and edsr"):
+        bound(name, network("edsr", "student"), network("rcan", "teacher"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scale"),
+    [({"blocks": 2}, 2), ({"channels": 9}, 2), ({}, 3)],
+    ids=["depth", "width", "scale"],
+)
+@pytest.mark.parametrize("name", ["csd", "sliced_init"])
+def test_a_slice_needs_depth_width_and_scale_of_the_teacher(
+    name: str, sizes: dict[str, Any], scale: int
+) -> None:
+    student = create_model("edsr", scale=scale, **SIZES["edsr"]["student"] | sizes)
+    with pytest.raises(UserError, match="as many blocks as the teacher"):
+        bound(name, student, network("edsr", "teacher"))
+
+
+def test_crosskd_refuses_unequal_widths() -> None:
+    with pytest.raises(UserError, match="one width, not 8 and 4"):
+        bound("crosskd", network("edsr", "student"), network("edsr", "teacher"))
+
+
+def test_rkd_refuses_batches_without_triples() -> None:
+    student, teacher = network("edsr", "student"), network("edsr", "teacher")
+    with pytest.raises(UserError, match="batch_size is 2"):
+        values(bound("rkd", student, teacher), student, teacher, random_batch(2))
+
+
+def test_fakd_augkd_refuses_two_updates() -> None:
+    student, teacher = network("edsr", "student"), network("edsr", "teacher")
+    with pytest.raises(UserError, match=r"augkd\.updates is 2"):
+        bound("fakd_augkd", student, teacher, augkd={"updates": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("kd", {"weight": 1}),
+        ("kd", {"kd": -1}),
+        ("kd", {"updates": 3}),
+        ("at", {"taps": []}),
+        ("fakd", {"taps": [4]}),
+        ("csd", {"negatives": 0}),
+        ("augkd", {"consistency": ["hr"]}),
+        ("fakd_augkd", {"augkd": {"unknown": 1}}),
+    ],
+)
+def test_options_refuse_unknown_keys_and_values(name: str, chosen: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        METHODS[name](**chosen)
+
+
+# --- taps and VGG -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "count", "expected"),
+    [
+        ("block", 32, ("block10", "block21")),  # of 32, as FAKD's released code
+        ("block", 1, ("block0", "block0")),
+        ("group", 10, ("group2", "group6")),  # as released
+        ("group", 3, ("group0", "group1")),
+        ("rstb", 6, ("rstb2", "rstb4")),
+        ("rstb", 4, ("rstb1", "rstb2")),
+    ],
+)
+def test_points(stage: str, count: int, expected: tuple[str, str]) -> None:
+    class Named(Gain):
+        @property
+        def taps(self) -> tuple[str, ...]:
+            stages = (f"{stage}{i}" for i in range(count))
+            return ("first_conv", *stages, "conv_after_body", "after_long_skip")
+
+    assert points(Named(1.0)) == ("first_conv", *expected, "after_long_skip")
+
+
+@pytest.mark.parametrize("backbone", sorted(EVERYWHERE))
+def test_points_can_be_read(backbone: str) -> None:
+    student = network(backbone, "student")
+    _, features = student.features(random_batch().lr, points(student))
+    assert set(features) == set(points(student))
+    assert {tuple(f.shape) for f in features.values()} == {(4, student.channels, 8, 8)}
+
+
+@pytest.fixture(scope="module")
+def vgg() -> VGG19:
+    torch.manual_seed(3)
+    return VGG19()
+
+
+def test_vgg19_levels(vgg: VGG19) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    levels = vgg(x)
+    shapes = [(64, 32), (128, 16), (256, 8), (512, 4), (512, 2)]
+    assert [tuple(f.shape) for f in levels] == [(1, c, s, s) for c, s in shapes]
+    weights = vgg.state_dict()
+    first = conv2d(x, weights["features.0.weight"], weights["features.0.bias"], padding=1)
+    torch.testing.assert_close(levels[0], first.relu())
+    # 20,024,384 of VGG19's sixteen convolutions less the three of 2,359,808 that follow 5_1
+    assert sum(p.numel() for p in vgg.parameters()) == 20_024_384 - 3 * 2_359_808
+    # torchvision's numbers of conv1_1, 2_1, 3_1, 4_1 and 5_1
+    assert all(f"features.{i}.weight" in weights for i in (0, 5, 10, 19, 28))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_csd_on_vgg19(vgg: VGG19, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"vgg19.{suffix}"
+    later = {"features.30.weight": torch.zeros(1), "classifier.0.bias": torch.zeros(1)}
+    weights = {**vgg.state_dict(), **later}
+    if suffix == "pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    student, teacher, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    method: Any = CSD(vgg=path).bind(student, teacher)
+    assert not any(key.startswith(("_vgg", "vgg")) for key in method.state_dict())
+    shared = Teacher(teacher).see(batch)
+    terms = method(student, shared, batch)
+    images = sliced(teacher, student)(batch.lr), teacher(batch.lr), bicubic(batch.lr, 2, up=True)
+    expected = contrast(*(vgg(255 * image) for image in images))
+    assert terms["contrast"].item() == pytest.approx(200 / 255 * expected.item(), rel=1e-4)
+    terms["contrast"].backward()
+    assert all(p.grad is not None for p in method.parameters())
+
+
+def test_a_file_that_is_no_vgg19_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such VGG19"):
+        load_vgg19(tmp_path / "none.pth")
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("not weights")
+        with pytest.raises(UserError, match="not a readable VGG19"):
+            load_vgg19(tmp_path / name)
+    torch.save({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "vgg8.pth")
+    with pytest.raises(
+        UserError, match=r"it has no 'features\.0\.weight' of shape \(64, 3, 3, 3\)"
+    ):
+        load_vgg19(tmp_path / "vgg8.pth")
