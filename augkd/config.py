@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,6 +12,7 @@ from augkd.distill import METHODS
 from augkd.errors import UserError
 from augkd.models import NETWORKS
 
+T = TypeVar("T")
 Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -140,7 +141,7 @@ class Study:
         return _entry(sizes, role, f"budgets.{self.budget.name}.networks.{network}")
 
 
-def _entry(table: Mapping[str, Any], name: str, what: str) -> Any:
+def _entry(table: Mapping[str, T], name: str, what: str) -> T:
     if name not in table:
         raise UserError(f"params.yaml: {what} '{name}' is unknown: choose of {', '.join(table)}")
     return table[name]
@@ -237,6 +238,6 @@ def _check_references(params: Params) -> None:
             patch = getattr(budget, training).patch
             if patch % 12:
                 raise UserError(
-                    f"params.yaml: budgets.{name}.{training}.patch: {patch} is not divisible by 12, "
-                    "which zooming out by 2, 3 and 4 needs: correct the value"
+                    f"params.yaml: budgets.{name}.{training}.patch: {patch} is not divisible by "
+                    "12, which zooming out by 2, 3 and 4 needs: correct the value"
                 )

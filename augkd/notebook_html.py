@@ -152,7 +152,9 @@ def _output(output: NotebookNode, markdown: _Markdown, prefix: str) -> Block:
         return Block("error", _terminal("\n".join(output.traceback)))
     data = output.data
     if "text/html" in data:
-        return Block("table" if "<table" in data["text/html"] else "html", Markup(data["text/html"]))
+        return Block(
+            "table" if "<table" in data["text/html"] else "html", Markup(data["text/html"])
+        )
     if "image/svg+xml" in data:
         return Block("figure", Markup(inline_svg(data["image/svg+xml"], prefix)))
     for mime in _IMAGES:

@@ -67,7 +67,7 @@ def values(
     printed = load_table(table)
     sets = test_sets(scores)
     sets += [s for s in PAPER_SETS if s not in sets and (printed["dataset"] == s).any()]
-    frame = {}
+    frame: dict[tuple[str, str], dict[tuple[int | None, str], object]] = {}
     for dataset in sets:
         for scale, method in rows:
             ours = _mean(scores, scale, method, dataset)
@@ -174,7 +174,7 @@ def _printed(
 
 def _frame(columns: dict[tuple[str, str], dict[tuple[int | None, str], object]]) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
-    frame.columns = pd.MultiIndex.from_tuples(frame.columns, names=["dataset", "part"])
+    frame.columns = pd.MultiIndex.from_tuples(list(columns), names=["dataset", "part"])
     scales = ["" if scale is None else f"×{scale}" for scale, _ in frame.index]
     methods = [METHOD_NAMES.get(method, method) for _, method in frame.index]
     frame.index = pd.MultiIndex.from_arrays([scales, methods], names=["scale", "method"])

@@ -11,9 +11,21 @@ from augkd.errors import UserError
 from augkd.style import signed
 
 VERDICTS = ("holds", "fails", "undecided", "not run")
-COLUMNS = (
-    "id section text paper_verdict paper_gain verdict gain low high unit seeds images note".split()
-)
+COLUMNS = [
+    "id",
+    "section",
+    "text",
+    "paper_verdict",
+    "paper_gain",
+    "verdict",
+    "gain",
+    "low",
+    "high",
+    "unit",
+    "seeds",
+    "images",
+    "note",
+]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6
 """The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
 
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 2}
-PARTS = ("paper", "ours", "Δ", "interval")
+PARTS = ("paper", "ours", "Δ", "interval", "difference")
 
 _TABLE_STYLES: list[Any] = [
     {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
@@ -99,6 +99,7 @@ def paper_table(
             Δ         the gain under judgement, positive where it is for the better
                       (``augkd.stats`` turns the sign of NIQE)
             interval  (low, high) of Δ, or None
+            difference  ours minus the paper's, of whatever the block compares
             ========  ===========================================================
 
         name: of the table, unique on a page: the HTML id is ``T_name``.
@@ -168,7 +169,7 @@ def _text(value: Any, part: str, decimals: int) -> str:
     if part == "interval":
         low, high = value
         return f"{signed(low, decimals)} … {signed(high, decimals)}"
-    return signed(value, decimals) if part == "Δ" else f"{value:.{decimals}f}"
+    return signed(value, decimals) if part in ("Δ", "difference") else f"{value:.{decimals}f}"
 
 
 def _class(value: Any, part: str, interval: Any) -> str:

@@ -5,6 +5,7 @@ is a function of (seed, step), and no student touches what another reads. A run 
 and resumed ends with the same weights as one never killed, bit for bit on the CPU.
 """
 
+import copy
 import os
 import time
 import zlib
@@ -51,7 +52,7 @@ class Member:
         device: torch.device,
     ) -> None:
         # on the CPU, convolutions on channels-last memory take about half the time
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: SRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = name
         self.key = zlib.crc32(name.encode())
         self.method: Method = method
@@ -103,8 +104,6 @@ class Member:
             self.method.sync(self.network)
         if not self.ema:
             return self.network.eval()
-        import copy
-
         averaged = copy.deepcopy(self.network)
         with torch.no_grad():
             for parameter, mean in zip(averaged.parameters(), self.average, strict=True):

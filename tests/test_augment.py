@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric_data import golden
 from torch import Tensor
 
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
+from tests.numeric_data import golden
 
 ALL = torch.tensor(list(product([False, True], repeat=4)))
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric_data import benchmark, golden, read
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from augkd.degrade.bicubic import Edges, bicubic
+from tests.numeric_data import benchmark, golden, read
 
 
 @pytest.mark.parametrize("up", [False, True])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric_data import golden, photograph
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import convolve
 from torch import Tensor
@@ -27,6 +26,7 @@ from augkd.degrade.bsrgan import (
     gaussian_kernel,
     resize,
 )
+from tests.numeric_data import golden, photograph
 
 # size and parameters of golden/blur_kernels: sigma, or the variances and the angle
 ISOTROPIC = [(7, 0.15), (7, 1.0), (11, 1.7), (15, 2.4), (25, 2.8), (21, 0.6)]

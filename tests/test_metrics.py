@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from numeric_data import benchmark, full_golden, photograph, read, to_numpy, to_tensor
 from PIL import Image
 from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from augkd.degrade import bicubic
 from augkd.metrics import psnr_y, ssim_y, to_luma
+from tests.numeric_data import benchmark, full_golden, photograph, read, to_numpy, to_tensor
 
 
 def test_equal_basicsr() -> None:

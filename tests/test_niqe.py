@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numeric_data import benchmark, full_golden, photograph, read
 from scipy.ndimage import correlate
 from scipy.special import gamma
 from scipy.stats import laplace, norm
@@ -18,6 +17,7 @@ from torch.nn.functional import interpolate
 import augkd.metrics
 from augkd.metrics import niqe
 from augkd.metrics.niqe import fit_aggd, normalised
+from tests.numeric_data import benchmark, full_golden, photograph, read
 
 PRISTINE = Path(augkd.metrics.__file__).with_name("niqe_pristine.npz")
 

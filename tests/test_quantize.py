@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numeric_data import golden
 from torch import Tensor, nn
 
 from augkd.errors import UserError
 from augkd.models import create_model
 from augkd.models.network import SRNetwork
 from augkd.quantize import DAQ, QuantizedConv2d, quantize
+from tests.numeric_data import golden
 
 VALUES = golden("daq")
 MODES: dict[str, Any] = {"table": "behind", "fixed": "fixed"}

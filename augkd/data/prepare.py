@@ -68,7 +68,8 @@ def prepare_study(study: Study) -> None:
     """Writes a budget's train, test and benchmarks: stores that are mapped, not loaded."""
     out, data, images = study.folder("prepare"), study.params.data, study.budget.images
     smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
-    for split, first in (("train", images.train), ("test", images.test)):
+    counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
+    for split, first in counts.items():
         chosen = photographs(split, first)
         write_store(out / split, prepare_photographs(split, chosen, data.edges, smallest))
     folder = study.root / data.benchmarks if data.benchmarks else None

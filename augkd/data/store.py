@@ -63,14 +63,17 @@ class ImageStore:
         empty = np.zeros(0, np.uint8)
         pixels = np.memmap(folder / "pixels.u8", np.uint8, "c") if len(index) else empty
         self.pixels = torch.from_numpy(pixels)  # copy-on-write: the file is never changed
-        self._rows = {(r.dataset, r.image, r.scale): r for r in index.itertuples()}
-        self.keys = [(r.dataset, r.image) for r in index[index.scale == 1].itertuples()]
+        places = index[["offset", "height", "width"]].to_numpy(dtype=np.int64).tolist()
+        names: list[tuple[str, str, int]] = list(
+            zip(index["dataset"], index["image"], index["scale"], strict=True)
+        )
+        self._places: dict[tuple[str, str, int], list[int]] = dict(zip(names, places, strict=True))
+        self.keys = [(dataset, image) for dataset, image, scale in names if scale == 1]
 
     def image(self, dataset: str, name: str, scale: int) -> Tensor:
         """(3, H, W) uint8; scale 1 is the HR image."""
-        row = self._rows[dataset, name, scale]
-        size = 3 * row.height * row.width
-        return self.pixels[row.offset : row.offset + size].view(3, row.height, row.width)
+        offset, height, width = self._places[dataset, name, scale]
+        return self.pixels[offset : offset + 3 * height * width].view(3, height, width)
 
     def pair(self, dataset: str, name: str, scale: int) -> tuple[Tensor, Tensor]:
         """LR, and HR cut to scale times its size."""
