@@ -230,6 +230,16 @@ def test_csd_by_its_parts() -> None:
     assert terms["contrast"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_csd_contrast_pulls_the_student_and_not_the_teacher() -> None:
+    student, frozen, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
+    method = bound("csd", student, frozen)
+    terms = method(student, Teacher(frozen).see(batch), batch)
+    head = method.shared.get_parameter("conv_first.weight")
+    (gradient,) = torch.autograd.grad(terms["contrast"], head)
+    assert gradient[:4].abs().sum() > 0
+    assert not gradient[4:].any()  # the channels that are the teacher's alone
+
+
 def test_csd_trains_the_teacher_and_hands_out_its_slice() -> None:
     student, frozen, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
     before = deepcopy(student.state_dict())
