@@ -85,11 +85,15 @@ class Member:
         self.optimiser.zero_grad()
         answer = self.method(self.network, teacher, batch)
         for terms in [answer] if isinstance(answer, dict) else answer:
+            if not terms:
+                raise UserError(f"{self.name}: every weight of its loss is 0: give one that is not")
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             for term, value in terms.items():
                 self.sums[term] = self.sums.get(term, 0) + value.detach()
         if self.ema:
+            if hasattr(self.method, "sync"):
+                self.method.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
             torch._foreach_lerp_(self.average, parameters, 1 - self.ema)
 

@@ -425,7 +425,8 @@ def test_methods_train(name: str) -> None:
     student, frozen, batch = network("edsr", "student"), network("edsr", "teacher"), random_batch()
     method, teacher = bound(name, student, frozen), Teacher(frozen)
     before = sum(values(method, student, frozen, batch).values())
-    train(method, student, teacher, batch, rate=1e-5, steps=3)
+    # gradients of CSD's [0, 1] images are small: at 1e-5 the loss moves by less than it can show
+    train(method, student, teacher, batch, rate=1e-2 if name == "csd" else 1e-5, steps=3)
     assert sum(values(method, student, frozen, batch).values()) < before
 
 

@@ -99,7 +99,7 @@ class PatchSampler:
             offsets = corner.repeat(self.batch, 0)
         return torch.from_numpy(offsets)
 
-    def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:  # type: ignore[type-arg]
+    def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""
         device = self.pixels.device
         offset, height, width = (torch.from_numpy(place[:, i]).view(-1, 1, 1, 1) for i in range(3))
