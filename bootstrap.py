@@ -21,12 +21,17 @@ SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 
 
 def main(folder: Path) -> int:
+    python = folder / "bin" / "python"
+    if python.exists() and subprocess.run([python, "-m", "pip", "-V"], capture_output=True).returncode == 0:
+        return 0  # an environment that works is brought up to date by pip, not made anew
+    # not sys.executable: that may lie in the folder itself
+    base = getattr(sys, "_base_executable", sys.executable)
     shutil.rmtree(folder, ignore_errors=True)
-    made = subprocess.run([sys.executable, "-m", "venv", folder], capture_output=True)
+    made = subprocess.run([base, "-m", "venv", folder], capture_output=True)
     if made.returncode == 0:
         return 0
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    subprocess.run([base, "-m", "venv", "--without-pip", folder], check=True)
     try:
         with urllib.request.urlopen(PIP, timeout=60) as answer:
             wheel = answer.read()
@@ -40,7 +45,7 @@ def main(folder: Path) -> int:
         path = Path(temporary) / PIP.rsplit("/", 1)[1]
         path.write_bytes(wheel)
         # a wheel is a zip that Python can import from
-        command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-index", path]
+        command = [python, "-m", "pip", "install", "-q", "--no-index", path]
         environment = os.environ | {"PYTHONPATH": str(path)}
         return subprocess.run(command, env=environment).returncode
 
