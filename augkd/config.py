@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from augkd.distill import METHODS
 from augkd.errors import UserError
-from augkd.models import NETWORKS
 
 T = TypeVar("T")
 Scale = Literal[2, 3, 4]
@@ -59,6 +57,8 @@ class Cohort(Section):
 
     def method(self, name: str) -> Any:
         """The method named ``name`` with its options, ready to be called."""
+        from augkd.distill import METHODS  # needs torch, which pages of the report do not
+
         options = dict(self.methods[name])
         return METHODS[options.pop("method", name)](**options)
 
@@ -147,11 +147,15 @@ def _entry(table: Mapping[str, T], name: str, what: str) -> T:
     return table[name]
 
 
-def load_study(budget: str | None = None, root: Path | None = None) -> Study:
+def load_study(
+    budget: str | None = None, root: Path | None = None, *, check_methods: bool = True
+) -> Study:
     """Reads params.yaml of the study that ``root`` (or the working directory) lies in.
 
     Args:
         budget: the name of a budget; None for the one that params.yaml chooses.
+        check_methods: also check the names and options of methods and networks, which needs
+            torch. Pages of the report leave it out, and start two seconds sooner.
 
     Raises:
         UserError: no params.yaml, not YAML, an unknown key or a value of the wrong kind.
@@ -172,6 +176,8 @@ def load_study(budget: str | None = None, root: Path | None = None) -> Study:
     except ValidationError as error:
         raise UserError(f"{path.name}: {_first(error)}") from None
     _check_references(params)
+    if check_methods:
+        _check_methods(params)
     chosen = _entry(params.budgets, budget, "budget") if budget else params.budget
     return Study(params, chosen, root)
 
@@ -198,8 +204,11 @@ def _first(error: ValidationError) -> str:
     return f"{key}: {detail['msg']}, not {detail['input']!r}: correct the value"
 
 
-def _check_references(params: Params) -> None:
-    """What pydantic cannot see: names that must be defined elsewhere, and method options."""
+def _check_methods(params: Params) -> None:
+    """Names of networks and methods, and the methods' options."""
+    from augkd.distill import METHODS
+    from augkd.models import NETWORKS
+
     for name, cohort in params.cohorts.items():
         where = f"params.yaml: cohorts.{name}"
         if cohort.network not in NETWORKS:
@@ -217,6 +226,12 @@ def _check_references(params: Params) -> None:
                 cohort.method(method)
             except ValidationError as error:
                 raise UserError(f"{where}.methods.{method}.{_first(error)}") from None
+
+
+def _check_references(params: Params) -> None:
+    """What pydantic cannot see: names that must be defined elsewhere."""
+    for name, cohort in params.cohorts.items():
+        where = f"params.yaml: cohorts.{name}"
         source = cohort.teacher
         if source.trained:
             _entry(params.teachers, source.trained, f"cohorts.{name}.teacher.trained")

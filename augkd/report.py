@@ -10,19 +10,8 @@ from augkd.config import Study
 from augkd.errors import UserError
 from augkd.paper import load_table, select
 from augkd.stats import paired_gain
+from augkd.style import METHOD_NAMES
 
-METHOD_NAMES = {
-    "bicubic": "Bicubic",
-    "teacher": "Teacher",
-    "scratch": "Scratch",
-    "kd": "KD",
-    "dfkd": "KD without HR",
-    "zoom_in": "Zoom-in",
-    "zoom_out": "Zoom-out",
-    "zoom_both": "Both zooms",
-    "consistency": "Consistency alone",
-    "augkd": "AugKD",
-}
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100")
 
 

@@ -119,6 +119,8 @@ def main(arguments: list[str]) -> int:
     name = arguments[0]
     budget = arguments[1] if len(arguments) > 1 else ""
     cohort = arguments[2] if len(arguments) > 2 else None
+    # jsonschema would build a grammar of IRIs, for a second, which no notebook has
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     begun = time.monotonic()
     announce(name, cohort)
     try:

@@ -21,6 +21,20 @@ COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6
 """The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
 
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 2}
+METHOD_NAMES = {
+    "bicubic": "Bicubic",
+    "teacher": "Teacher",
+    "scratch": "Scratch",
+    "kd": "KD",
+    "dfkd": "KD without HR",
+    "zoom_in": "Zoom-in",
+    "zoom_out": "Zoom-out",
+    "zoom_both": "Both zooms",
+    "consistency": "Consistency alone",
+    "augkd": "AugKD",
+}
+"""What methods are called in tables and figures."""
+
 PARTS = ("paper", "ours", "Δ", "interval", "difference")
 
 _TABLE_STYLES: list[Any] = [
