@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -11,21 +11,6 @@ from augkd.errors import UserError
 from augkd.style import signed
 
 VERDICTS = ("holds", "fails", "undecided", "not run")
-COLUMNS = [
-    "id",
-    "section",
-    "text",
-    "paper_verdict",
-    "paper_gain",
-    "verdict",
-    "gain",
-    "low",
-    "high",
-    "unit",
-    "seeds",
-    "images",
-    "note",
-]
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ def read_claims(path: Path) -> list[Claim]:
     mend = "remove it and run make repro"
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        missing = sorted(set(COLUMNS) - set(rows.fieldnames or ()))
+        missing = sorted({f.name for f in fields(Claim)} - set(rows.fieldnames or ()))
         if missing:
             raise UserError(f"{path}: no column '{missing[0]}': {mend}")
         claims = []

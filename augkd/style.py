@@ -36,9 +36,10 @@ _TABLE_STYLES: list[Any] = [
 
 
 def use_style() -> None:
-    """Sets matplotlib, and the notebook if there is one, to the style of the study.
+    r"""Sets matplotlib, and the notebook if there is one, to the style of the study.
 
-    Figures become SVG that is the same, byte for byte, whenever their data are.
+    Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
+    are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
     mpl.rcParams.update(
         {
@@ -56,7 +57,7 @@ def use_style() -> None:
             "axes.edgecolor": INK,
             "axes.labelcolor": INK,
             "axes.titlesize": 10.5,
-            "axes.titleweight": "semibold",
+            "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
