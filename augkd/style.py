@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from pandas.io.formats.style import Styler
 
@@ -64,7 +65,7 @@ def use_style() -> None:
             "axes.linewidth": 0.8,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.prop_cycle": cycler(color=COLOURS),
             "grid.color": INK,
             "grid.alpha": 0.22,
             "grid.linewidth": 0.7,
@@ -100,7 +101,7 @@ def paper_table(
             Δ         the gain under judgement, positive where it is for the better
                       (``augkd.stats`` turns the sign of NIQE)
             interval  (low, high) of Δ, or None
-            difference  ours minus the paper's, of whatever the block compares
+            difference  ours minus the paper's, of whatever the block compares; never tinted
             ========  ===========================================================
 
         name: of the table, unique on a page: the HTML id is ``T_name``.

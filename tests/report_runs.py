@@ -75,7 +75,12 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 
 
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
-    defaults = {"section": "4.2", "text": TEXT, "paper_verdict": "holds", "unit": "dB"}
+    defaults: dict[str, Any] = {
+        "section": "4.2",
+        "text": TEXT,
+        "paper_verdict": "holds",
+        "unit": "dB",
+    }
     defaults |= {"seeds": 1, "images": 3, "note": "", "paper_gain": "", "gain": ""}
     defaults |= {"low": "", "high": "", "id": "", "verdict": ""}
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -132,12 +137,14 @@ def table() -> Any:
     columns = pd.MultiIndex.from_product(
         [["Set5", "Set14"], ["paper", "ours", "Δ", "interval"]], names=["dataset", "part"]
     )
-    frame = pd.DataFrame(index=index, columns=columns, dtype=object)
-    for dataset in ("Set5", "Set14"):
-        frame[dataset, "paper"] = [38.0, 38.04, 32.1, float("nan")]
-        frame[dataset, "ours"] = [35.123, 35.456, 30.0, float("nan")]
-        frame[dataset, "Δ"] = [0.333, -0.2, 0.001, float("nan")]
-        frame[dataset, "interval"] = [(0.1, 0.5), (-0.3, -0.1), (-0.1, 0.1), None]
+    nan = float("nan")
+    rows: list[list[Any]] = [
+        [38.0, 35.123, 0.333, (0.1, 0.5)] * 2,
+        [38.04, 35.456, -0.2, (-0.3, -0.1)] * 2,
+        [32.1, 30.0, 0.001, (-0.1, 0.1)] * 2,
+        [nan, nan, nan, None] * 2,
+    ]
+    frame = pd.DataFrame(rows, index=index, columns=columns, dtype=object)
     return paper_table(frame, "fixture", caption="PSNR <dB>.", labels={"Δ": "gain & loss"})
 
 
