@@ -92,6 +92,14 @@ def render(notebook: NotebookNode, name: str, link: Callable[[str], str]) -> Doc
     return Document(re.sub(r"[*`$]", "", title), text, tuple(b for b in blocks if b.html))
 
 
+def page_link(url: str, names: frozenset[str]) -> str:
+    """A link to a notebook becomes one to its page; a page that is not there, to the front."""
+    match = re.fullmatch(r"(?:[\w./-]*/)?(\w+)\.ipynb(#.*)?", url)
+    if not match:
+        return url
+    return f"{match[1]}.html{match[2] or ''}" if match[1] in names else "index.html"
+
+
 def _summary(rest: str) -> tuple[str, str]:
     """Splits the first paragraph or blockquote, if the text opens with one, from what follows."""
     first, _, after = rest.strip().partition("\n\n")

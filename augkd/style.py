@@ -27,7 +27,7 @@ PARTS = ("paper", "ours", "Δ", "interval", "difference")
 _TABLE_STYLES: list[Any] = [
     {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
     {"selector": "thead th", "props": "text-align: center"},
-    {"selector": "th.row_heading", "props": "text-align: left"},
+    {"selector": "th.row_heading, thead th.index_name", "props": "text-align: left"},
     {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
     {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
     {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
@@ -171,7 +171,8 @@ def _text(value: Any, part: str, decimals: int) -> str:
     if part == "interval":
         low, high = value
         return f"{signed(low, decimals)} … {signed(high, decimals)}"
-    return signed(value, decimals) if part in ("Δ", "difference") else f"{value:.{decimals}f}"
+    text = signed(value, decimals)
+    return text if part in ("Δ", "difference") else text.removeprefix("+")
 
 
 def _class(value: Any, part: str, interval: Any) -> str:
