@@ -81,6 +81,11 @@ class Axis:
         rest = [c for c in self.claims if c.verdict == "not run"]
         return [("", judged)] * bool(judged) + [("not run", rest)] * bool(rest)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether any claim has a gain at all."""
+        return any(math.isfinite(v) for c in self.claims for v in (c.gain, c.paper_gain))
+
     def tick(self, value: float) -> str:
         return "0" if value == 0 else f"{value:+g}".replace("-", "−")
 
@@ -162,7 +167,7 @@ def axes(claims: Sequence[Claim]) -> Iterator[Axis]:
         low = step * math.floor(min(0.0, *points) / step - 0.35)
         high = step * math.ceil(max(0.0, *points) / step + 0.35)
         ticks = [round(low + step * k, 9) for k in range(round((high - low) / step) + 1)]
-        decimals = max(2, 1 - math.floor(math.log10(step))) if unit else 2
+        decimals = max(2, 1 - math.floor(math.log10(step)))
         yield Axis(unit, low, high, tuple(ticks), decimals, rows)
 
 
