@@ -23,7 +23,7 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from augkd.errors import UserError
-from augkd.notebook_html import Document, read_notebook, render
+from augkd.notebook_html import Document, page_link, read_notebook, render
 from augkd.scorecard import VERDICTS, Claim, axes, matrix, read_claims
 
 OVERVIEW = ("scorecard", "audit", "controls", "methods")
@@ -119,7 +119,7 @@ def collect(budget: str, root: Path) -> list[Page]:
     }
     if not found:
         raise UserError(f"{runs}: no executed notebook there: run make repro BUDGET={budget}")
-    link = partial(_link, names=frozenset(found))
+    link = partial(page_link, names=frozenset(found))
     pages = [_page(name, path, runs, link) for name, path in found.items()]
     groups = ("Overview", "Tables", "Figures", *STAGES.values())
     known = {name: place for place, name in enumerate(OVERVIEW)}
@@ -159,14 +159,6 @@ def _run(folder: Path) -> dict[str, Any]:
     return dict(run)
 
 
-def _link(url: str, names: frozenset[str]) -> str:
-    """A link to a notebook becomes one to its page; a page that is not there, to the front."""
-    match = re.fullmatch(r"(?:[\w./-]*/)?(\w+)\.ipynb(#.*)?", url)
-    if not match:
-        return url
-    return f"{match[1]}.html{match[2] or ''}" if match[1] in names else "index.html"
-
-
 def _groups(pages: Iterable[Page]) -> dict[str, list[Page]]:
     groups: dict[str, list[Page]] = {}
     for page in pages:
@@ -194,13 +186,9 @@ def _front(budget: str, root: Path, pages: list[Page]) -> dict[str, Any]:
         "seeds": seeds,
         "images": images,
         "about": _about(budget, root),
-        "devices": _distinct(ran, "device"),
-        "torches": _distinct(ran, "torch"),
+        "devices": sorted({p.run["device"] for p in ran if p.run.get("device")}),
+        "torches": sorted({p.run["torch"] for p in ran if p.run.get("torch")}),
     }
-
-
-def _distinct(ran: list[Page], key: str) -> list[str]:
-    return sorted({str(page.run[key]) for page in ran if page.run.get(key)})
 
 
 def _counts(runs: Path) -> tuple[int, int]:
