@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ ASSETS = ("site.css", "site.js")
 
 @dataclass(frozen=True)
 class Page:
-    """One notebook's page. ``name`` is that of its files: name.html, notebooks/name.ipynb."""
+    """One notebook's page. ``name`` is that of its files: name.html, name.ipynb in notebooks.zip."""
 
     name: str
     group: str  # Overview, Tables, Figures, or a stage
@@ -87,9 +88,9 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
         html = template("page.html.j2").render(shared, page=page, before=before, after=after)
         _write(new / page.href, html)
-        _write(new / "notebooks" / f"{page.name}.ipynb", nbformat.writes(page.notebook) + "\n")
         for address, source in page.data:
             _copy(source, new / "data" / address)
+    _zip_notebooks(new / "notebooks.zip", pages)
     for name in ASSETS:
         _copy(Path(__file__).with_name("templates") / name, new / name)
     _write(new / "index.html", template("index.html.j2").render(shared, **front, others=[]))
@@ -107,6 +108,15 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     )
     os.replace(entry.with_name(".index.html.new"), entry)
     return entry
+
+
+def _zip_notebooks(path: Path, pages: Iterable[Page]) -> None:
+    """The executed notebooks in one archive: git keeps notebooks free of outputs."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for page in pages:
+            entry = zipfile.ZipInfo(f"{page.name}.ipynb", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, nbformat.writes(page.notebook) + "\n")
 
 
 def collect(budget: str, root: Path) -> list[Page]:
