@@ -135,7 +135,7 @@ def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
                 }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame.index.names = ["split", "metric", "method"]
-    return frame
+    return frame.sort_index()
 
 
 def save_table(frame: pd.DataFrame, path: Path) -> None:
@@ -163,7 +163,10 @@ def _printed(
 
 def _frame(columns: dict[tuple[str, str], dict[tuple[int | None, str], object]]) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
-    frame.columns = pd.MultiIndex.from_tuples(list(columns), names=["dataset", "part"])
+    # of a set that is not the paper's there is nothing to compare with
+    empty = [c for c in frame.columns if c[1] in ("paper", "difference") and frame[c].isna().all()]
+    frame = frame.drop(columns=empty)
+    frame.columns = pd.MultiIndex.from_tuples(list(frame.columns), names=["dataset", "part"])
     scales = ["" if scale is None else f"×{scale}" for scale, _ in frame.index]
     methods = [METHOD_NAMES.get(method, method) for _, method in frame.index]
     frame.index = pd.MultiIndex.from_arrays([scales, methods], names=["scale", "method"])

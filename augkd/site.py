@@ -34,7 +34,7 @@ ASSETS = ("site.css", "site.js")
 
 @dataclass(frozen=True)
 class Page:
-    """One notebook's page. ``name`` is that of its files: name.html, name.ipynb in notebooks.zip."""
+    """One notebook's page. ``name`` is that of its files: name.html and name.ipynb."""
 
     name: str
     group: str  # Overview, Tables, Figures, or a stage

@@ -1,7 +1,7 @@
 import re
-import zipfile
 import shutil
 import subprocess
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
