@@ -143,7 +143,8 @@ class Study:
 
 def _entry(table: Mapping[str, T], name: str, what: str) -> T:
     if name not in table:
-        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose of {', '.join(table)}")
+        known = ", ".join(table)
+        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}")
     return table[name]
 
 
@@ -213,14 +214,15 @@ def _check_methods(params: Params) -> None:
         where = f"params.yaml: cohorts.{name}"
         if cohort.network not in NETWORKS:
             raise UserError(
-                f"{where}.network: '{cohort.network}' is unknown: choose of {', '.join(NETWORKS)}"
+                f"{where}.network: '{cohort.network}' is unknown: "
+                f"choose one of {', '.join(NETWORKS)}"
             )
         for method, options in cohort.methods.items():
             kind = options.get("method", method)
             if kind not in METHODS:
                 raise UserError(
                     f"{where}.methods.{method}: method '{kind}' is unknown: "
-                    f"choose of {', '.join(METHODS)}"
+                    f"choose one of {', '.join(METHODS)}"
                 )
             try:
                 cohort.method(method)

@@ -44,7 +44,7 @@ class PatchSampler:
         device: torch.device | None = None,
     ) -> None:
         if patch % scale:
-            raise UserError(f"train.patch {patch} is not divisible by the scale {scale}")
+            raise UserError(f"patch {patch} is not divisible by the scale {scale}")
         if zoom == "cell" and crops > scale**2:
             raise UserError(f"augment.crops {crops} is more than the {scale**2} cells of a patch")
         self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
@@ -58,7 +58,7 @@ class PatchSampler:
             if min(height, width) < patch:
                 raise UserError(
                     f"{name}: its x{scale} LR image ({width} x {height}) is smaller than a patch "
-                    f"({patch} x {patch}): make train.patch smaller or remove the image"
+                    f"({patch} x {patch}): make the patch smaller or remove the image"
                 )
         positions = (self._lr[:, 1] - patch + 1) * (self._lr[:, 2] - patch + 1)
         self._share = positions / positions.sum()
