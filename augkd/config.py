@@ -64,10 +64,42 @@ class Cohort(Section):
 
 
 class TeacherEntry(Section):
-    network: str
+    """A teacher, by exactly one of these doors; files are relative to the study.
+
+    =======================  ===================================================================
+    network (and start)      trained here, at the budget's size
+    network and weights      a checkpoint of that network at the budget's size, of any layout that
+                             ``load_checkpoint`` knows
+    weights                  a checkpoint of ours, which names its own network and sizes
+    spandrel                 a file of any network that spandrel knows
+    factory (and weights)    "module:function", which returns the network for ``scale=...``; without
+                             ``weights`` it loads them itself
+    =======================  ===================================================================
+    """
+
     scale: Scale
+    network: str | None = None
     start: str | None = None
     weights: Path | None = None
+    spandrel: Path | None = None
+    factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained here."""
+        return self.network is not None and self.weights is None
+
+    @property
+    def file(self) -> Path | None:
+        """Where its weights come from, if it is not trained here."""
+        return self.spandrel or self.weights
+
+    def spec(self, file: Path | None) -> dict[str, Any]:
+        """What ``augkd.models.teacher.load_teacher`` takes, with the weights in ``file``."""
+        if self.spandrel:
+            return {"spandrel": file}
+        door: dict[str, Any] = {"factory": self.factory} if self.factory else {}
+        return door | ({"weights": file} if file else {})
 
 
 class Images(Section):
@@ -91,6 +123,7 @@ class Training(Section):
 class Scoring(Section):
     train_images: Positive
     train_crop: Positive  # side of the centre crop, LR pixels
+    self_ensemble: Literal["none", "teacher", "all"] = "none"  # whose answers are means of eight
 
 
 class Budget(Section):
@@ -236,7 +269,12 @@ def _check_references(params: Params) -> None:
         where = f"params.yaml: cohorts.{name}"
         source = cohort.teacher
         if source.trained:
-            _entry(params.teachers, source.trained, f"cohorts.{name}.teacher.trained")
+            taken = _entry(params.teachers, source.trained, f"cohorts.{name}.teacher.trained")
+            if taken.scale != cohort.scale:
+                raise UserError(
+                    f"{where}.teacher: {source.trained} enlarges x{taken.scale}, the students "
+                    f"x{cohort.scale}: choose a teacher of their scale"
+                )
         elif source.student and source.method:
             taught = _entry(params.cohorts, source.student, f"cohorts.{name}.teacher.student")
             _entry(taught.methods, source.method, f"cohorts.{name}.teacher.method")
@@ -246,6 +284,8 @@ def _check_references(params: Params) -> None:
             )
         if cohort.start:
             _entry(params.cohorts, cohort.start, f"cohorts.{name}.start")
+    for name, entry in params.teachers.items():
+        _check_teacher(params, f"teachers.{name}", entry)
     for name, budget in params.budgets.items():
         if name != budget.name:
             raise UserError(
@@ -258,3 +298,31 @@ def _check_references(params: Params) -> None:
                     f"params.yaml: budgets.{name}.{training}.patch: {patch} is not divisible by "
                     "12, which zooming out by 2, 3 and 4 needs: correct the value"
                 )
+
+
+def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
+    """Exactly one door, and nothing beside it that it would ignore."""
+    chosen = [door for door in ("network", "spandrel", "factory") if getattr(entry, door)]
+    doors = (
+        "network (to train it here), network and weights, weights alone (a file of this study), "
+        "spandrel, or factory and weights"
+    )
+    if len(chosen) > 1 or not (chosen or entry.weights):
+        given = " and ".join(chosen) or "nothing"
+        raise UserError(f"params.yaml: {where}: {given} is given: give one of {doors}")
+    if entry.network and entry.network not in NETWORKS:
+        raise UserError(
+            f"params.yaml: {where}.network: '{entry.network}' is unknown: "
+            f"choose of {', '.join(NETWORKS)}"
+        )
+    if entry.spandrel and entry.weights:
+        raise UserError(
+            f"params.yaml: {where}.weights: spandrel names the file already: remove one of them"
+        )
+    if entry.start:
+        if not entry.trained:
+            raise UserError(
+                f"params.yaml: {where}.start: only a teacher that is trained here starts from "
+                "another: remove it"
+            )
+        _entry(params.teachers, entry.start, f"{where}.start")

@@ -7,14 +7,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from augkd.config import Study
 from augkd.data.store import ImageStore
 from augkd.degrade.bicubic import bicubic
 from augkd.metrics import psnr_y, ssim_y
-from augkd.models import SRNetwork, load_checkpoint
+from augkd.models import load_checkpoint
+from augkd.models.ensemble import SelfEnsemble
 from augkd.study import build, centre, load_teacher, pick_device, student_path
 
 COLUMNS = [
@@ -44,26 +45,33 @@ def scored_images(study: Study, scale: int) -> Iterator[tuple[str, str, str, Ten
 def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
-    Rows for every student, the teacher and bicubic enlargement (seed -1 for these two).
+    Rows for every student, the teacher and bicubic enlargement (seed -1 for these two). Where
+    ``self_ensemble`` of the budget's ``score`` asks for it, an answer is the mean over eight
+    flips and transpositions. Nearness to the teacher compares like with like: single passes,
+    unless students are ensembles too.
     """
     cohort, device = study.cohort(name), pick_device()
     scale = cohort.scale
     teacher = load_teacher(study, cohort, device)
-    students: dict[tuple[str, int], SRNetwork] = {}
+    ensemble = study.budget.score.self_ensemble
+    graded: nn.Module = teacher if ensemble == "none" else SelfEnsemble(teacher)
+    students: dict[tuple[str, int], nn.Module] = {}
     for method in cohort.methods:
         for seed in range(study.budget.distil.seeds):
             network = build(study, cohort.network, cohort.student, scale, seed)
             load_checkpoint(student_path(study, name, method, seed), network)
             network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            students[method, seed] = network.eval()
+            student: nn.Module = network.eval()
+            students[method, seed] = SelfEnsemble(student) if ensemble == "all" else student
     rows: list[tuple[Any, ...]] = []
     images = list(scored_images(study, scale))
     for dataset, split, image, lr, hr in tqdm(images, desc=f"score {name}", unit="image", ncols=88):
         low = lr[None].to(device).float().div(255)
         high = hr[None].to(device)
-        taught = teacher(low)
+        grade = graded(low)
+        taught = teacher(low) if ensemble == "teacher" else grade
         answers = {("bicubic", -1): bicubic(lr[None], scale, study.params.data.edges, up=True)}
-        answers["teacher", -1] = taught
+        answers["teacher", -1] = grade
         answers |= {key: network(low) for key, network in students.items()}
         for (method, seed), sr in answers.items():
             sr = sr.to(device)

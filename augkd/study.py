@@ -16,14 +16,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
-from augkd.config import Cohort, Study, Training
+from augkd.config import Cohort, Study, TeacherEntry, Training
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
+from augkd.models.checkpoint import read_weights, save_weights
+from augkd.models.teacher import load_teacher as open_teacher
 from augkd.train import Curves, Member, finish, train
 
 # What a trained network is made of: part of the fingerprint of its resume state, and recorded.
@@ -61,50 +64,81 @@ def student_path(study: Study, cohort: str, method: str, seed: int) -> Path:
     return study.folder("distil", cohort) / "students" / f"{method}-{seed}.safetensors"
 
 
-def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> SRNetwork:
-    """The frozen teacher of a cohort, from the stage that made it."""
+def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> nn.Module:
+    """The frozen teacher of a cohort, from the stage that made it.
+
+    An ``SRNetwork``, unless its entry names a network from elsewhere.
+    """
     source = cohort.teacher
     if source.trained:
-        entry = study.teacher(source.trained)
-        network = build(study, entry.network, "teacher", entry.scale, 0)
         path = study.folder("teach", source.trained) / "teacher.safetensors"
+        network = _open(study, study.teacher(source.trained), path)
     else:
         assert source.student  # the configuration has checked it
         taught = study.cohort(source.student)
         network = build(study, taught.network, taught.student, taught.scale, 0)
-        path = student_path(study, source.student, source.method or "", 0)
-    load_checkpoint(path, network)
-    return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+        load_checkpoint(student_path(study, source.student, source.method or "", 0), network)
+    network = network.to(device).eval()
+    if isinstance(network, SRNetwork):  # a foreign one may view its memory as it was
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
-def teach(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
-    """Trains the teacher ``name`` from HR images alone, or takes the checkpoint that it names.
+def _open(study: Study, entry: TeacherEntry, file: Path | None) -> nn.Module:
+    """The network of an entry, with the weights of ``file``."""
+    if not entry.network:
+        return open_teacher(entry.spec(file), entry.scale)
+    assert file
+    network = build(study, entry.network, "teacher", entry.scale, 0)
+    load_checkpoint(file, network)
+    return network
 
-    Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME.
+
+def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
+    """Trains the teacher ``name`` from HR images alone, or takes the network that it names.
+
+    Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME. The first holds
+    the weights of a foreign network too: later stages read them there, through the same door, so
+    that it does not matter to them whether the file that they came from is still as it was. The
+    record names that file and its SHA-256.
 
     Returns:
         The curves: loss (step, member, term, value) and validation PSNR (step, member, value).
     """
     entry, out, device = study.teacher(name), study.folder("teach", name), pick_device()
     training = study.budget.teach
-    network = build(study, entry.network, "teacher", entry.scale, 0)
-    with _Run(study, "teach", name, training.steps, ["teacher"], device, out) as run:
-        if entry.weights:
-            load_checkpoint(study.root / entry.weights, network)
-            curves = Curves()
-        else:
-            if entry.start:
-                start_from(network, study.folder("teach", entry.start) / "teacher.safetensors")
-            method, optimiser = Scratch(), study.params.optimiser
-            member = Member("teacher", network, method, None, optimiser, training, device)
-            curves = _learn(study, run, [member], None, training, entry.scale)
-            network = member.result()
+    steps = training.steps if entry.trained else 0
+    with _Run(study, "teach", name, steps, ["teacher"], device, out) as run:
+        if not entry.network or not entry.trained:
+            run.record["source"] = _take(study, entry, out / "teacher.safetensors")
+            return run.end(Curves())
+        network = build(study, entry.network, "teacher", entry.scale, 0)
+        if entry.start:
+            start_from(network, study.folder("teach", entry.start) / "teacher.safetensors")
+        method, optimiser = Scratch(), study.params.optimiser
+        member = Member("teacher", network, method, None, optimiser, training, device)
+        curves = _learn(study, run, [member], None, training, entry.scale)
         header = {"network": entry.network, "scale": str(entry.scale)}
-        save_checkpoint(out / "teacher.safetensors", network, header)
+        save_checkpoint(out / "teacher.safetensors", member.result(), header)
         return run.end(curves)
 
 
-def distil(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
+def _take(study: Study, entry: TeacherEntry, out: Path) -> dict[str, str]:
+    """Copies a teacher that is not trained here to ``out``; returns where it comes from."""
+    file = study.root / entry.file if entry.file else None
+    network = _open(study, entry, file)
+    source = {"factory": entry.factory} if entry.factory else {}
+    if file:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        source |= {"file": file.name, "sha256": digest}
+    if entry.spandrel and file:  # which finds the architecture by the file's own names
+        save_weights(out, read_weights(file), source)
+    else:
+        save_checkpoint(out, network, source)
+    return source
+
+
+def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     """Trains every student of the cohort ``name``: each method with each seed.
 
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.

@@ -58,8 +58,8 @@ class CrossKD:
         if self.cross:
             target = batch.hr if self.target == "hr" else teacher.output("lr")
             cascades = {
-                "student_teacher": crossed(student, teacher.network),
-                "teacher_student": crossed(teacher.network, student),
+                "student_teacher": crossed(student, teacher.own()),
+                "teacher_student": crossed(teacher.own(), student),
             }
             for name, network in cascades.items():
                 terms[name] = self.cross * l1_loss(network(batch.lr), target)

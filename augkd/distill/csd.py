@@ -165,8 +165,9 @@ class JointlyTrained(nn.Module):
         height, width = batch.lr.shape[-2:]
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[..., top : top + height, left : left + width]
-        names = points(teacher.network)
-        features = teacher.network.features(middle, names)[1]
+        network = teacher.own()
+        names = points(network)
+        features = network.features(middle, names)[1]
         return [features[name] for name in names]
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from augkd.data.batch import Batch
+from augkd.errors import UserError
 from augkd.models import SRNetwork
 
 
@@ -13,10 +14,11 @@ class Teacher:
     """Answers for one batch at a time; ``see`` starts the next one and forgets the last.
 
     Inputs are named by the fields of ``Batch``: "lr", "zoom_in", "zoom_out". Outputs and
-    features carry no gradient. The network is in evaluation mode, so that drop-path is off.
+    features carry no gradient. The network is in evaluation mode, so that drop-path is off. It
+    may be any image-to-image network; features are had of an ``SRNetwork`` alone.
     """
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)
         self._wanted: dict[str, set[str]] = {}
         self._outputs: dict[str, Tensor] = {}
@@ -38,12 +40,29 @@ class Teacher:
         """T's features of the batch's image ``name`` at the given taps.
 
         Taps asked for once are computed with the output from then on, in one forward pass.
+
+        Raises:
+            UserError: the network has no features to read, or no such tap.
         """
+        self.own()
         wanted = self._wanted.setdefault(name, set())
         if not wanted.issuperset(taps) or name not in self._features:
             wanted.update(taps)
             self._compute(name)
         return {tap: self._features[name][tap] for tap in taps}
+
+    def own(self) -> SRNetwork:
+        """The network itself, where it is one whose features can be read.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not isinstance(self.network, SRNetwork):
+            raise UserError(
+                f"the teacher is a {type(self.network).__name__}, which offers no feature maps: "
+                "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
+            )
+        return self.network
 
     @torch.no_grad()
     def _compute(self, name: str) -> None:
@@ -52,4 +71,4 @@ class Teacher:
         if not taps:
             self._outputs[name] = self.network(image)
             return
-        self._outputs[name], self._features[name] = self.network.features(image, taps)
+        self._outputs[name], self._features[name] = self.own().features(image, taps)

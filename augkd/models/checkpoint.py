@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,19 @@ def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None 
     if isinstance(model, SRNetwork):
         described = {"network": model.name, "scale": model.scale, "sizes": model.sizes}
         description = {**description, **described}
+    save_weights(path, model.state_dict(), description)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """Writes tensors by name, and what the header is to say of them, as ``save_checkpoint``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    # copies, since safetensors refuses weights that a network ties
+    own = {
+        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in weights.items()
+    }
     try:
-        save_file(weights, partial, metadata={_HEADER: json.dumps(description, sort_keys=True)})
+        save_file(own, partial, metadata={_HEADER: json.dumps(description, sort_keys=True)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

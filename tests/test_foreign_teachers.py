@@ -1,0 +1,194 @@
+"""Teachers from elsewhere, from params.yaml to distilled and scored students."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from augkd.config import Study, load_study
+from augkd.data.store import ImageStore, Prepared, write_store
+from augkd.degrade import bicubic
+from augkd.errors import UserError
+from augkd.metrics import psnr_y
+from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
+from augkd.models.checkpoint import read_header
+from augkd.models.ensemble import SelfEnsemble
+from augkd.score import score_cohort
+from augkd.study import build, distil, load_teacher, student_path, teach
+from tests.imdn import IMDN
+
+_REPOSITORY = Path(__file__).parent.parent
+BENCHMARKS = Path(os.environ.get("AUGKD_BENCHMARKS", _REPOSITORY / "data" / "benchmarks"))
+CPU = torch.device("cpu")
+Make = Callable[..., Study]
+
+
+def _images(dataset: str, n: int) -> list[Prepared]:
+    torch.manual_seed(n)
+    images = []
+    for i in range(n):
+        hr = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8)
+        lr = {
+            scale: bicubic(hr[:, : 64 // scale * scale, : 80 // scale * scale], scale)
+            for scale in (2, 3, 4)
+        }
+        images.append(Prepared(dataset, f"{dataset}{i}", hr, lr, "bicubic"))
+    return images
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A study of the smoke size with one cohort, one teacher, noise for images and three steps."""
+
+    def study(
+        entry: dict[str, Any], methods: tuple[str, ...] = ("kd", "augkd"), **score: Any
+    ) -> Study:
+        params = yaml.safe_load((_REPOSITORY / "params.yaml").read_text())
+        cohort = params["cohorts"]["edsr_x2"]
+        cohort |= {"teacher": {"trained": "foreign"}, "methods": {name: {} for name in methods}}
+        params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
+        smoke = params["budgets"]["smoke"]
+        smoke["teach"] |= {"steps": 2, "patch": 12}
+        smoke["distil"] |= {"steps": 3, "patch": 12, "seeds": 1}
+        smoke["score"] |= score
+        params |= {"budgets": {"smoke": smoke}, "budget": smoke}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        (tmp_path / "dvc.yaml").write_text("")
+        made = load_study(root=tmp_path)
+        for part, n in (("train", 2), ("test", 1), ("benchmarks", 0)):
+            write_store(made.folder("prepare") / part, _images(part, n))
+        return made
+
+    return study
+
+
+def _distilled(study: Study) -> None:
+    """Teaches, distils and scores; every student has learned something and is scored."""
+    teach(study, "foreign")
+    distil(study, "edsr_x2")
+    for method in study.cohort("edsr_x2").methods:
+        student = build(study, "edsr", "student", 2, 0)
+        before = student.state_dict()["conv_first.weight"].clone()
+        path = student_path(study, "edsr_x2", method, 0)
+        assert read_header(path)["network"] == "edsr"
+        load_checkpoint(path, student)
+        assert not torch.equal(student.state_dict()["conv_first.weight"], before)
+    scores = score_cohort(study, "edsr_x2")
+    assert {"teacher", "kd", "augkd"} <= set(scores["method"])
+
+
+def test_a_factory_teaches_a_student(make: Make, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, file = IMDN(2).eval(), tmp_path / "imdn.pth"
+    torch.save({"params": model.state_dict()}, file)
+    study = make({"factory": "tests.imdn:imdn", "weights": "imdn.pth", "scale": 2})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    _distilled(study)
+
+    folder = study.folder("teach", "foreign")
+    record = json.loads((folder / "run.json").read_text())
+    source = {"factory": "tests.imdn:imdn", "file": "imdn.pth", "sha256": digest}
+    assert record["source"] == source == read_header(folder / "teacher.safetensors")
+    assert record["steps"] == 0
+    assert (folder / "curves" / "psnr.csv").is_file()  # the stage's declared outputs
+
+    file.unlink()  # from here on, the stage's own copy is what counts
+    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
+    x = torch.rand(1, 3, 9, 8)
+    assert torch.equal(teacher(x), model(x))
+
+
+def test_public_imdn_teaches_a_student(make: Make) -> None:
+    weights = BENCHMARKS / "weights" / "IMDN_x2.pth"
+    if not weights.is_file():
+        pytest.skip(f"{weights} is absent")
+    study = make({"factory": "tests.imdn:imdn", "weights": str(weights.resolve()), "scale": 2})
+    _distilled(study)
+
+
+def test_a_file_of_ours_names_its_own_size(make: Make, tmp_path: Path) -> None:
+    model = create_model("rcan", scale=2, channels=8, groups=2, blocks=1, reduction=4).eval()
+    save_checkpoint(tmp_path / "rcan.safetensors", model)
+    study = make({"weights": "rcan.safetensors", "scale": 2})
+    teach(study, "foreign")
+    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
+    x = torch.rand(1, 3, 9, 8)
+    assert isinstance(teacher, SRNetwork)
+    torch.testing.assert_close(teacher(x), model(x))
+
+
+def test_a_checkpoint_of_the_budgets_size(make: Make, tmp_path: Path) -> None:
+    study = make({"network": "edsr", "weights": "edsr.pth", "scale": 2})
+    model = build(study, "edsr", "teacher", 2, seed=5).eval()
+    torch.save(model.state_dict(), tmp_path / "edsr.pth")
+    teach(study, "foreign")
+    x = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(load_teacher(study, study.cohort("edsr_x2"), CPU)(x), model(x))
+
+
+def test_features_of_a_foreign_teacher_are_refused(make: Make, tmp_path: Path) -> None:
+    torch.save(IMDN(2).state_dict(), tmp_path / "imdn.pth")
+    entry = {"factory": "tests.imdn:imdn", "weights": "imdn.pth", "scale": 2}
+    study = make(entry, methods=("kd", "fakd"))
+    teach(study, "foreign")
+    with pytest.raises(UserError, match="'fakd' reads the teacher's feature maps, and IMDN"):
+        distil(study, "edsr_x2")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "teachers.foreign: nothing is given: give one of network"),
+        ({"network": "edsr", "factory": "a:b"}, "network and factory is given: give one of"),
+        ({"spandrel": "a", "factory": "a:b"}, "spandrel and factory is given: give one of"),
+        ({"spandrel": "a", "weights": "b"}, "weights: spandrel names the file already: remove"),
+        ({"network": "vdsr"}, "network: 'vdsr' is unknown: choose of edsr, rcan, swinir"),
+        ({"factory": "imdn"}, "teachers.foreign.factory: .* not 'imdn': correct the value"),
+        ({"factory": "a:b", "start": "foreign"}, "start: only a teacher that is trained here"),
+        ({"network": "edsr", "start": "other"}, "foreign.start 'other' is unknown"),
+        ({"weights": "a", "scale": 3}, "foreign enlarges x3, the students x2: choose a teacher"),
+        ({"file": "a"}, "teachers.foreign.file: unknown key"),
+    ],
+)
+def test_a_bad_entry_is_named(make: Make, entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make({"scale": 2} | entry)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ensemble", ["none", "teacher", "all"])
+def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> None:
+    study = make({"network": "edsr", "scale": 2}, methods=("kd",), self_ensemble=ensemble)
+    teach(study, "foreign")
+    distil(study, "edsr_x2")
+    scores = score_cohort(study, "edsr_x2").set_index(["method", "split", "metric"])["value"]
+
+    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
+    student = build(study, "edsr", "student", 2, 0)
+    load_checkpoint(student_path(study, "edsr_x2", "kd", 0), student)
+    store = ImageStore(study.folder("prepare") / "test")
+    lr, hr = (image[None] for image in store.pair(*store.keys[0], 2))
+    networks = {"teacher": teacher, "kd": student.eval()}
+    for name, network in networks.items():
+        single = psnr_y(network(lr / 255), hr, 2).item()
+        mean = psnr_y(SelfEnsemble(network)(lr / 255), hr, 2).item()
+        assert abs(single - mean) > 1e-3  # noise for images: the two do differ
+        asked = ensemble == "all" or ensemble == name
+        assert scores[name, "test", "psnr_y"] == pytest.approx(mean if asked else single, abs=1e-4)
+
+    pair = [SelfEnsemble(n) if ensemble == "all" else n for n in (student, teacher)]
+    own, target = (n(lr / 255) for n in pair)
+    near = psnr_y(own, (target * 255).round().clamp(0, 255).to(torch.uint8), 2).item()
+    assert scores["kd", "test", "psnr_y_teacher"] == pytest.approx(near, abs=1e-4)
+
+
+def test_an_unknown_ensemble_is_named(make: Make) -> None:
+    with pytest.raises(UserError, match=re.escape("score.self_ensemble: ")):
+        make({"network": "edsr", "scale": 2}, self_ensemble="students")
