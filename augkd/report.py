@@ -173,9 +173,13 @@ def _printed(
 
 
 def _frame(columns: dict[tuple[str, str], dict[tuple[int | None, str], object]]) -> pd.DataFrame:
-    frame = pd.DataFrame(columns)
+    rows = list(next(iter(columns.values())))
+    # by position: pandas turns a scale None into NaN, under which it then finds nothing
+    frame = pd.DataFrame(
+        {column: [cells[row] for row in rows] for column, cells in columns.items()}
+    )
     frame.columns = pd.MultiIndex.from_tuples(list(columns), names=["dataset", "part"])
-    scales = ["" if scale is None else f"×{scale}" for scale, _ in frame.index]
-    methods = [METHOD_NAMES.get(method, method) for _, method in frame.index]
+    scales = ["" if scale is None else f"×{scale}" for scale, _ in rows]
+    methods = [METHOD_NAMES.get(method, method) for _, method in rows]
     frame.index = pd.MultiIndex.from_arrays([scales, methods], names=["scale", "method"])
     return frame if any(scales) else frame.droplevel("scale")
