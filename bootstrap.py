@@ -22,7 +22,10 @@ SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 
 def main(folder: Path) -> int:
     python = folder / "bin" / "python"
-    if python.exists() and subprocess.run([python, "-m", "pip", "-V"], capture_output=True).returncode == 0:
+    if (
+        python.exists()
+        and subprocess.run([python, "-m", "pip", "-V"], capture_output=True).returncode == 0
+    ):
         return 0  # an environment that works is brought up to date by pip, not made anew
     # not sys.executable: that may lie in the folder itself
     base = getattr(sys, "_base_executable", sys.executable)

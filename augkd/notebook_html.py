@@ -48,7 +48,7 @@ class Document:
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook, without what differs between two equal executions (times, progress bars)."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook: NotebookNode = nbformat.read(path, as_version=4)
     except FileNotFoundError:
         raise
     except Exception as error:  # nbformat raises many kinds for a file that is not a notebook
@@ -100,7 +100,7 @@ def _summary(rest: str) -> tuple[str, str]:
     return (text, after) if text and _PROSE.match(text) else ("", rest)
 
 
-class _Renderer(IPythonRenderer):  # type: ignore[misc]
+class _Renderer(IPythonRenderer):
     """Markdown to HTML with formulas as MathML and links that stay on the site."""
 
     link_to: Callable[[str], str]
