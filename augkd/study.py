@@ -77,7 +77,7 @@ def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> SRNetwor
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
 
-def teach(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
+def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     """Trains the teacher ``name`` from HR images alone, or takes the checkpoint that it names.
 
     Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME.
@@ -104,7 +104,7 @@ def teach(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.Data
         return run.end(curves)
 
 
-def distil(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
+def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     """Trains every student of the cohort ``name``: each method with each seed.
 
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.
