@@ -152,7 +152,8 @@ def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def save_table(frame: pd.DataFrame, path: Path) -> None:
     """A table as tidy CSV: the numbers that its page shows, for whoever wants them."""
     tidy = frame.copy()
-    tidy.columns = [" ".join(map(str, column)) for column in tidy.columns]
+    if isinstance(tidy.columns, pd.MultiIndex):
+        tidy.columns = [" ".join(map(str, column)) for column in tidy.columns]
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy.reset_index().to_csv(path, index=False)
 
