@@ -299,7 +299,7 @@ def test_other_options_never_resume_a_state(
     for old, new in (
         (line, line.replace("lr: 2.0e-3", "lr: 3.0e-3")),
         (line, line.replace("ema: 0.0", "ema: 0.9")),
-        (line, line.replace("steps: 20", "steps: 21")),
+        (line, line.replace("steps: 10", "steps: 11")),
         ("      augkd: {}", "      augkd: {kd: 0.3}"),
         ("      dfkd: {}\n", ""),
         ("seed: 10", "seed: 11"),

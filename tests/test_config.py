@@ -61,7 +61,7 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("seed: 10", "seed: 10\nsedd: 1", r"sedd: unknown key: remove it or correct its name"),
         ("edges: replicate", "edge: replicate", r"data\.edge: unknown key"),
         ("decay: 0.1", "decay: 0.1\n  momentum: 0.9", r"optimiser\.momentum: unknown key"),
-        ("steps: 40,", "step: 40,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
+        ("steps: 20,", "step: 20,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
         ("train_crop: 48", "train_crop: 48, crop: 1", r"budgets\.smoke\.score\.crop: unknown key"),
         ("start: null\n    methods", "begin: null\n    methods", r"cohorts\.edsr_x2\.begin: unkno"),
         # values
@@ -71,14 +71,18 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("crops: 1", "crops: 0", r"augment\.crops: .*greater than 0, not 0"),
         ("seed: 10", "seed: ten", r"seed: .*integer.*not 'ten'"),
         ("betas: [0.9, 0.99]", "betas: [0.9]", r"optimiser\.betas\.1: missing"),
-        ("steps: 40,", "steps: 40.5,", r"budgets\.smoke\.teach\.steps: .*not 40\.5"),
+        ("steps: 20,", "steps: 20.5,", r"budgets\.smoke\.teach\.steps: .*not 20\.5"),
         ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*greater than 0, not -1"),
         ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
         ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
-        ("patch: 24", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),
+        ("patch: 12", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),
         ("scale: 2\n", "scale: 5\n", r"cohorts\.edsr_x2\.scale: .*2, 3 or 4, not 5: correct"),
         ("scale: 3\n", "scale: 8\n", r"cohorts\.edsr_x3\.scale: .*2, 3 or 4, not 8"),
-        ("{network: edsr, scale: 2,", "{network: edsr, scale: 1,", r"teachers\.edsr_x2\.scale"),
+        (
+            "edsr_x2: {network: edsr, scale: 2,",
+            "edsr_x2: {network: edsr, scale: 1,",
+            r"teachers\.edsr_x2\.scale",
+        ),
         ("scales: [2] ", "scales: [4] ", r"budgets\.smoke\.scales\.0: .*2 or 3, not 4"),
         # names that must be known
         (
@@ -156,7 +160,7 @@ def test_a_float_without_a_point_is_still_a_number(root: Path) -> None:
 
 
 def test_missing_files_and_budgets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"budget 'gpuu' is unknown: choose of smoke, cpu"):
+    with pytest.raises(UserError, match=r"budget 'gpuu' is unknown: choose one of smoke, cpu"):
         load_study("gpuu", root)
     (root / "params.yaml").unlink()
     assert "params.yaml: no such file: run in a clone" in refusal(root)
@@ -278,6 +282,7 @@ def test_a_photograph_that_does_not_decode(
 
 
 def test_a_photograph_smaller_than_a_patch(root: Path, packaged: Path) -> None:
+    edit(root, "patch: 12", "patch: 24")
     text = prepare_refused(root)  # 24 LR pixels at x4 are 96
     assert "photograph one (70 x 60) is smaller than a patch of 96 x 96" in text
     assert "(teach.patch, distil.patch)" in text  # the keys to change

@@ -104,7 +104,7 @@ def test_every_stage_announces_its_place(
 
 
 def test_training_shows_a_bar(pipeline: Pipeline) -> None:
-    for label, steps in (("teach-smoke-edsr_x2", 40), ("distil-smoke-ablation_x4", 20)):
+    for label, steps in (("teach-smoke-edsr_x2", 20), ("distil-smoke-ablation_x4", 10)):
         bar = rf"{label}: 100%\|.*\| {steps}/{steps} \[[\d:]+<[\d:]+, +[\d.]+(step/s|s/step), loss="
         assert re.search(bar, pipeline.output), label
 
