@@ -133,6 +133,7 @@ class Budget(Section):
     backbones: list[str]
     scales: list[Literal[2, 3]]  # x4 always follows, since it starts from x2
     all_scales: list[Scale]
+    methods_page: list[str]  # the budget's name where the page of methods is made
     images: Images
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
