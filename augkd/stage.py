@@ -103,6 +103,10 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    # Keeps glibc from giving every large tensor's memory back to the system after each step, only
+    # to fault it in again; the kernel inherits these, and reads them when it starts.
+    for variable in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        os.environ.setdefault(variable, str(2**30))
     folder = notebook_folder(name, budget, cohort)
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
