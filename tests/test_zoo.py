@@ -105,8 +105,9 @@ def test_the_wrong_inverse_asks_for_something_else(sampler: PatchSampler) -> Non
         try_step(ENTRIES[name], *networks, batch, 0).terms
         for name in ("augkd", "augkd_wrong_inverse")
     )
-    assert right["zoom_in"] != pytest.approx(wrong["zoom_in"], rel=1e-3)
-    assert right["zoom_rec"] == pytest.approx(wrong["zoom_rec"], rel=1e-5)
+    # noise through fresh weights: little changes, but a hundred times more than rounding would
+    assert right["zoom_in"] != pytest.approx(wrong["zoom_in"], rel=1e-4)
+    assert right["zoom_rec"] == pytest.approx(wrong["zoom_rec"], rel=1e-6)
 
 
 def test_a_refusal_is_told(sampler: PatchSampler) -> None:
@@ -121,16 +122,17 @@ def test_costs_are_passes_times_networks(sampler: PatchSampler) -> None:
     steps = {name: step(name, "edsr", sampler, repeats=1) for name in names}
     cost = cost_table(steps, student, teacher)
     assert list(cost.index) == ["kd", "augkd"]  # widths differ: no CrossKD
-    assert cost.at["augkd", "macs"] == pytest.approx(2.25 * cost.at["kd", "macs"])
-    assert cost.at["augkd", "macs_paper_kd"] == pytest.approx(2.25)
+    kd, augkd = cost.loc["kd"].to_dict(), cost.loc["augkd"].to_dict()
+    assert augkd["macs"] == pytest.approx(2.25 * kd["macs"])
+    assert augkd["macs_paper_kd"] == pytest.approx(2.25)
     # 9 * (3 * c + 2 * n * c^2 + c^2) in the body and, at x2, 9 * (4 * c^2) + 4 * 9 * 3 * c behind
     # it, for each of 24 * 24 pixels: EDSR's convolutions, c wide, n blocks deep
     total = sum(
         24 * 24 * 9 * (3 * c + (2 * n + 1) * c * c + 4 * c * c + 12 * c)
         for c, n in ((s["channels"], s["blocks"]) for s in SIZES["edsr"].values())
     )
-    assert cost.at["kd", "macs"] == pytest.approx(total / 1e9, rel=1e-6)
-    assert cost.at["augkd", "seconds_paper_kd"] == pytest.approx(0.70 / 0.49)  # Table 11
+    assert kd["macs"] == pytest.approx(total / 1e9, rel=1e-6)
+    assert augkd["seconds_paper_kd"] == pytest.approx(0.70 / 0.49)  # Table 11
     assert (cost["seconds"] > 0).all()
 
 
