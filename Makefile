@@ -16,7 +16,6 @@ TORCH_INDEX ?=
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: repro test lab check lock clean
 .DEFAULT_GOAL := repro

@@ -147,8 +147,11 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
-def judge(claims: Iterable[Claim], scores: pd.DataFrame) -> pd.DataFrame:
+def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) -> pd.DataFrame:
     """Each claim against our scores (columns as for ``compare``): one row a claim.
+
+    ``sizes``: whether the scores can speak of the size of a gain, as those of the paper's own
+    networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
 
     Columns: claim, section, quote, kind, verdict (holds, fails, undecided, not run); gain, low,
     high (95 %) in unit, with seeds, images and datasets, of the comparison that strains the
@@ -163,13 +166,18 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame) -> pd.DataFrame:
     for claim in claims:
         found, absent = compare(claim, scores)
         verdict = decide(claim, found, whole=not absent) if found else "not run"
+        too_small = claim.kind == "gain_of" and bool(found) and not sizes
+        if too_small:
+            verdict = "undecided"
+        other = "states a size, and these are not the paper's networks" if too_small else ""
         told = _telling(claim, verdict, found) if found else None
         needs = ", ".join(claim.needs) or f"{_listed(absent)}"
         lacks = (f"absent: {_listed(absent)}" if found else f"needs {needs}") if absent else ""
         single = any(c.seeds == 1 for c in found)
         alone = "one seed: another training may differ" if single else ""
         unsure = "a lone number has no interval" if told and isnan(told.low) else ""
-        note = _notes(_most_strained(claim, verdict, found), alone, unsure, lacks, claim.reading)
+        told_of = _most_strained(claim, verdict, found)
+        note = _notes(told_of, other, alone, unsure, lacks, claim.reading)
         rows.append(_row(claim, verdict, found, len(absent), note))
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 

@@ -1,5 +1,6 @@
 """params.yaml, validated: the whole study as typed values."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from augkd.distill import METHODS
 from augkd.errors import UserError
-from augkd.models import NETWORKS
 
 T = TypeVar("T")
 Scale = Literal[2, 3, 4]
@@ -59,6 +58,8 @@ class Cohort(Section):
 
     def method(self, name: str) -> Any:
         """The method named ``name`` with its options, ready to be called."""
+        from augkd.distill import METHODS  # needs torch, which pages of the report do not
+
         options = dict(self.methods[name])
         return METHODS[options.pop("method", name)](**options)
 
@@ -132,6 +133,7 @@ class Budget(Section):
     backbones: list[str]
     scales: list[Literal[2, 3]]  # x4 always follows, since it starts from x2
     all_scales: list[Scale]
+    methods_page: list[str]  # the budget's name where the page of methods is made
     images: Images
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
@@ -176,15 +178,20 @@ class Study:
 
 def _entry(table: Mapping[str, T], name: str, what: str) -> T:
     if name not in table:
-        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose of {', '.join(table)}")
+        known = ", ".join(table)
+        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}")
     return table[name]
 
 
-def load_study(budget: str | None = None, root: Path | None = None) -> Study:
+def load_study(
+    budget: str | None = None, root: Path | None = None, *, check_methods: bool = True
+) -> Study:
     """Reads params.yaml of the study that ``root`` (or the working directory) lies in.
 
     Args:
         budget: the name of a budget; None for the one that params.yaml chooses.
+        check_methods: also check the names and options of methods and networks, which needs
+            torch. Pages of the report leave it out, and start two seconds sooner.
 
     Raises:
         UserError: no params.yaml, not YAML, an unknown key or a value of the wrong kind.
@@ -192,9 +199,11 @@ def load_study(budget: str | None = None, root: Path | None = None) -> Study:
     root = root or find_root()
     path = root / "params.yaml"
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: run in a clone of the study") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8: save it as text") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -205,6 +214,8 @@ def load_study(budget: str | None = None, root: Path | None = None) -> Study:
     except ValidationError as error:
         raise UserError(f"{path.name}: {_first(error)}") from None
     _check_references(params)
+    if check_methods:
+        _check_methods(params)
     chosen = _entry(params.budgets, budget, "budget") if budget else params.budget
     return Study(params, chosen, root)
 
@@ -223,33 +234,45 @@ def find_root() -> Path:
 def _first(error: ValidationError) -> str:
     """One line for the first of pydantic's complaints: the key, what is wrong, the mend."""
     detail = error.errors()[0]
-    key = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"]) or "the file"
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}: unknown key: remove it or correct its name"
     if detail["type"] == "missing":
         return f"{key}: missing: add it"
-    return f"{key}: {detail['msg']}, not {detail['input']!r}: correct the value"
+    given = repr(detail["input"])
+    given = given if len(given) < 80 else f"{given[:77]}..."
+    return f"{key}: {detail['msg']}, not {given}: correct the value"
 
 
-def _check_references(params: Params) -> None:
-    """What pydantic cannot see: names that must be defined elsewhere, and method options."""
+def _check_methods(params: Params) -> None:
+    """Names of networks and methods, and the methods' options."""
+    from augkd.distill import METHODS
+
+    for name, teacher in params.teachers.items():
+        if teacher.network:
+            _check_network(teacher.network, f"params.yaml: teachers.{name}.network")
+    for name, budget in params.budgets.items():
+        _check_sizes(params, budget, f"params.yaml: budgets.{name}")
     for name, cohort in params.cohorts.items():
         where = f"params.yaml: cohorts.{name}"
-        if cohort.network not in NETWORKS:
-            raise UserError(
-                f"{where}.network: '{cohort.network}' is unknown: choose of {', '.join(NETWORKS)}"
-            )
+        _check_network(cohort.network, f"{where}.network")
         for method, options in cohort.methods.items():
             kind = options.get("method", method)
             if kind not in METHODS:
                 raise UserError(
                     f"{where}.methods.{method}: method '{kind}' is unknown: "
-                    f"choose of {', '.join(METHODS)}"
+                    f"choose one of {', '.join(METHODS)}"
                 )
             try:
                 cohort.method(method)
             except ValidationError as error:
                 raise UserError(f"{where}.methods.{method}.{_first(error)}") from None
+
+
+def _check_references(params: Params) -> None:
+    """What pydantic cannot see: names that must be defined elsewhere."""
+    for name, cohort in params.cohorts.items():
+        where = f"params.yaml: cohorts.{name}"
         source = cohort.teacher
         if source.trained:
             taken = _entry(params.teachers, source.trained, f"cohorts.{name}.teacher.trained")
@@ -293,11 +316,6 @@ def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
     if len(chosen) > 1 or not (chosen or entry.weights):
         given = " and ".join(chosen) or "nothing"
         raise UserError(f"params.yaml: {where}: {given} is given: give one of {doors}")
-    if entry.network and entry.network not in NETWORKS:
-        raise UserError(
-            f"params.yaml: {where}.network: '{entry.network}' is unknown: "
-            f"choose of {', '.join(NETWORKS)}"
-        )
     if entry.spandrel and entry.weights:
         raise UserError(
             f"params.yaml: {where}.weights: spandrel names the file already: remove one of them"
@@ -309,3 +327,37 @@ def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
                 "another: remove it"
             )
         _entry(params.teachers, entry.start, f"{where}.start")
+
+
+def _check_network(network: str, where: str) -> None:
+    from augkd.models import NETWORKS
+
+    if network not in NETWORKS:
+        raise UserError(f"{where}: '{network}' is unknown: choose one of {', '.join(NETWORKS)}")
+
+
+def _check_sizes(params: Params, budget: Budget, where: str) -> None:
+    """A budget's backbones have sizes for every role that the cohorts give them."""
+    from augkd.models import NETWORKS
+
+    for network in budget.backbones:
+        _check_network(network, f"{where}.backbones")
+        roles = _entry(budget.networks, network, f"budgets.{budget.name}.networks")
+        _entry(roles, "teacher", f"budgets.{budget.name}.networks.{network}")
+        for name, cohort in params.cohorts.items():
+            if cohort.network == network and cohort.student not in roles:
+                raise UserError(
+                    f"params.yaml: cohorts.{name}.student: '{cohort.student}' is unknown: "
+                    f"choose one of {', '.join(roles)}, or add it to "
+                    f"{where[13:]}.networks.{network}"
+                )
+    for network, roles in budget.networks.items():
+        _check_network(network, f"{where}.networks")
+        known = list(inspect.signature(NETWORKS[network]).parameters)
+        for role, sizes in roles.items():
+            for key in sizes:
+                if key not in known or key == "scale":
+                    raise UserError(
+                        f"{where}.networks.{network}.{role}: '{key}' is unknown: "
+                        f"choose one of {', '.join(k for k in known if k != 'scale')}"
+                    )

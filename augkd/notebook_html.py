@@ -7,7 +7,7 @@ page carries no script and no style sheet but the site's. Formulas become MathML
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html import escape, unescape
+from html import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from augkd.style import INK
 _HEADING = re.compile(r"\A\s*# +(?P<title>[^\n]+)\n*(?P<rest>.*)\Z", re.S)
 _PROSE = re.compile(r"\A(?![#|`!<*-] ?|\$\$|\d+\. |```)")  # opens a paragraph or a blockquote
 _PROGRESS = re.compile(r"\d+%\|.*\||\d+(?:it|step|img)? \[\d+:\d+")  # a bar of tqdm
+_TEMPORARY = re.compile(r"\S*ipykernel_\d+\S*\.py:(\d+)")  # a warning names the cell's file
 _IMAGES = ("image/png", "image/jpeg")
 
 
@@ -48,7 +49,7 @@ class Document:
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook, without what differs between two equal executions (times, progress bars)."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook: NotebookNode = nbformat.read(path, as_version=4)
     except FileNotFoundError:
         raise
     except Exception as error:  # nbformat raises many kinds for a file that is not a notebook
@@ -85,11 +86,18 @@ def render(notebook: NotebookNode, name: str, link: Callable[[str], str]) -> Doc
         if cell.cell_type == "markdown" and source.strip():
             blocks.append(Block("prose", markdown(source, cell.get("attachments"))))
         elif cell.cell_type == "code":
-            blocks.extend(_code(cell))
+            _add_code(blocks, cell)
             blocks.extend(_output(output, markdown, next(figures)) for output in cell.outputs)
-    plain = re.sub(r"<[^>]+>", "", markdown(title).split("<annotation")[0])
     text = Markup(re.sub(r"</?p>", "", markdown(summary)).strip())
-    return Document(unescape(plain).strip(), text, tuple(b for b in blocks if b.html))
+    return Document(re.sub(r"[*`$]", "", title), text, tuple(b for b in blocks if b.html))
+
+
+def page_link(url: str, names: frozenset[str]) -> str:
+    """A link to a notebook becomes one to its page; a page that is not there, to the front."""
+    match = re.fullmatch(r"(?:[\w./-]*/)?(\w+)\.ipynb(#.*)?", url)
+    if not match:
+        return url
+    return f"{match[1]}.html{match[2] or ''}" if match[1] in names else "index.html"
 
 
 def _summary(rest: str) -> tuple[str, str]:
@@ -100,7 +108,7 @@ def _summary(rest: str) -> tuple[str, str]:
     return (text, after) if text and _PROSE.match(text) else ("", rest)
 
 
-class _Renderer(IPythonRenderer):  # type: ignore[misc]
+class _Renderer(IPythonRenderer):
     """Markdown to HTML with formulas as MathML and links that stay on the site."""
 
     link_to: Callable[[str], str]
@@ -133,16 +141,23 @@ class _Markdown:
 
 def _math(tex: str, display: str) -> str:
     try:
-        return str(to_mathml(tex.strip(), display=display))
+        mathml = str(to_mathml(tex.strip(), display=display))
+        return mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')  # norms in pairs
     except Exception:  # the converter's errors share no base; the source is still readable
         return f'<code class="tex">{escape(tex)}</code>'
 
 
-def _code(cell: NotebookNode) -> Iterator[Block]:
-    if cell.source.strip():
-        tags = cell.metadata.get("tags", [])
-        kind = "parameters" if {"parameters", "injected-parameters"} & set(tags) else "code"
-        yield Block(kind, Markup(Highlight2HTML(pygments_lexer="ipython3")(cell.source)))
+def _add_code(blocks: list[Block], cell: NotebookNode) -> None:
+    """Appends a cell's code, in one fold with that of the cells before it that put out nothing."""
+    if not cell.source.strip():
+        return
+    tags = cell.metadata.get("tags", [])
+    kind = "parameters" if {"parameters", "injected-parameters"} & set(tags) else "code"
+    html = Markup(Highlight2HTML(pygments_lexer="ipython3")(cell.source))
+    if blocks and blocks[-1].kind in ("code", "parameters"):
+        last = blocks.pop()
+        kind, html = kind if kind == last.kind else "code", last.html + html
+    blocks.append(Block(kind, html))
 
 
 def _output(output: NotebookNode, markdown: _Markdown, prefix: str) -> Block:
@@ -186,7 +201,7 @@ def _merged(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
             joined.append(output)
     for output in joined:
         if output.output_type == "stream":
-            output.text = last_lines(output.text)
+            output.text = _TEMPORARY.sub(r"line \1", last_lines(output.text))
         if output.get("text", "*").strip():
             yield output
 

@@ -10,19 +10,8 @@ from augkd.config import Study
 from augkd.errors import UserError
 from augkd.paper import load_table, select
 from augkd.stats import paired_gain
+from augkd.style import METHOD_NAMES
 
-METHOD_NAMES = {
-    "bicubic": "Bicubic",
-    "teacher": "Teacher",
-    "scratch": "Scratch",
-    "kd": "KD",
-    "dfkd": "KD without HR",
-    "zoom_in": "Zoom-in",
-    "zoom_out": "Zoom-out",
-    "zoom_both": "Both zooms",
-    "consistency": "Consistency alone",
-    "augkd": "AugKD",
-}
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100")
 
 
@@ -146,13 +135,14 @@ def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
                 }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame.index.names = ["split", "metric", "method"]
-    return frame
+    return frame.sort_index()
 
 
 def save_table(frame: pd.DataFrame, path: Path) -> None:
     """A table as tidy CSV: the numbers that its page shows, for whoever wants them."""
     tidy = frame.copy()
-    tidy.columns = [" ".join(map(str, column)) for column in tidy.columns]
+    if isinstance(tidy.columns, pd.MultiIndex):
+        tidy.columns = [" ".join(map(str, column)) for column in tidy.columns]
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy.reset_index().to_csv(path, index=False)
 
@@ -173,9 +163,16 @@ def _printed(
 
 
 def _frame(columns: dict[tuple[str, str], dict[tuple[int | None, str], object]]) -> pd.DataFrame:
-    frame = pd.DataFrame(columns)
-    frame.columns = pd.MultiIndex.from_tuples(list(columns), names=["dataset", "part"])
-    scales = ["" if scale is None else f"×{scale}" for scale, _ in frame.index]
-    methods = [METHOD_NAMES.get(method, method) for _, method in frame.index]
+    rows = list(next(iter(columns.values())))
+    # by position: pandas turns a scale None into NaN, under which it then finds nothing
+    frame = pd.DataFrame(
+        {column: [cells[row] for row in rows] for column, cells in columns.items()}
+    )
+    # of a set that is not the paper's there is nothing to compare with
+    compared = [c for c in columns if c[1] in ("Δ", "ours", "interval") or frame[c].notna().any()]
+    frame = frame[compared]
+    frame.columns = pd.MultiIndex.from_tuples(compared, names=["dataset", "part"])
+    scales = ["" if scale is None else f"×{scale}" for scale, _ in rows]
+    methods = [METHOD_NAMES.get(method, method) for _, method in rows]
     frame.index = pd.MultiIndex.from_arrays([scales, methods], names=["scale", "method"])
     return frame if any(scales) else frame.droplevel("scale")

@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -11,21 +11,6 @@ from augkd.errors import UserError
 from augkd.style import signed
 
 VERDICTS = ("holds", "fails", "undecided", "not run")
-COLUMNS = [
-    "id",
-    "section",
-    "text",
-    "paper_verdict",
-    "paper_gain",
-    "verdict",
-    "gain",
-    "low",
-    "high",
-    "unit",
-    "seeds",
-    "images",
-    "note",
-]
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,21 @@ class Claim:
     images: int
     note: str
 
+    @property
+    def name(self) -> str:
+        return self.id.replace("_", " ")
+
+    @property
+    def place(self) -> str:
+        """Section 4.2, Appendix A.2, Abstract."""
+        if self.section[:1].isdigit():
+            return f"Section {self.section}"
+        return f"Appendix {self.section}" if self.section[1:2] == "." else self.section
+
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -66,6 +66,26 @@ class Axis:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return f"{100 * share:.2f}%"
 
+    def beyond(self, value: float) -> int:
+        """1 or -1 where a value lies beyond the axis, to the right or to the left; else 0."""
+        return (value > self.high) - (value < self.low)
+
+    def leaves(self, claim: Claim) -> set[int]:
+        """On which sides something of a claim lies beyond the axis: -1, 1."""
+        return {self.beyond(v) for v in (claim.paper_gain, claim.gain, claim.low, claim.high)} - {0}
+
+    @property
+    def parts(self) -> list[tuple[str, list[Claim]]]:
+        """What was judged here, then under a heading of its own what was not run."""
+        judged = [c for c in self.claims if c.verdict != "not run"]
+        rest = [c for c in self.claims if c.verdict == "not run"]
+        return [("", judged)] * bool(judged) + [("not run", rest)] * bool(rest)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether any claim has a gain at all."""
+        return any(math.isfinite(v) for c in self.claims for v in (c.gain, c.paper_gain))
+
     def tick(self, value: float) -> str:
         return "0" if value == 0 else f"{value:+g}".replace("-", "−")
 
@@ -82,7 +102,7 @@ def read_claims(path: Path) -> list[Claim]:
     mend = "remove it and run make repro"
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        missing = sorted(set(COLUMNS) - set(rows.fieldnames or ()))
+        missing = sorted({f.name for f in fields(Claim)} - set(rows.fieldnames or ()))
         if missing:
             raise UserError(f"{path}: no column '{missing[0]}': {mend}")
         claims = []
@@ -136,14 +156,18 @@ def axes(claims: Sequence[Claim]) -> Iterator[Axis]:
     order = {unit: i for i, unit in reversed(list(enumerate(c.unit for c in claims)))}
     for unit, group in groupby(sorted(claims, key=lambda c: order[c.unit]), lambda c: c.unit):
         rows = tuple(group)
-        # The points set the range: one vague interval must not flatten all others. An interval
-        # that leaves it is drawn with an arrow and read from its numbers.
+        # One vague interval or one huge gain must not flatten all others: nine points in ten set
+        # the range. What leaves it is drawn with an arrow and read from its numbers.
         points = [v for c in rows for v in (c.paper_gain, c.gain) if math.isfinite(v)] or [1.0]
+        sizes = sorted(map(abs, points))
+        most = sizes[math.ceil(0.9 * len(sizes)) - 1]
+        if sizes[-1] > 2 * most:
+            points = [min(max(v, -most), most) for v in points]
         step = _step(max(0.0, *points) - min(0.0, *points))
         low = step * math.floor(min(0.0, *points) / step - 0.35)
         high = step * math.ceil(max(0.0, *points) / step + 0.35)
         ticks = [round(low + step * k, 9) for k in range(round((high - low) / step) + 1)]
-        decimals = max(2, 1 - math.floor(math.log10(step))) if unit else 2
+        decimals = max(2, 1 - math.floor(math.log10(step)))
         yield Axis(unit, low, high, tuple(ticks), decimals, rows)
 
 

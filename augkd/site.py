@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from augkd.errors import UserError
-from augkd.notebook_html import Document, read_notebook, render
+from augkd.notebook_html import Document, page_link, read_notebook, render
 from augkd.scorecard import VERDICTS, Claim, axes, matrix, read_claims
 
 OVERVIEW = ("scorecard", "audit", "controls", "methods")
@@ -33,7 +34,7 @@ ASSETS = ("site.css", "site.js")
 
 @dataclass(frozen=True)
 class Page:
-    """One notebook's page. ``name`` is that of its files: name.html, notebooks/name.ipynb."""
+    """One notebook's page. ``name`` is that of its files: name.html and name.ipynb."""
 
     name: str
     group: str  # Overview, Tables, Figures, or a stage
@@ -87,9 +88,9 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
         html = template("page.html.j2").render(shared, page=page, before=before, after=after)
         _write(new / page.href, html)
-        _write(new / "notebooks" / f"{page.name}.ipynb", nbformat.writes(page.notebook) + "\n")
         for address, source in page.data:
             _copy(source, new / "data" / address)
+    _zip_notebooks(new / "notebooks.zip", pages)
     for name in ASSETS:
         _copy(Path(__file__).with_name("templates") / name, new / name)
     _write(new / "index.html", template("index.html.j2").render(shared, **front, others=[]))
@@ -109,6 +110,15 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     return entry
 
 
+def _zip_notebooks(path: Path, pages: Iterable[Page]) -> None:
+    """The executed notebooks in one archive: git keeps notebooks free of outputs."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for page in pages:
+            entry = zipfile.ZipInfo(f"{page.name}.ipynb", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, nbformat.writes(page.notebook) + "\n")
+
+
 def collect(budget: str, root: Path) -> list[Page]:
     """The pages of a budget, in reading order."""
     runs = root / "runs" / budget
@@ -119,7 +129,7 @@ def collect(budget: str, root: Path) -> list[Page]:
     }
     if not found:
         raise UserError(f"{runs}: no executed notebook there: run make repro BUDGET={budget}")
-    link = partial(_link, names=frozenset(found))
+    link = partial(page_link, names=frozenset(found))
     pages = [_page(name, path, runs, link) for name, path in found.items()]
     groups = ("Overview", "Tables", "Figures", *STAGES.values())
     known = {name: place for place, name in enumerate(OVERVIEW)}
@@ -159,14 +169,6 @@ def _run(folder: Path) -> dict[str, Any]:
     return dict(run)
 
 
-def _link(url: str, names: frozenset[str]) -> str:
-    """A link to a notebook becomes one to its page; a page that is not there, to the front."""
-    match = re.fullmatch(r"(?:[\w./-]*/)?(\w+)\.ipynb(#.*)?", url)
-    if not match:
-        return url
-    return f"{match[1]}.html{match[2] or ''}" if match[1] in names else "index.html"
-
-
 def _groups(pages: Iterable[Page]) -> dict[str, list[Page]]:
     groups: dict[str, list[Page]] = {}
     for page in pages:
@@ -194,13 +196,9 @@ def _front(budget: str, root: Path, pages: list[Page]) -> dict[str, Any]:
         "seeds": seeds,
         "images": images,
         "about": _about(budget, root),
-        "devices": _distinct(ran, "device"),
-        "torches": _distinct(ran, "torch"),
+        "devices": sorted({p.run["device"] for p in ran if p.run.get("device")}),
+        "torches": sorted({p.run["torch"] for p in ran if p.run.get("torch")}),
     }
-
-
-def _distinct(ran: list[Page], key: str) -> list[str]:
-    return sorted({str(page.run[key]) for page in ran if page.run.get(key)})
 
 
 def _counts(runs: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import yaml
 from augkd.errors import UserError
 
 RUNS = ("prepare", "teach", "distil", "score")  # notebooks of one run each; the rest are pages
+OF_COHORTS = RUNS[1:]
 
 
 def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
@@ -48,8 +49,7 @@ def stage_names() -> list[str]:
 
     DVC can list them too, in over a second: too long for every stage.
     """
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    params = yaml.safe_load(Path("params.yaml").read_text())
+    stages, params = _read("dvc.yaml")["stages"], _read("params.yaml")
     names: list[str] = []
     for stage, body in stages.items():
         if "matrix" not in body:
@@ -66,6 +66,16 @@ def stage_names() -> list[str]:
     return names
 
 
+def _read(name: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}: run in a clone of the study") from None
+    except yaml.YAMLError:
+        raise UserError(f"{name}: not YAML: mend it (git diff shows what changed)") from None
+    return values
+
+
 def _interpolate(text: str, params: dict[str, Any]) -> Any:
     if not (text.startswith("${") and text.endswith("}")):
         return text
@@ -78,38 +88,57 @@ def _interpolate(text: str, params: dict[str, Any]) -> Any:
 def announce(name: str, cohort: str | None) -> None:
     """Prints "[n/m] stage", with DVC's own name of the stage where it is known."""
     label = os.environ.get("DVC_STAGE", "")
-    names = stage_names()
+    names = stage_names() if label else []
     where = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
     print(f"\n{where}{name}{f' {cohort}' if cohort else ''}", flush=True)
 
 
 def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
-    """Executes notebooks/NAME.ipynb; the executed copy is written even when a cell fails.
+    """Executes notebooks/NAME.ipynb into a copy, which takes its name once every cell has run.
 
     Raises:
-        UserError: a cell raised one; its line alone is passed on.
+        UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
+            else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     folder = notebook_folder(name, budget, cohort)
     folder.mkdir(parents=True, exist_ok=True)
+    failed = folder / "failed.ipynb"
     parameters = {"budget": budget} | ({"cohort": cohort} if cohort else {})
     try:
         papermill.execute_notebook(
             Path("notebooks", f"{name}.ipynb"),
-            folder / "notebook.ipynb",
+            failed,
             parameters=parameters,
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # not the kernel's word on unencrypted TCP
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":
+            failed.unlink()
             raise UserError(str(error.evalue)) from None
         raise
+    os.replace(failed, folder / "notebook.ipynb")
     return folder / "notebook.ipynb"
+
+
+def check_request(name: str, budget: str, cohort: str | None) -> None:
+    """Raises UserError for a stage that there is not, or one without what it needs."""
+    notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
+    known = ["notebooks", *notebooks, "site"]
+    if name not in known:
+        raise UserError(f"stage '{name}' is unknown: choose of {', '.join(known)}")
+    if name != "notebooks" and not budget:
+        raise UserError(f"stage '{name}' needs a budget: python -m augkd.stage {name} smoke")
+    if name in OF_COHORTS and not cohort:
+        raise UserError(
+            f"stage '{name}' needs a cohort: python -m augkd.stage {name} {budget} edsr_x2"
+        )
 
 
 def main(arguments: list[str]) -> int:
@@ -119,9 +148,12 @@ def main(arguments: list[str]) -> int:
     name = arguments[0]
     budget = arguments[1] if len(arguments) > 1 else ""
     cohort = arguments[2] if len(arguments) > 2 else None
+    # jsonschema would build a grammar of IRIs, for a second, which no notebook has
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     begun = time.monotonic()
-    announce(name, cohort)
     try:
+        check_request(name, budget, cohort)
+        announce(name, cohort)
         if name == "notebooks":
             filter_notebooks()
         elif name == "site":

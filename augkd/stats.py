@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from augkd.errors import UserError
 
@@ -192,6 +191,8 @@ def _draw(arrays: list[Array], resamples: int) -> Array:
             total = np.take_along_axis(total, np.atleast_2d(rest.pop(0)), axis=1)
         value: Array = total.mean(axis=1) / len(arrays)
         return value if drawn[0].ndim > 1 else value[0]
+
+    from scipy.stats import bootstrap  # a second to import: only where it is needed
 
     result: Any = bootstrap(
         samples,

@@ -94,7 +94,7 @@ def _open(study: Study, entry: TeacherEntry, file: Path | None) -> nn.Module:
     return network
 
 
-def teach(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
+def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     """Trains the teacher ``name`` from HR images alone, or takes the network that it names.
 
     Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME. The first holds
@@ -138,7 +138,7 @@ def _take(study: Study, entry: TeacherEntry, out: Path) -> dict[str, str]:
     return source
 
 
-def distil(study: Study, name: str, *, save_every: float = 60.0) -> tuple[pd.DataFrame, ...]:
+def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     """Trains every student of the cohort ``name``: each method with each seed.
 
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.
@@ -364,34 +364,3 @@ def _git(root: Path, *arguments: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def ensure(study: Study, *what: str) -> None:
-    """Makes what a notebook needs when it is opened alone, before the pipeline has run.
-
-    In the pipeline everything is there already. At smoke size all of it takes seconds.
-
-    Args:
-        what: of "prepare", "teachers", "students", "scores"; the last implies the others.
-    """
-    from augkd.data.prepare import prepare_study
-    from augkd.score import write_scores
-
-    wanted = {"prepare", "teachers", "students", "scores"} if "scores" in what else set(what)
-    budget = study.budget
-    cohorts = [f"{n}_x{scale}" for n in budget.backbones for scale in budget.all_scales]
-    if "scores" in wanted and all(
-        (study.folder("score", name) / "scores.csv").is_file() for name in (*cohorts, "ablation_x4")
-    ):
-        return
-    if "prepare" in wanted and not (study.folder("prepare") / "benchmarks").is_dir():
-        prepare_study(study)
-    for name in cohorts if "teachers" in wanted else ():
-        if not (study.folder("teach", name) / "teacher.safetensors").is_file():
-            teach(study, name)
-    for name in (*cohorts, "ablation_x4") if "students" in wanted else ():
-        if not (study.folder("distil", name) / "students").is_dir():
-            distil(study, name)
-    for name in (*cohorts, "ablation_x4") if "scores" in wanted else ():
-        if not (study.folder("score", name) / "scores.csv").is_file():
-            write_scores(study, name)

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from pandas.io.formats.style import Styler
 
@@ -21,12 +22,26 @@ COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6
 """The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
 
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 2}
+METHOD_NAMES = {
+    "bicubic": "Bicubic",
+    "teacher": "Teacher",
+    "scratch": "Scratch",
+    "kd": "KD",
+    "dfkd": "KD without HR",
+    "zoom_in": "Zoom-in",
+    "zoom_out": "Zoom-out",
+    "zoom_both": "Both zooms",
+    "consistency": "Consistency alone",
+    "augkd": "AugKD",
+}
+"""What methods are called in tables and figures."""
+
 PARTS = ("paper", "ours", "Δ", "interval", "difference")
 
 _TABLE_STYLES: list[Any] = [
     {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
     {"selector": "thead th", "props": "text-align: center"},
-    {"selector": "th.row_heading", "props": "text-align: left"},
+    {"selector": "th.row_heading, thead th.index_name", "props": "text-align: left"},
     {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
     {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
     {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
@@ -36,9 +51,10 @@ _TABLE_STYLES: list[Any] = [
 
 
 def use_style() -> None:
-    """Sets matplotlib, and the notebook if there is one, to the style of the study.
+    r"""Sets matplotlib, and the notebook if there is one, to the style of the study.
 
-    Figures become SVG that is the same, byte for byte, whenever their data are.
+    Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
+    are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
     mpl.rcParams.update(
         {
@@ -56,14 +72,14 @@ def use_style() -> None:
             "axes.edgecolor": INK,
             "axes.labelcolor": INK,
             "axes.titlesize": 10.5,
-            "axes.titleweight": "semibold",
+            "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.linewidth": 0.8,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.prop_cycle": cycler(color=COLOURS),
             "grid.color": INK,
             "grid.alpha": 0.22,
             "grid.linewidth": 0.7,
@@ -99,7 +115,7 @@ def paper_table(
             Δ         the gain under judgement, positive where it is for the better
                       (``augkd.stats`` turns the sign of NIQE)
             interval  (low, high) of Δ, or None
-            difference  ours minus the paper's, of whatever the block compares
+            difference  ours minus the paper's, of whatever the block compares; never tinted
             ========  ===========================================================
 
         name: of the table, unique on a page: the HTML id is ``T_name``.
@@ -169,7 +185,8 @@ def _text(value: Any, part: str, decimals: int) -> str:
     if part == "interval":
         low, high = value
         return f"{signed(low, decimals)} … {signed(high, decimals)}"
-    return signed(value, decimals) if part in ("Δ", "difference") else f"{value:.{decimals}f}"
+    text = signed(value, decimals)
+    return text if part in ("Δ", "difference") else text.removeprefix("+")
 
 
 def _class(value: Any, part: str, interval: Any) -> str:

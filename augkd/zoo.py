@@ -244,10 +244,10 @@ def cost_table(steps: Mapping[str, Step], student: SRNetwork, teacher: SRNetwork
     }
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     for column in ("macs_paper", "seconds"):
-        frame[f"{column}_kd"] = frame[column] / frame[column]["kd"]
+        frame[f"{column}_kd"] = frame[column] / float(frame[column]["kd"])
     printed = select(load_table(11), metric="seconds_per_step").set_index("method")["value"]
     # the paper's CSD compares features of VGG19, which is another computation
-    frame["seconds_paper_kd"] = (printed / printed["kd"]).reindex(frame.index)
+    frame["seconds_paper_kd"] = (printed / float(printed["kd"])).reindex(frame.index)
     return frame
 
 

@@ -149,7 +149,7 @@ def test_features_of_a_foreign_teacher_are_refused(make: Make, tmp_path: Path) -
         ({"network": "edsr", "factory": "a:b"}, "network and factory is given: give one of"),
         ({"spandrel": "a", "factory": "a:b"}, "spandrel and factory is given: give one of"),
         ({"spandrel": "a", "weights": "b"}, "weights: spandrel names the file already: remove"),
-        ({"network": "vdsr"}, "network: 'vdsr' is unknown: choose of edsr, rcan, swinir"),
+        ({"network": "vdsr"}, "network: 'vdsr' is unknown: choose one of edsr, rcan, swinir"),
         ({"factory": "imdn"}, "teachers.foreign.factory: .* not 'imdn': correct the value"),
         ({"factory": "a:b", "start": "foreign"}, "start: only a teacher that is trained here"),
         ({"network": "edsr", "start": "other"}, "foreign.start 'other' is unknown"),

@@ -474,7 +474,7 @@ def test_crosskd_refuses_unequal_widths() -> None:
 
 def test_rkd_refuses_batches_without_triples() -> None:
     student, teacher = network("edsr", "student"), network("edsr", "teacher")
-    with pytest.raises(UserError, match="batch_size is 2"):
+    with pytest.raises(UserError, match="batch is 2"):
         values(bound("rkd", student, teacher), student, teacher, random_batch(2))
 
 

@@ -14,8 +14,10 @@ from augkd.distill import METHODS
 from augkd.models import SRNetwork, create_model
 from augkd.zoo import SIZES, Entry, Step, cost_table, crop_corners, entries, telling_step, try_step
 
+ROOT = Path(__file__).parent.parent
+CONTROLS = load_study("smoke", ROOT).cohort("controls_x2")
 ROLES = ("student", "teacher")
-ENTRIES = {e.name: e for e in entries(load_study("smoke").cohort("controls_x2"))}
+ENTRIES = {e.name: e for e in entries(CONTROLS)}
 
 # (student, teacher) at x2, by counting calls on paper: 1/4 for zooming out; the teacher answers an
 # input once; CSD passes its trainable teacher, and three images through the frozen one
@@ -56,7 +58,7 @@ def step(name: str, backbone: str, sampler: PatchSampler, repeats: int = 0) -> S
 
 def test_every_method_and_control_is_shown() -> None:
     assert {entry.kind for entry in ENTRIES.values()} == set(METHODS)
-    assert set(load_study("smoke").cohort("controls_x2").methods) <= set(ENTRIES)
+    assert set(CONTROLS.methods) <= set(ENTRIES)
     assert ENTRIES["csd_features"] == Entry("csd_features", "csd", {})
     assert "csd" not in ENTRIES  # with default options it is that variant
 

@@ -32,7 +32,8 @@ def prepare_photographs(
             height, width = hr.shape[-2:]
             raise UserError(
                 f"photograph {photograph.name} ({width} x {height}) is smaller than a patch of "
-                f"{smallest} x {smallest}: make train.patch smaller or leave it out of the list"
+                f"{smallest} x {smallest}: make the budget's patches smaller (teach.patch, "
+                "distil.patch) or leave it out of the list"
             )
         lr = {scale: degrade(hr, scale, edges) for scale in SCALES}
         yield Prepared(DATASETS[split], photograph.name, hr, lr, "bicubic")

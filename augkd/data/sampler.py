@@ -44,9 +44,13 @@ class PatchSampler:
         device: torch.device | None = None,
     ) -> None:
         if patch % scale:
-            raise UserError(f"train.patch {patch} is not divisible by the scale {scale}")
+            raise UserError(
+                f"patch {patch} is not divisible by the scale {scale}: correct the budget's patch"
+            )
         if zoom == "cell" and crops > scale**2:
-            raise UserError(f"augment.crops {crops} is more than the {scale**2} cells of a patch")
+            raise UserError(
+                f"augment.crops {crops} is more than the {scale**2} cells of a patch: use fewer"
+            )
         self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
         self.edges, self.crops, self.zoom, self.probability = edges, crops, zoom, probability
         self.pixels = store.pixels.to(device or "cpu")
@@ -58,7 +62,7 @@ class PatchSampler:
             if min(height, width) < patch:
                 raise UserError(
                     f"{name}: its x{scale} LR image ({width} x {height}) is smaller than a patch "
-                    f"({patch} x {patch}): make train.patch smaller or remove the image"
+                    f"({patch} x {patch}): make the budget's patch smaller or remove the image"
                 )
         positions = (self._lr[:, 1] - patch + 1) * (self._lr[:, 2] - patch + 1)
         self._share = positions / positions.sum()

@@ -34,15 +34,19 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> pd.DataFrame:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rows, offset = [], 0
-    with (partial / "pixels.u8").open("wb") as file:
-        for image in images:
-            for scale, pixels in {1: image.hr, **image.lr}.items():
-                height, width = pixels.shape[-2:]
-                source = "" if scale == 1 else image.lr_source
-                rows.append(
-                    (image.dataset, image.name, scale, offset, height, width, source),
-                )
-                offset += file.write(pixels.contiguous().numpy().tobytes())
+    try:
+        with (partial / "pixels.u8").open("wb") as file:
+            for image in images:
+                for scale, pixels in {1: image.hr, **image.lr}.items():
+                    height, width = pixels.shape[-2:]
+                    source = "" if scale == 1 else image.lr_source
+                    rows.append(
+                        (image.dataset, image.name, scale, offset, height, width, source),
+                    )
+                    offset += file.write(pixels.contiguous().numpy().tobytes())
+    except BaseException:  # an image that is refused leaves nothing behind
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     columns = ["dataset", "image", "scale", "offset", "height", "width", "lr_source"]
     index = pd.DataFrame(rows, columns=columns)
     index.to_csv(partial / "index.csv", index=False)

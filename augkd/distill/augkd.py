@@ -32,7 +32,8 @@ class AugKD:
     The paper gives no weights, and Equation 4 omits the last term that its text asks for. 0.2 is
     the ratio 5 : 1 of the predecessor's released options for EDSR and SwinIR, where the last
     term has the reconstruction's weight. (The released options for RCAN have 2 : 1 at x3 and
-    1 : 1 at x2 and x4, that is kd = aug = 0.5 and 1.)
+    1 : 1 at x2 and x4, that is kd = aug = 0.5 and 1.) The predecessor is DUKD (arXiv:2309.14162),
+    by the same authors.
 
     ``consistency`` names the inputs that F acts on. The paper writes it for zoom_in "as an
     example"; the predecessor applies it there alone. Empty: F off.

@@ -61,7 +61,7 @@ class RKD:
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         if len(student[0]) < 3:
             raise UserError(
-                "method 'rkd' compares triples of images within a batch: batch_size is "
+                "method 'rkd' compares triples of images within a batch: batch is "
                 f"{len(student[0])}, expected at least 3"
             )
         pairs = [

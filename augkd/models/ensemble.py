@@ -1,4 +1,4 @@
-"""Geometric self-ensemble (Timofte et al., CVPR 2016), as for the EDSR teacher of Table 12."""
+"""Geometric self-ensemble (Timofte et al., CVPR 2016), the level of Table 12's EDSR teacher."""
 
 import torch
 from torch import Tensor, nn

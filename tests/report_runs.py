@@ -1,0 +1,168 @@
+"""A small study that has been run: what the report is built from, with real outputs."""
+
+import csv
+import json
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from augkd.style import paper_table, use_style
+
+TITLES = {
+    "pages/table_02": "Table 2: EDSR & friends at <three> scales",
+    "pages/figure_02": "Figure 2: How alike student and teacher are",
+    "pages/scorecard": "Scorecard: every claim, judged",
+    "prepare": "Photographs",
+    "teach/edsr_x2": "The teacher learns",
+    "distil/edsr_x2": "A cohort learns",
+    "distil/edsr_x4": "A cohort learns",
+    "score/edsr_x2": "Scores of a cohort",
+}
+CLAIMS: list[dict[str, Any]] = [
+    {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13},
+    {"id": "vague", "verdict": "undecided", "paper_gain": 0.1, "gain": 0.0, "low": -3, "high": 3},
+    {"id": "wrong", "verdict": "fails", "paper_gain": 0.3, "gain": -0.1, "low": -0.2, "high": -0.1},
+    {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
+    {"id": "counted", "verdict": "holds", "unit": ""},
+]
+TEXT = "AugKD is <b>best</b> & “first”"
+
+
+def write_study(root: Path, budget: str = "smoke") -> Path:
+    """Writes runs/BUDGET and params.yaml below ``root``; returns runs/BUDGET."""
+    runs = root / "runs" / budget
+    for place, title in TITLES.items():
+        folder = runs / place
+        folder.mkdir(parents=True)
+        (folder / "notebook.ipynb").write_text(nbformat.writes(notebook(title)), encoding="utf-8")
+        if place.startswith(("teach", "distil")):
+            run = {
+                "cohort": folder.name,
+                "budget": budget,
+                "revision": "0123456789abcdef",
+                "dirty": True,
+                "code": "fedc",
+                "device": "cpu",
+                "cpu_count": 2,
+                "torch": "2.13.0+cpu",
+                "python": "3.11.9",
+                "started": f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00",
+                "seconds": 93.0,
+                "steps": 1000,
+                "members": ["kd-0", "kd-1", "augkd-0", "augkd-1"],
+            }
+            (folder / "run.json").write_text(json.dumps(run))
+    (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
+    (runs / "score/edsr_x2/scores.csv").write_text(
+        "cohort,method,seed,dataset,image,metric,value\n"
+        + "".join(
+            f"edsr_x2,kd,{seed},photos,{image},psnr_y,30\n"
+            for seed in (-1, 0, 1)
+            for image in ("astronaut", "cat", "coffee")
+        )
+    )
+    write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
+    (root / "params.yaml").write_text(
+        f"budgets: {{{budget}: {{about: 'Plumbing <only>, for a few steps.'}}}}\n"
+    )
+    return runs
+
+
+def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
+    defaults: dict[str, Any] = {
+        "section": "4.2",
+        "text": TEXT,
+        "paper_verdict": "holds",
+        "unit": "dB",
+    }
+    defaults |= {"seeds": 1, "images": 3, "note": "", "paper_gain": "", "gain": ""}
+    defaults |= {"low": "", "high": "", "id": "", "verdict": ""}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(defaults))
+        writer.writeheader()
+        writer.writerows(defaults | claim for claim in claims)
+
+
+def notebook(title: str) -> Any:
+    """An executed notebook with every kind of output that the study's notebooks have."""
+    bars = "".join(
+        f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00, 9it/s]" for n in range(101)
+    )
+    warning = "/somewhere/ipykernel_123/4567.py:8: UserWarning: mind <this>\n"
+    code = [
+        new_code_cell("budget = 'cpu'", metadata={"tags": ["parameters"]}),
+        new_code_cell("budget = 'smoke'", metadata={"tags": ["injected-parameters"]}),
+        new_code_cell(
+            "train(a < b)",
+            outputs=[
+                new_output("stream", name="stderr", text=bars[:400]),
+                new_output("stream", name="stderr", text=bars[400:] + "\n" + warning),
+                new_output("stream", name="stdout", text="a <b> & \x1b[31mred\x1b[0m\n"),
+            ],
+        ),
+        new_code_cell("show()", outputs=[_shown("text/html", table().to_html())]),
+        new_code_cell("plot()", outputs=[_shown("image/svg+xml", svg())] * 2),
+        new_code_cell("photo()", outputs=[_shown("image/png", png())]),
+        new_code_cell("1 / 0", outputs=[new_output("error", ename="E", traceback=["1 <2"])]),
+    ]
+    opening = f"# {title}\n\n> What $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
+    cells = [new_markdown_cell(opening), *code]
+    cells.append(
+        new_markdown_cell(
+            "## Loss\n\n$$\\mathcal{L} = \\lVert x \\rVert_1$$\n\nSee [the table](table_02.ipynb), "
+            "[another](table_99.ipynb).\n\n|a|b|\n|-|-|\n|1|2|\n\nBroken: $\\left( a$."
+        )
+    )
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+        cell.metadata["papermill"] = {"start_time": "now", "exception": False}
+    made = new_notebook(cells=cells)
+    made.metadata["papermill"] = {"output_path": "/somewhere/notebook.ipynb"}
+    return made
+
+
+def _shown(mime: str, data: str) -> Any:
+    return new_output("display_data", data={mime: data, "text/plain": "<object>"})
+
+
+def table() -> Any:
+    """A table with a better, a worse and an undecided row, and one that was not run."""
+    index = pd.MultiIndex.from_product([["×2", "×4"], ["KD", "A<b>"]], names=["scale", "method"])
+    columns = pd.MultiIndex.from_product(
+        [["Set5", "Set14"], ["paper", "ours", "Δ", "interval"]], names=["dataset", "part"]
+    )
+    nan = float("nan")
+    rows: list[list[Any]] = [
+        [38.0, 35.123, 0.333, (0.1, 0.5)] * 2,
+        [38.04, 35.456, -0.2, (-0.3, -0.1)] * 2,
+        [32.1, 30.0, 0.001, (-0.1, 0.1)] * 2,
+        [nan, nan, nan, None] * 2,
+    ]
+    frame = pd.DataFrame(rows, index=index, columns=columns, dtype=object)
+    return paper_table(frame, "fixture", caption="PSNR <dB>.", labels={"Δ": "gain & loss"})
+
+
+def svg() -> str:
+    use_style()
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [1, 0], label="a & b")
+    axes.set(xlabel="step", ylabel="PSNR [dB]")
+    axes.legend()
+    file = StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return file.getvalue()
+
+
+def png() -> str:
+    from base64 import encodebytes
+
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "png")
+    return encodebytes(file.getvalue()).decode()

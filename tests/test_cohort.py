@@ -1,0 +1,480 @@
+"""The cohort's two laws, bit for bit, and what its loop asks of methods and of resume states."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from augkd.config import Optimiser, Training, load_study
+from augkd.data.batch import Batch
+from augkd.data.prepare import degrade
+from augkd.data.sampler import PatchSampler
+from augkd.data.store import ImageStore, Prepared, write_store
+from augkd.distill import METHODS, Teacher
+from augkd.errors import UserError
+from augkd.models import SRNetwork, create_model
+from augkd.study import distil, teach
+from augkd.train import Curves, Member, finish, train
+
+SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
+STEPS = 6
+OPTIMISER = Optimiser()
+
+# name: network and its sizes, method and its options
+STUDENTS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "scratch": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "scratch", {}),
+    "augkd": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "augkd", {}),
+    "twice": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "augkd", {"updates": 2}),
+    "fitnet": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "fitnet", {}),
+    "csd": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "csd", {}),
+    "dropping": ("swinir", {**SWINIR, "drop_path": 0.5}, "kd", {}),
+    "dropping_too": ("swinir", {**SWINIR, "drop_path": 0.5}, "augkd", {}),
+}
+
+
+def training(**changes: Any) -> Training:
+    values = {"steps": STEPS, "batch": 2, "patch": 12, "lr": 1e-2, "decay_every": 4, "seeds": 1}
+    return Training(**{**values, "ema": 0.0, "validate_every": 2, **changes})
+
+
+def network(name: str, seed: int = 0, **sizes: Any) -> SRNetwork:
+    torch.manual_seed(seed)
+    return create_model(name, scale=2, **sizes)
+
+
+def teacher_network() -> SRNetwork:
+    return network("edsr", 9, channels=6, blocks=1, res_scale=1.0)
+
+
+def member(name: str, plan: Training, method: Any = None) -> Member:
+    kind, sizes, entry, options = STUDENTS[name] if name in STUDENTS else STUDENTS["scratch"]
+    method = method or METHODS[entry](**options)
+    teacher = teacher_network()
+    device = torch.device("cpu")
+    return Member(name, network(kind, **sizes), method, teacher, OPTIMISER, plan, device)
+
+
+def photographs(dataset: str, count: int, side: int) -> Iterator[Prepared]:
+    generator = torch.Generator().manual_seed(count)
+    for i in range(count):
+        shape = (3, side + 12 * i, side + 12)
+        hr = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        lr = {scale: degrade(hr, scale, "replicate") for scale in (2, 3, 4)}
+        yield Prepared(dataset, f"image{i}", hr, lr, "bicubic")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    folder = tmp_path_factory.mktemp("prepared") / "train"
+    write_store(folder, photographs("train", 3, 36))
+    return ImageStore(folder)
+
+
+def sampler(store: ImageStore, seed: int = 5) -> PatchSampler:
+    return PatchSampler(store, scale=2, patch=12, batch=2, seed=seed)
+
+
+def value_of(student: SRNetwork) -> float:
+    with torch.no_grad():
+        return float(student(torch.linspace(0, 1, 300).view(1, 3, 10, 10)).sum())
+
+
+def cohort(
+    store: ImageStore,
+    state: Path,
+    names: tuple[str, ...],
+    plan: Training,
+    **options: Any,
+) -> tuple[dict[str, dict[str, Tensor]], Curves]:
+    """Trains; the students' weights by name, and the curves."""
+    members = [member(name, plan) for name in names]
+    teacher = Teacher(teacher_network())
+    curves = train(
+        members,
+        teacher,
+        sampler(store),
+        plan,
+        OPTIMISER,
+        state=state,
+        validate=value_of,
+        **options,
+    )
+    return {m.name: m.result().state_dict() for m in members}, curves
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+
+
+# --- the first law ---
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_student_does_not_depend_on_its_cohort(
+    store: ImageStore, tmp_path: Path, ema: float
+) -> None:
+    plan, names = training(ema=ema), tuple(STUDENTS)
+    together, curves = cohort(store, tmp_path / "all", names, plan)
+    backwards, _ = cohort(store, tmp_path / "back", names[::-1], plan)
+    for name in names:
+        alone, own = cohort(store, tmp_path / name, (name,), plan)
+        assert_same(alone[name], together[name])
+        assert_same(alone[name], backwards[name])
+        assert own.loss == [row for row in curves.loss if row["member"] == name]
+        assert own.psnr == [row for row in curves.psnr if row["member"] == name]
+    # the students did move, and drop-path was drawn for each apart
+    for name in names:
+        kind, sizes, *_ = STUDENTS[name]
+        fresh = network(kind, **sizes).state_dict()
+        assert any(not torch.equal(fresh[k], v) for k, v in together[name].items())
+
+
+def test_the_global_generator_is_left_alone(store: ImageStore, tmp_path: Path) -> None:
+    plan = training(steps=2)
+    members = [member("dropping", plan)]
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    teacher = Teacher(teacher_network())
+    torch.set_rng_state(before)
+    train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- the second law ---
+
+
+class Killed(Exception):
+    pass
+
+
+def killer(at: int) -> Callable[[int], None]:
+    def after_step(done: int) -> None:
+        if done == at:
+            raise Killed
+
+    return after_step
+
+
+@pytest.fixture(scope="module")
+def unkilled(
+    store: ImageStore, tmp_path_factory: pytest.TempPathFactory
+) -> dict[float, tuple[dict[str, dict[str, Tensor]], Curves]]:
+    folder = tmp_path_factory.mktemp("unkilled")
+    return {
+        ema: cohort(store, folder / str(ema), tuple(STUDENTS), training(ema=ema))
+        for ema in (0.0, 0.9)
+    }
+
+
+@pytest.mark.parametrize("every", [0.0, 2.5], ids=["each_step", "some_steps"])
+@pytest.mark.parametrize(("ema", "at"), [(0.0, 1), (0.0, 3), (0.9, 4), (0.9, STEPS)])
+def test_a_killed_run_ends_as_one_never_killed(
+    store: ImageStore,
+    tmp_path: Path,
+    unkilled: dict[float, tuple[dict[str, dict[str, Tensor]], Curves]],
+    monkeypatch: pytest.MonkeyPatch,
+    ema: float,
+    at: int,
+    every: float,
+) -> None:
+    seconds = itertools.count()  # a clock that ticks each time it is read
+    monkeypatch.setattr("augkd.train.time.monotonic", lambda: float(next(seconds)))
+    plan, names = training(ema=ema), tuple(STUDENTS)
+    with pytest.raises(Killed):
+        cohort(store, tmp_path, names, plan, save_every=every, after_step=killer(at))
+    saved = (tmp_path / "state.pt").is_file()
+    assert saved == (not every or at > every)
+    began: list[int] = []
+    weights, curves = cohort(store, tmp_path, names, plan, after_step=began.append)
+    assert began[:1] != [1] or not saved  # it went on, not anew
+    expected, seen = unkilled[ema]
+    for name in names:
+        assert_same(weights[name], expected[name])
+    assert (curves.loss, curves.psnr) == (seen.loss, seen.psnr)
+
+
+def test_killed_again_and_again(
+    store: ImageStore,
+    tmp_path: Path,
+    unkilled: dict[float, tuple[dict[str, dict[str, Tensor]], Curves]],
+) -> None:
+    names = tuple(STUDENTS)
+    for at in range(1, STEPS + 1):
+        with pytest.raises(Killed):
+            cohort(store, tmp_path, names, training(), save_every=0, after_step=killer(at))
+    weights, curves = cohort(store, tmp_path, names, training())
+    for name in names:
+        assert_same(weights[name], unkilled[0.0][0][name])
+    assert curves == unkilled[0.0][1]
+    finish(tmp_path)
+    assert not tmp_path.exists()
+
+
+# --- what a resume state is of ---
+
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
+
+
+def small_study(root: Path) -> Path:
+    """A root with params.yaml and prepared images, of which two small teachers can be taught."""
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PARAMS, root / "params.yaml")
+    (root / "dvc.yaml").touch()
+    prepared = root / "runs" / "smoke" / "prepare"
+    write_store(prepared / "train", photographs("train", 2, 96))
+    write_store(prepared / "test", photographs("photographs", 1, 48))
+    return root
+
+
+def distil_smoke(root: Path) -> None:
+    distil(load_study("smoke", root), "edsr_x2")
+
+
+def test_a_killed_stage_goes_on_and_forgets_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = small_study(tmp_path / "killed")
+    teach(load_study("smoke", root), "edsr_x2")
+    shutil.copytree(root, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "augkd.study.train", lambda *a, **k: train(*a, **k, save_every=0, after_step=killer(7))
+        )
+        with pytest.raises(Killed):
+            distil_smoke(root)
+    assert not (root / "runs" / "smoke" / "distil" / "edsr_x2" / "students").exists()
+    assert len(list((root / ".state").iterdir())) == 1
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("augkd.study.train", lambda *a, **k: train(*a, **k, after_step=steps.append))
+        distil_smoke(root)
+    assert steps[0] == 8
+    assert not list((root / ".state").iterdir())
+    distil_smoke(tmp_path / "whole")
+    for folder in ("students", "curves"):
+        out = root / "runs" / "smoke" / "distil" / "edsr_x2" / folder
+        assert len(list(out.iterdir())) == (8 if folder == "students" else 3)
+        for file in out.iterdir():
+            same = tmp_path / "whole" / file.relative_to(root)
+            assert file.read_bytes() == same.read_bytes(), file.name
+
+
+def test_other_options_never_resume_a_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = small_study(tmp_path)
+    params = root / "params.yaml"
+    original = params.read_text()
+    teacher = root / "runs" / "smoke" / "teach" / "edsr_x2" / "teacher.safetensors"
+    states: list[Path] = []
+
+    def record(*_: Any, state: Path, **__: Any) -> Curves:
+        states.append(state)
+        raise Killed
+
+    def learn(old: str = "", new: str = "") -> Path:
+        assert old in original
+        params.write_text(original.replace(old, new, 1) if old else original)
+        with pytest.raises(Killed):
+            distil_smoke(root)
+        return states[-1]
+
+    teach(load_study("smoke", root), "edsr_x2")
+    monkeypatch.setattr("augkd.study.train", record)
+    first = learn()
+    assert learn() == first
+    # of the smoke budget's distil line, which comes second
+    line = next(part for part in original.splitlines() if part.startswith("    distil: "))
+    seen = {first}
+    for old, new in (
+        (line, line.replace("lr: 2.0e-3", "lr: 3.0e-3")),
+        (line, line.replace("ema: 0.0", "ema: 0.9")),
+        (line, line.replace("steps: 10", "steps: 11")),
+        ("      augkd: {}", "      augkd: {kd: 0.3}"),
+        ("      dfkd: {}\n", ""),
+        ("seed: 10", "seed: 11"),
+        ("probability: 0.3", "probability: 0.4"),
+        ("student: {channels: 4,", "student: {channels: 5,"),
+    ):
+        state = learn(old, new)
+        assert state not in seen, new
+        seen.add(state)
+    with monkeypatch.context() as patch:
+        patch.setattr("augkd.study.code_hash", lambda: "other sources")
+        state = learn()
+        assert state not in seen
+        seen.add(state)
+    content = bytearray(teacher.read_bytes())
+    content[-1] ^= 1  # the last bit of a weight
+    teacher.write_bytes(content)
+    assert learn() not in seen
+
+
+def test_a_second_process_is_refused(store: ImageStore, tmp_path: Path) -> None:
+    with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="another process") as error:
+        cohort(store, tmp_path, ("scratch",), training(), label="distil edsr")
+    assert "\n" not in str(error.value)
+    assert "distil edsr" in str(error.value)
+    cohort(store, tmp_path, ("scratch",), training(steps=1))  # free again
+
+
+# --- what a method may be ---
+
+
+def halves(student: SRNetwork, _: Any, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    yield {"first": (student(batch.lr) - batch.hr).abs().mean()}
+    yield {"second": student(batch.zoom_in).square().mean()}
+
+
+def test_groups_of_terms_are_steps_on_gradients_that_add_up(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    plan = training(steps=2)
+    trained = member("halves", plan, halves)
+    train([trained], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+
+    sizes = STUDENTS["scratch"][1]
+    student = network("edsr", **sizes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    adam = torch.optim.Adam(
+        student.parameters(), lr=plan.lr, betas=OPTIMISER.betas, eps=OPTIMISER.eps, fused=True
+    )
+    for step in range(2):
+        batch = sampler(store).draw(step)
+        adam.zero_grad()
+        for terms in halves(student, None, batch):
+            for value in terms.values():
+                value.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+    assert_same(trained.network.state_dict(), student.state_dict())
+
+
+class Sibling(nn.Module):
+    """Trains a network of its own, which ``sync`` copies into the student."""
+
+    trains_student = False
+
+    def __init__(self, student: SRNetwork) -> None:
+        super().__init__()
+        self.own = network("edsr", 4, channels=student.channels, blocks=1, res_scale=1.0)
+
+    def bind(self, student: SRNetwork, teacher: nn.Module) -> "Sibling":
+        return self
+
+    def forward(self, student: SRNetwork, teacher: Any, batch: Batch) -> dict[str, Tensor]:
+        return {"rec": (self.own(batch.lr) - batch.hr).abs().mean()}
+
+    def sync(self, student: SRNetwork) -> None:
+        student.load_state_dict(self.own.state_dict())
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -> None:
+    plan = training(steps=3, ema=ema)
+    sibling = Sibling(network("edsr", **STUDENTS["scratch"][1]))
+    trained = member("sibling", plan, sibling)
+    mean = [p.detach().clone() for p in trained.network.parameters()]
+    path: list[list[Tensor]] = []
+    train(
+        [trained],
+        None,
+        sampler(store),
+        plan,
+        OPTIMISER,
+        state=tmp_path,
+        after_step=lambda _: path.append([p.detach().clone() for p in sibling.own.parameters()]),
+    )
+    result = list(trained.result().parameters())
+    if not ema:
+        assert all(torch.equal(a, b) for a, b in zip(result, path[-1], strict=True))
+        return
+    for weights in path:
+        mean = [ema * m + (1 - ema) * w for m, w in zip(mean, weights, strict=True)]
+    for a, b in zip(result, mean, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops(store: ImageStore, tmp_path: Path, value: float) -> None:
+    def broken(student: SRNetwork, _: Any, batch: Batch) -> dict[str, Tensor]:
+        return {"rec": student(batch.lr).mean() * value}
+
+    plan = training()
+    with pytest.raises(UserError, match="ill-0: the loss is not finite at step 1: lower the") as e:
+        train(
+            [member("ill-0", plan, broken)], None, sampler(store), plan, OPTIMISER, state=tmp_path
+        )
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "state.pt").exists()  # nothing to resume the broken weights from
+
+
+def test_a_loss_without_terms_stops(store: ImageStore, tmp_path: Path) -> None:
+    plan = training()
+    empty = member("empty", plan, METHODS["scratch"](rec=0.0))
+    with pytest.raises(UserError, match="empty: every weight of its loss is 0"):
+        train([empty], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+
+
+def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:
+    plan, rates = training(), []
+    one = member("scratch", plan)
+    train(
+        [one],
+        None,
+        sampler(store),
+        plan,
+        OPTIMISER,
+        state=tmp_path,
+        after_step=lambda _: rates.append(one.optimiser.param_groups[0]["lr"]),
+    )
+    assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 2)
+
+
+# --- batches ---
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(Batch)]
+    return all(
+        torch.equal(a, b)
+        if isinstance(a, Tensor)
+        else torch.equal(a.flags, b.flags)
+        if hasattr(a, "flags")
+        else a == b
+        for a, b in pairs
+    )
+
+
+def test_a_batch_is_a_function_of_seed_and_step(store: ImageStore, tmp_path: Path) -> None:
+    first = sampler(store)
+    drawn = [first.draw(step) for step in range(4)]
+    write_store(tmp_path / "again", photographs("train", 3, 36))
+    again = sampler(ImageStore(tmp_path / "again"))
+    for step in (3, 0, 2, 1):  # in any order, by another sampler
+        assert same(again.draw(step), drawn[step])
+    assert not same(drawn[0], drawn[1])
+    assert not same(sampler(store, seed=6).draw(0), drawn[0])
+
+
+def test_pairs_are_pairs_and_crops_are_crops(store: ImageStore) -> None:
+    """LR is the degraded HR, inside the patch; zooming keeps the shapes that the batch states."""
+    batch = sampler(store).draw(0)
+    assert batch.lr.shape == batch.zoom_in.shape == (2, 3, 12, 12)
+    assert (batch.hr.shape, batch.zoom_out.shape) == ((2, 3, 24, 24), (2, 3, 6, 6))
+    for hr, lr in zip(batch.hr, batch.lr, strict=True):
+        made = degrade((hr * 255).round().to(torch.uint8), 2, "replicate").float() / 255
+        # rounded to 8 bits between the axes, whose order the transposition changed
+        difference = (made - lr)[:, 2:-2, 2:-2].abs() * 255
+        assert difference.max() < 2.01
+    for crop, hr in zip(batch.zoom_in, batch.hr, strict=True):
+        windows = hr.unfold(1, 12, 1).unfold(2, 12, 1)
+        assert (windows == crop[:, None, None]).all((0, 3, 4)).sum() >= 1

@@ -1,0 +1,316 @@
+"""Bad input: one line that names what is wrong and the mend, and nothing half written."""
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from augkd.config import find_root, load_study
+from augkd.data import photographs as listing
+from augkd.data.photographs import Photograph
+from augkd.data.prepare import prepare_study
+from augkd.errors import UserError
+from augkd.images import write_image
+from augkd.models import create_model, load_checkpoint, save_checkpoint
+from augkd.stage import main, notebook_folder
+from augkd.study import teach
+from tests.study_copy import run
+
+ROOT = Path(__file__).parent.parent
+ORIGINAL = (ROOT / "params.yaml").read_text()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "params.yaml").write_text(ORIGINAL)
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    return tmp_path
+
+
+def edit(root: Path, old: str, new: str) -> None:
+    """Replaces the first ``old`` in params.yaml, which must be there."""
+    assert old in ORIGINAL, old
+    (root / "params.yaml").write_text(ORIGINAL.replace(old, new, 1))
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_study(None, root)
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 300
+    return text
+
+
+def test_the_study_as_it_is_loads(root: Path) -> None:
+    for budget in ("smoke", "cpu"):
+        study = load_study(budget, root)
+        assert study.budget.name == budget
+        assert study.folder("score", "edsr_x2") == root / "runs" / budget / "score" / "edsr_x2"
+    assert load_study(None, root).budget.name in ("smoke", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        # unknown and missing keys
+        ("seed: 10", "seeed: 10", r"params.yaml: (seed: missing: add it|seeed: unknown key)"),
+        ("seed: 10", "seed: 10\nsedd: 1", r"sedd: unknown key: remove it or correct its name"),
+        ("edges: replicate", "edge: replicate", r"data\.edge: unknown key"),
+        ("decay: 0.1", "decay: 0.1\n  momentum: 0.9", r"optimiser\.momentum: unknown key"),
+        ("steps: 20,", "step: 20,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
+        ("train_crop: 48", "train_crop: 48, crop: 1", r"budgets\.smoke\.score\.crop: unknown key"),
+        ("start: null\n    methods", "begin: null\n    methods", r"cohorts\.edsr_x2\.begin: unkno"),
+        # values
+        ("edges: replicate", "edges: mirrored", r"data\.edges: .*'replicate'.*not 'mirrored'"),
+        ("probability: 0.3", "probability: 1.5", r"augment\.probability: .*1, not 1\.5: correct"),
+        ("probability: 0.3", "probability: often", r"augment\.probability: .*not 'often'"),
+        ("crops: 1", "crops: 0", r"augment\.crops: .*greater than 0, not 0"),
+        ("seed: 10", "seed: ten", r"seed: .*integer.*not 'ten'"),
+        ("betas: [0.9, 0.99]", "betas: [0.9]", r"optimiser\.betas\.1: missing"),
+        ("steps: 20,", "steps: 20.5,", r"budgets\.smoke\.teach\.steps: .*not 20\.5"),
+        ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*greater than 0, not -1"),
+        ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
+        ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
+        ("patch: 12", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),
+        ("scale: 2\n", "scale: 5\n", r"cohorts\.edsr_x2\.scale: .*2, 3 or 4, not 5: correct"),
+        ("scale: 3\n", "scale: 8\n", r"cohorts\.edsr_x3\.scale: .*2, 3 or 4, not 8"),
+        (
+            "edsr_x2: {network: edsr, scale: 2,",
+            "edsr_x2: {network: edsr, scale: 1,",
+            r"teachers\.edsr_x2\.scale",
+        ),
+        ("scales: [2] ", "scales: [4] ", r"budgets\.smoke\.scales\.0: .*2 or 3, not 4"),
+        # names that must be known
+        (
+            "      dfkd: {}",
+            "      dfkk: {}",
+            r"edsr_x2\.methods\.dfkk: method 'dfkk' is unknown: c",
+        ),
+        (
+            "zoom_in: {method: augkd,",
+            "zoom_in: {method: augcd,",
+            r"methods\.zoom_in: method 'augcd'",
+        ),
+        ("      augkd: {}", "      augkd: {zoom: 1}", r"methods\.augkd\.zoom: unknown key"),
+        (
+            "      kd: {}",
+            "      kd: {kd: -1}",
+            r"methods\.kd\.kd: .*greater than or equal to 0, not",
+        ),
+        (
+            "network: edsr\n    scale: 2",
+            "network: edsa\n    scale: 2",
+            r"network: 'edsa' is unknown",
+        ),
+        (
+            "edsr_x2: {network: edsr",
+            "edsr_x2: {network: edsa",
+            r"teachers\.edsr_x2\.network: 'edsa'",
+        ),
+        ("backbones: [edsr]", "backbones: [edsa]", r"smoke\.backbones: 'edsa' is unknown: choose"),
+        (
+            "start: edsr_x2, weights",
+            "start: edsr_x9, weights",
+            r"teachers\.edsr_x4\.start.*'edsr_x9'",
+        ),
+        (
+            "{trained: edsr_x2}",
+            "{trained: edsr_x9}",
+            r"edsr_x2\.teacher\.trained 'edsr_x9' is unkn",
+        ),
+        ("{trained: edsr_x2}", "{}", r"cohorts\.edsr_x2\.teacher: give trained: NAME"),
+        (
+            "method: augkd}\n    start",
+            "method: augk}\n    start",
+            r"teacher\.method 'augk' is unknown",
+        ),
+        ("name: smoke", "name: smoky", r"budgets\.smoke\.name: must be smoke, not 'smoky'"),
+        ("student: small", "student: tiny", r"ablation_x4\.student: 'tiny' is unknown"),
+        ("blocks: 2, res_scale", "layers: 2, res_scale", r"networks\.edsr\.teacher: .*'layers'"),
+    ],
+)
+def test_a_wrong_value_is_named(root: Path, old: str, new: str, expected: str) -> None:
+    edit(root, old, new)
+    text = refusal(root)
+    assert text.startswith("params.yaml: ")
+    assert re.search(expected, text), text
+
+
+def test_what_is_not_yaml_is_placed(root: Path) -> None:
+    edit(root, "betas: [0.9, 0.99]", "betas: [0.9, 0.99")
+    assert re.search(r"params\.yaml, line \d+: .*: mend the YAML there$", refusal(root))
+    edit(root, "budget: *", "budget: *un")
+    assert re.search(r"params\.yaml.*undefined alias", refusal(root))
+    (root / "params.yaml").write_text("")
+    assert refusal(root).startswith("params.yaml: ")
+    (root / "params.yaml").write_text("- a\n- list\n")
+    assert refusal(root).startswith("params.yaml: ")
+    (root / "params.yaml").write_bytes(b"seed: \xff\xfe\n")
+    assert "params.yaml" in refusal(root)
+
+
+def test_a_float_without_a_point_is_still_a_number(root: Path) -> None:
+    """YAML reads 1e-4 as text; it means what its author meant."""
+    edit(root, "lr: 2.0e-3,", "lr: 2e-3,")
+    assert load_study("smoke", root).budget.teach.lr == 2e-3
+
+
+def test_missing_files_and_budgets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"budget 'gpuu' is unknown: choose one of smoke, cpu"):
+        load_study("gpuu", root)
+    (root / "params.yaml").unlink()
+    assert "params.yaml: no such file: run in a clone" in refusal(root)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match=r"no params\.yaml and dvc\.yaml here or above: run in"):
+        find_root()
+
+
+# --- through a stage ---
+
+
+def test_a_stage_ends_with_one_line(root: Path) -> None:
+    """An error inside a notebook's cell, as it reaches the terminal."""
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    edit(root, "edges: replicate", "edges: mirrored")
+    done = run(root, "augkd.stage", "table_02", "smoke", code=ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"augkd: params\.yaml: data\.edges: .*'mirrored'.*\n", done.stderr)
+    assert "Traceback" not in done.stdout
+    assert not [p for p in (root / "runs").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table_99", "smoke"], "stage 'table_99' is unknown: choose of "),
+        (["table_02"], "stage 'table_02' needs a budget"),
+        (["teach", "smoke"], "stage 'teach' needs a cohort"),
+        (["site", "nowhere"], "no executed notebook there"),
+    ],
+)
+def test_stages_are_called_by_name(
+    root: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    monkeypatch.chdir(root)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("augkd: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (root / "runs").exists()
+
+
+def test_a_stage_survives_a_file_that_is_not_yaml(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    monkeypatch.chdir(root)
+    edit(root, "betas: [0.9, 0.99]", "betas: [0.9, 0.99")
+    monkeypatch.setenv("DVC_STAGE", "notebooks")
+    assert main(["notebooks"]) == 1
+    assert re.fullmatch(r"augkd: params\.yaml.*\n", capsys.readouterr().err)
+    assert notebook_folder("teach", "smoke", "edsr_x2") == Path("runs/smoke/teach/edsr_x2")
+
+
+# --- photographs ---
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of one photograph, and a list that names it."""
+    folder = tmp_path / "site" / "mvtbdata"
+    image = torch.arange(3 * 60 * 70).remainder(251).view(3, 60, 70).to(torch.uint8)
+    write_image(folder / "images" / "one.png", image)
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    write_list(tmp_path, folder / "images" / "one.png", monkeypatch)
+    return folder / "images" / "one.png"
+
+
+def write_list(folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    header = "name,split,package,path,shrink,sha256\n"
+    rows = "".join(f"one,{s},mvtbdata,images/one.png,1,{digest}\n" for s in ("train", "test"))
+    (folder / "photographs.csv").write_text(header + rows)
+    monkeypatch.setattr(listing, "LIST", folder / "photographs.csv")
+
+
+def prepare_refused(root: Path) -> str:
+    study = load_study("smoke", root)
+    with pytest.raises(UserError) as error:
+        prepare_study(study)
+    assert "\n" not in str(error.value)
+    left = [p for p in (root / "runs").rglob("*") if p.is_file()]
+    assert left == [], left
+    assert not list((root / "runs").rglob("*.partial"))
+    return str(error.value)
+
+
+def test_a_photograph_that_changed(root: Path, packaged: Path) -> None:
+    packaged.write_bytes(packaged.read_bytes() + b"x")
+    text = prepare_refused(root)
+    assert re.search(r"photograph one: .*one\.png has changed .*SHA-256.*pip install", text)
+
+
+def test_a_photograph_that_is_missing(root: Path, packaged: Path) -> None:
+    packaged.unlink()
+    assert re.search(r"photograph one: .* is missing; install", prepare_refused(root))
+
+
+def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(listing.DISTRIBUTIONS, "no_such_package", "no-such-package")
+    absent = Photograph("one", "train", "no_such_package", "one.png", 1, "0")
+    with pytest.raises(UserError, match="package no-such-package is not installed; install the"):
+        absent.read()
+
+
+def test_a_photograph_that_does_not_decode(
+    root: Path, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged.write_bytes(packaged.read_bytes()[:-300])
+    write_list(tmp_path, packaged, monkeypatch)  # as if it were the listed one
+    assert re.search(r"one\.png: does not decode \(.*\): replace", prepare_refused(root))
+
+
+def test_a_photograph_smaller_than_a_patch(root: Path, packaged: Path) -> None:
+    edit(root, "patch: 12", "patch: 24")
+    text = prepare_refused(root)  # 24 LR pixels at x4 are 96
+    assert "photograph one (70 x 60) is smaller than a patch of 96 x 96" in text
+    assert "(teach.patch, distil.patch)" in text  # the keys to change
+
+
+# --- checkpoints and scales ---
+
+
+@pytest.mark.parametrize("scale", [1, 5, 8, 0, -2])
+def test_networks_of_other_scales(scale: int) -> None:
+    with pytest.raises(UserError, match=f"scale {scale} is not supported: choose 2, 3 or 4"):
+        create_model("edsr", scale=scale, channels=4, blocks=1, res_scale=1.0)
+
+
+def test_a_checkpoint_of_another_network(root: Path) -> None:
+    other = create_model("edsr", scale=2, channels=6, blocks=2, res_scale=1.0)
+    save_checkpoint(root / "other.safetensors", other)
+    edit(
+        root,
+        "scale: 2, start: null, weights: null",
+        "scale: 2, start: null, weights: other.safetensors",
+    )
+    with pytest.raises(UserError, match=r"other\.safetensors: not a checkpoint of this EDSR") as e:
+        teach(load_study("smoke", root), "edsr_x2")
+    assert "\n" not in str(e.value)
+    assert not [p for p in (root / "runs").rglob("*") if p.is_file()]
+    model = create_model("edsr", scale=2, channels=8, blocks=2, res_scale=1.0)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(UserError):
+        load_checkpoint(root / "other.safetensors", model)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -1,0 +1,41 @@
+"""Lint, layout, types and notebooks free of outputs: what ``make check`` does, as tests."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.notebooks_are_clean import dirty_notebooks
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
+def test_the_sources_are_clean(command: str) -> None:
+    tool, *arguments = command.split()
+    if importlib.util.find_spec(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", tool, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_notebooks_hold_no_outputs() -> None:
+    assert list((ROOT / "notebooks").glob("*.ipynb"))
+    assert dirty_notebooks(ROOT / "notebooks") == []
+
+
+def test_a_notebook_with_outputs_is_found(tmp_path: Path) -> None:
+    def write(name: str, outputs: list[str], count: int | None) -> None:
+        cell = {"cell_type": "code", "outputs": outputs, "execution_count": count}
+        prose = {"cell_type": "markdown", "source": []}
+        (tmp_path / name).write_text(json.dumps({"cells": [prose, cell]}))
+
+    write("clean.ipynb", [], None)
+    write("printed.ipynb", ["text"], None)
+    write("counted.ipynb", [], 3)
+    assert dirty_notebooks(tmp_path) == ["counted.ipynb", "printed.ipynb"]

@@ -1,0 +1,260 @@
+"""The whole smoke pipeline in a copy of the repository, and its report against its scores."""
+
+import json
+import os
+import re
+import time
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+import pytest
+
+from augkd.config import load_study
+from augkd.stage import stage_names
+from augkd.study import distil, teach
+from tests.study_copy import copy_study, run
+
+pytestmark = pytest.mark.slow
+
+RAN = re.compile(r"^Running stage '(.+)':", re.M)
+
+
+class Pipeline(NamedTuple):
+    root: Path
+    output: str  # what the terminal showed
+    seconds: float
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs" / "smoke"
+
+    @property
+    def site(self) -> Path:
+        return self.root / "reports" / "smoke"
+
+    def scores(self, cohort: str) -> pd.DataFrame:
+        return pd.read_csv(self.runs / "score" / cohort / "scores.csv")
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    root = copy_study(tmp_path_factory.mktemp("smoke") / "study")
+    begun = time.monotonic()
+    done = run(root, "dvc", "repro")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-4000:]
+    return Pipeline(root, output, time.monotonic() - begun)
+
+
+class Rows(HTMLParser):
+    """The cells of all tables of a page, row by row."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.open = False
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.open = False
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.rows[-1][-1] += data.strip()
+
+
+def gain(scores: pd.DataFrame, method: str, reference: str) -> float:
+    """Mean paired difference, over images and seeds, then over datasets: by hand."""
+    chosen = scores[(scores.split == "test") & (scores.metric == "psnr_y")]
+    wide = chosen.pivot(index=["dataset", "image", "seed"], columns="method", values="value")
+    difference = (wide[method] - wide[reference]).dropna()
+    return float(difference.groupby("dataset").mean().mean())
+
+
+def shown(value: float) -> str:
+    """A gain as tables print it: two decimals, a sign, a true minus."""
+    text = f"{abs(value):.2f}"
+    return text if text == "0.00" else ("+" if value > 0 else "−") + text
+
+
+def test_every_stage_announces_its_place(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipeline.root)
+    names = stage_names()
+    places = re.findall(r"^\[(\d+)/(\d+)\] (\w+)", pipeline.output, re.M)
+    assert len(places) == len(names)
+    assert {int(m) for _, m, _ in places} == {len(names)}
+    # stages that do not wait for one another may change places: all appear, first and last fixed
+    assert sorted(int(n) for n, _, _ in places) == list(range(1, len(names) + 1))
+    assert (places[0][2], places[-1][2]) == ("notebooks", "site")
+    assert sorted(RAN.findall(pipeline.output)) == sorted(names)
+
+
+def test_training_shows_a_bar(pipeline: Pipeline) -> None:
+    for label, steps in (("teach-smoke-edsr_x2", 20), ("distil-smoke-ablation_x4", 10)):
+        bar = rf"{label}: 100%\|.*\| {steps}/{steps} \[[\d:]+<[\d:]+, +[\d.]+(step/s|s/step), loss="
+        assert re.search(bar, pipeline.output), label
+
+
+@pytest.mark.parametrize("cohort", ["edsr_x2", "edsr_x4", "ablation_x4"])
+def test_scores_are_complete(pipeline: Pipeline, cohort: str) -> None:
+    scores = pipeline.scores(cohort)
+    keys = ["method", "seed", "dataset", "image", "metric"]
+    assert not scores.duplicated(keys).any()
+    assert scores.value.notna().all()
+    params = load_study("smoke", pipeline.root)
+    methods = set(params.cohort(cohort).methods)
+    trained = scores[scores.seed >= 0]
+    assert set(trained.method) == methods
+    assert set(scores[scores.seed == -1].method) == {"teacher", "bicubic"}
+    # 2 test photographs and 2 training centres; 3 metrics; 2 seeds
+    assert len(trained) == len(methods) * 2 * 4 * 3
+    means = json.loads((pipeline.runs / "score" / cohort / "metrics.json").read_text())
+    test = scores[(scores.split == "test") & (scores.metric == "psnr_y")]
+    for method in methods | {"teacher", "bicubic"}:
+        value = test[test.method == method].value.mean()
+        assert means[method]["photographs"] == pytest.approx(value, abs=5.1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "cohort", "scale", "methods"),
+    [
+        ("table_02", "edsr_x2", "×2", {"Scratch": "scratch", "AugKD": "augkd"}),
+        ("table_02", "edsr_x4", "×4", {"Scratch": "scratch", "AugKD": "augkd"}),
+        (
+            "table_06",
+            "ablation_x4",
+            "",
+            {"Both zooms": "zoom_both", "Consistency alone": "consistency", "AugKD": "augkd"},
+        ),
+        (
+            "table_07",
+            "ablation_x4",
+            "",
+            {"Zoom-in": "zoom_in", "Zoom-out": "zoom_out", "Both zooms": "zoom_both"},
+        ),
+    ],
+)
+def test_gains_in_the_report_are_those_of_the_scores(
+    pipeline: Pipeline, table: str, cohort: str, scale: str, methods: dict[str, str]
+) -> None:
+    scores = pipeline.scores(cohort)
+    frame = pd.read_csv(pipeline.runs / "pages" / table / "table.csv")
+    if scale:
+        frame = frame[frame.scale == scale]
+    frame = frame.set_index("method")
+    assert set(frame.index) == set(methods)
+    page = Rows(pipeline.site / f"{table}.html").rows
+    blocks = [i for i, row in enumerate(page) if "interval" in row]
+    assert blocks
+    for title, method in methods.items():
+        expected = gain(scores, method, "kd")
+        assert frame.loc[title, "photographs Δ"] == pytest.approx(expected, abs=1e-9)
+        assert frame.loc[title, "mean Δ"] == pytest.approx(expected, abs=1e-9)
+        text = shown(expected)
+        assert any(title in row and text in row for row in page), (title, text)
+    for title, method in ({"KD": "kd", "Bicubic": "bicubic"} | methods).items():
+        chosen = scores[(scores.method == method) & (scores.split == "test")]
+        for metric, decimals in (("psnr_y", 2), ("ssim_y", 4)):
+            mean = chosen[chosen.metric == metric].groupby("dataset").value.mean().iloc[0]
+            text = f"{mean:.{decimals}f}"
+            assert any(title in row and text in row for row in page), (title, metric, text)
+
+
+def test_figure_2_is_drawn_from_the_scores(pipeline: Pipeline) -> None:
+    scores = pipeline.scores("edsr_x4")
+    frame = pd.read_csv(pipeline.runs / "pages" / "figure_02" / "similarity.csv")
+    assert len(frame) == 2 * 2 * 4  # splits, metrics, methods
+    for row in frame.to_dict("records"):
+        chosen = scores[
+            (scores.split == row["split"])
+            & (scores.metric == row["metric"])
+            & (scores.method == row["method"])
+        ]
+        assert row["mean"] == pytest.approx(chosen.value.mean(), abs=1e-9)
+    assert "<svg" in (pipeline.site / "figure_02.html").read_text()
+
+
+def test_the_scorecard_says_what_the_scores_say(pipeline: Pipeline) -> None:
+    verdicts = pd.read_csv(pipeline.runs / "pages" / "scorecard" / "verdicts.csv")
+    assert set(verdicts.verdict) <= {"holds", "fails", "undecided", "not run"}
+    assert (verdicts.verdict == "not run").any()  # RCAN and SwinIR have no cohort here
+    ran = verdicts[verdicts.verdict != "not run"]
+    assert len(ran)
+    greater = ran[ran.kind == "greater"]
+    assert (greater[greater.verdict == "holds"].low > 0).all()
+    assert (ran.images > 0).all()
+    page = unescape((pipeline.site / "scorecard.html").read_text())
+    for claim in verdicts.itertuples():
+        assert str(claim.verdict) in page
+
+
+def test_links_of_the_report_lead_somewhere(pipeline: Pipeline) -> None:
+    entry = pipeline.root / "reports" / "index.html"
+    pages = [entry, *sorted(pipeline.site.rglob("*.html"))]
+    assert len(pages) > 15
+    seen = 0
+    for page in pages:
+        for link in re.findall(r'(?:href|src)="([^"]*)"', page.read_text()):
+            parts = urlsplit(unescape(link))
+            if parts.scheme or not parts.path:
+                continue
+            seen += 1
+            assert not parts.path.startswith("/"), (page.name, link)
+            assert (page.parent / unquote(parts.path)).is_file(), (page.name, link)
+        assert not re.search(r'<(?:script|img)[^>]+src="https?:', page.read_text())
+    assert seen > 100
+
+
+def test_training_again_gives_the_same_bytes(pipeline: Pipeline, tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((pipeline.root / name).read_bytes())
+    (tmp_path / "runs" / "smoke").mkdir(parents=True)
+    os.symlink(pipeline.runs / "prepare", tmp_path / "runs" / "smoke" / "prepare")
+    study = load_study("smoke", tmp_path)
+    teach(study, "edsr_x2")
+    distil(study, "edsr_x2")
+    for pattern in ("teach/edsr_x2/*.safetensors", "distil/edsr_x2/students/*", "*/*/curves/*"):
+        files = sorted((tmp_path / "runs" / "smoke").glob(pattern))
+        assert files
+        for file in files:
+            first = pipeline.runs / file.relative_to(tmp_path / "runs" / "smoke")
+            assert file.read_bytes() == first.read_bytes(), file.name
+    assert not any((tmp_path / ".state").iterdir())  # nothing to resume is left behind
+
+
+def test_nothing_runs_twice_and_a_table_retrains_nothing(pipeline: Pipeline) -> None:
+    """Last, since it changes the copy."""
+    begun = time.monotonic()
+    done = run(pipeline.root, "dvc", "repro")
+    assert done.returncode == 0
+    assert RAN.findall(done.stdout) == []
+    assert time.monotonic() - begun < 30
+    # a table's prose; what Jupyter leaves in another; a word in the notebook that trains
+    for name, change in (("table_07", "words"), ("table_06", "outputs"), ("distil", "words")):
+        path = pipeline.root / "notebooks" / f"{name}.ipynb"
+        notebook = json.loads(path.read_text())
+        for cell in notebook["cells"]:
+            if change == "words" and cell["cell_type"] == "markdown":
+                cell["source"] = [*cell["source"], "\n\nA word more."]
+                break
+            if change == "outputs" and cell["cell_type"] == "code":
+                cell["execution_count"] = 1
+        path.write_text(json.dumps(notebook))
+    done = run(pipeline.root, "dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert RAN.findall(done.stdout) == ["notebooks", "table_07@smoke", "site@smoke"]
+    assert "A word more." in (pipeline.site / "table_07.html").read_text()
