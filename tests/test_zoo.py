@@ -1,106 +1,152 @@
-"""What the page of methods says of them, on cases that can be counted by hand."""
+"""What the page of methods says: passes counted by hand, refusals, terms, crops found again."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from augkd import zoo
+from augkd.augment import zoom_in
 from augkd.config import load_study
-from augkd.data.batch import Batch
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
 from augkd.distill import METHODS
 from augkd.models import SRNetwork, create_model
+from augkd.zoo import SIZES, Entry, Step, cost_table, crop_corners, entries, telling_step, try_step
 
 ROOT = Path(__file__).parent.parent
 CONTROLS = load_study("smoke", ROOT).cohort("controls_x2")
-ENTRIES = {entry.name: entry for entry in zoo.entries(CONTROLS)}
+ROLES = ("student", "teacher")
+ENTRIES = {e.name: e for e in entries(CONTROLS)}
+
+# (student, teacher) at x2, by counting calls on paper: 1/4 for zooming out; the teacher answers an
+# input once; CSD passes its trainable teacher, and three images through the frozen one
+PASSES = {
+    "scratch": (1, 0),
+    "kd": (1, 1),
+    "dfkd": (1, 1),
+    "fitnet": (1, 1),
+    "fakd": (1, 1),
+    "sliced_init": (1, 0),
+    "csd_features": (1, 4),
+    "augkd": (2.25, 2.25),
+    "augkd_two_step": (2.25, 2.25),
+    "augkd_no_f": (2.25, 2.25),
+    "fakd_augkd": (2.25, 2.25),
+    "zoom_out_no_teacher": (1.25, 0),
+    "kd_two_updates": (2, 1),
+}
 
 
-@pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> PatchSampler:
-    folder = tmp_path_factory.mktemp("zoo") / "train"
-    noise = np.random.default_rng(0).integers(0, 256, (3, 96, 96), np.uint8)
-    hr = torch.from_numpy(noise)
-    write_store(folder, [Prepared("train", "noise", hr, {2: bicubic(hr, 2)}, "bicubic")])
-    return PatchSampler(ImageStore(folder), scale=2, patch=24, batch=4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def batch(sampler: PatchSampler) -> Batch:
-    return sampler.draw(zoo.telling_step(sampler))
+@pytest.fixture
+def sampler(tmp_path: Path) -> PatchSampler:
+    torch.manual_seed(0)
+    hr = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
+    write_store(tmp_path / "s", [Prepared("train", "a", hr, {2: bicubic(hr, 2)}, "bicubic")])
+    return PatchSampler(ImageStore(tmp_path / "s"), scale=2, patch=24, batch=3, seed=1)
 
 
 def pair(backbone: str) -> tuple[SRNetwork, SRNetwork]:
     torch.manual_seed(0)
-    student, teacher = (
-        create_model(backbone, scale=2, **zoo.SIZES[backbone][role]).eval()
-        for role in ("student", "teacher")
-    )
+    student, teacher = (create_model(backbone, scale=2, **SIZES[backbone][r]) for r in ROLES)
     return student, teacher
 
 
-def test_every_method_and_control_is_on_the_page() -> None:
+def step(name: str, backbone: str, sampler: PatchSampler, repeats: int = 0) -> Step:
+    return try_step(ENTRIES[name], *pair(backbone), sampler.draw(0), repeats)
+
+
+def test_every_method_and_control_is_shown() -> None:
     assert {entry.kind for entry in ENTRIES.values()} == set(METHODS)
     assert set(CONTROLS.methods) <= set(ENTRIES)
-    assert all(entry.line for entry in ENTRIES.values())
+    assert ENTRIES["csd_features"] == Entry("csd_features", "csd", {})
+    assert "csd" not in ENTRIES  # with default options it is that variant
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_are_those_of_the_equations(name: str, sampler: PatchSampler) -> None:
+    passes = step(name, "edsr", sampler).passes
+    assert (passes.student, passes.teacher) == PASSES[name]
+
+
+def test_crossed_halves_make_one_pass_of_each(sampler: PatchSampler) -> None:
+    passes = step("crosskd", "rcan", sampler).passes  # and S(x)
+    assert (passes.student, passes.teacher) == (2, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "student", "teacher", "sees"),
+    ("name", "expected"),
     [
-        ("scratch", 1, 0, {"lr", "hr"}),
-        ("kd", 1, 1, {"lr", "hr"}),
-        ("dfkd", 1, 1, {"lr"}),
-        # the batch, a zoom-in crop of its size, and a zoom-out of a quarter of its area
-        ("augkd", 2.25, 2.25, {"lr", "hr", "zoom_in", "zoom_out", "transform"}),
-        ("zoom_out_no_teacher", 1.25, 0, {"lr", "hr", "zoom_out"}),
-        ("kd_two_updates", 2, 1, {"lr", "hr"}),
+        ("scratch", "x, y"),
+        ("dfkd", "x, T"),
+        ("fitnet", "x, y, T; features block2"),
+        ("augkd", "x, y, z_i, z_o, F, T"),
+        ("augkd_no_f", "x, y, z_i, z_o, T"),
+        ("zoom_out_no_teacher", "x, y, z_o"),
     ],
 )
-def test_passes_are_counted_by_area(
-    batch: Batch, name: str, student: float, teacher: float, sees: set[str]
-) -> None:
-    step = zoo.try_step(ENTRIES[name], *pair("edsr"), batch, repeats=1)
-    assert step.passes == zoo.Passes(student, teacher)
-    assert set(step.sees) == sees
-    assert step.seconds > 0
-    assert not step.refusal
+def test_what_a_method_sees(name: str, expected: str, sampler: PatchSampler) -> None:
+    assert step(name, "edsr", sampler).sees_text() == expected
 
 
-def test_a_step_leaves_the_networks_as_they_were(batch: Batch) -> None:
+def test_terms_are_those_at_the_given_weights(sampler: PatchSampler) -> None:
     student, teacher = pair("edsr")
-    before = [p.clone() for p in (*student.parameters(), *teacher.parameters())]
-    zoo.try_step(ENTRIES["augkd"], student, teacher, batch, repeats=0)
-    after = [*student.parameters(), *teacher.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    batch = sampler.draw(0)
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    terms = try_step(ENTRIES["kd"], student, teacher, batch, repeats=2).terms
+    assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
+    with torch.no_grad():
+        own, theirs = student(batch.lr), teacher.eval()(batch.lr)
+    assert terms["rec"] == pytest.approx((own - batch.hr).abs().mean().item(), rel=1e-5)
+    assert terms["kd"] == pytest.approx(0.2 * (own - theirs).abs().mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["rcan", "swinir"])
-def test_refusals_say_why(batch: Batch, backbone: str) -> None:
-    step = zoo.try_step(ENTRIES["sliced_init"], *pair(backbone), batch, repeats=0)
-    assert step.terms_text().startswith("does not apply: ")
-    assert backbone in step.refusal
+def test_the_wrong_inverse_asks_for_something_else(sampler: PatchSampler) -> None:
+    batch, networks = sampler.draw(telling_step(sampler)), pair("edsr")
+    right, wrong = (
+        try_step(ENTRIES[name], *networks, batch, 0).terms
+        for name in ("augkd", "augkd_wrong_inverse")
+    )
+    # noise through fresh weights: little changes, but a hundred times more than rounding would
+    assert right["zoom_in"] != pytest.approx(wrong["zoom_in"], rel=1e-4)
+    assert right["zoom_rec"] == pytest.approx(wrong["zoom_rec"], rel=1e-6)
 
 
-def test_costs_are_multiples_of_those_of_kd(batch: Batch) -> None:
+def test_a_refusal_is_told(sampler: PatchSampler) -> None:
+    refused = step("csd_features", "swinir", sampler)
+    assert refused.terms_text().startswith("does not apply: method 'csd' makes the student")
+    assert not refused.terms
+
+
+def test_costs_are_passes_times_networks(sampler: PatchSampler) -> None:
     student, teacher = pair("edsr")
-    steps = {n: zoo.try_step(ENTRIES[n], student, teacher, batch, 1) for n in ("kd", "augkd")}
-    table = zoo.cost_table(steps, student, teacher)
-    assert table.at["augkd", "macs_paper_kd"] == pytest.approx(2.25)
-    # Table 11: 0.70 s over 0.49 s
-    assert table.at["augkd", "seconds_paper_kd"] == pytest.approx(0.70 / 0.49)
+    names = ("kd", "augkd", "crosskd")
+    steps = {name: step(name, "edsr", sampler, repeats=1) for name in names}
+    cost = cost_table(steps, student, teacher)
+    assert list(cost.index) == ["kd", "augkd"]  # widths differ: no CrossKD
+    kd, augkd = cost.loc["kd"].to_dict(), cost.loc["augkd"].to_dict()
+    assert augkd["macs"] == pytest.approx(2.25 * kd["macs"])
+    assert augkd["macs_paper_kd"] == pytest.approx(2.25)
+    # 9 * (3 * c + 2 * n * c^2 + c^2) in the body and, at x2, 9 * (4 * c^2) + 4 * 9 * 3 * c behind
+    # it, for each of 24 * 24 pixels: EDSR's convolutions, c wide, n blocks deep
+    total = sum(
+        24 * 24 * 9 * (3 * c + (2 * n + 1) * c * c + 4 * c * c + 12 * c)
+        for c, n in ((s["channels"], s["blocks"]) for s in SIZES["edsr"].values())
+    )
+    assert kd["macs"] == pytest.approx(total / 1e9, rel=1e-6)
+    assert augkd["seconds_paper_kd"] == pytest.approx(0.70 / 0.49)  # Table 11
+    assert (cost["seconds"] > 0).all()
 
 
-def test_the_telling_step_and_the_crops(sampler: PatchSampler, batch: Batch) -> None:
-    _, rows, columns, transposed = batch.transform.flags.T
-    assert bool((transposed & (rows ^ columns)).any())
-    for image, crop, (row, column) in zip(
-        batch.hr, batch.zoom_in, zoo.crop_corners(batch.hr, batch.zoom_in), strict=True
-    ):
-        assert torch.equal(image[:, row : row + 24, column : column + 24], crop)
-    with pytest.raises(ValueError, match="contrast of 9"):
-        zoo.telling_step(sampler, contrast=9)
+def test_crops_are_found_again() -> None:
+    torch.manual_seed(0)
+    hr, corners = torch.rand(2, 3, 16, 16), [(0, 8), (5, 3)]
+    assert crop_corners(hr, zoom_in(hr, 8, torch.tensor(corners))) == corners
+
+
+def test_a_telling_step_tells(sampler: PatchSampler) -> None:
+    transform = sampler.draw(telling_step(sampler)).transform
+    image = torch.rand(3, 3, 8, 8)
+    assert not torch.allclose(transform.apply(transform.apply(image)), image)
+    with pytest.raises(ValueError, match="no batch of patches has a contrast of 9"):
+        telling_step(sampler, contrast=9)
