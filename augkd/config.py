@@ -133,6 +133,7 @@ class Budget(Section):
     backbones: list[str]
     scales: list[Literal[2, 3]]  # x4 always follows, since it starts from x2
     all_scales: list[Scale]
+    cohorts: list[str]  # all that are trained
     methods_page: list[str]  # the budget's name where the page of methods is made
     images: Images
     networks: dict[str, dict[str, dict[str, Any]]]
@@ -169,6 +170,11 @@ class Study:
 
     def teacher(self, name: str) -> TeacherEntry:
         return _entry(self.params.teachers, name, "teacher")
+
+    def trained(self, *cohorts: str) -> tuple[str, ...]:
+        """Of the named cohorts, or of all, those that the budget trains."""
+        wanted = cohorts or tuple(self.params.cohorts)
+        return tuple(name for name in wanted if name in self.budget.cohorts)
 
     def size(self, network: str, role: str) -> dict[str, Any]:
         """The budget's sizes of a network in a role."""

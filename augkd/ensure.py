@@ -1,35 +1,57 @@
-"""Lets a notebook run alone: makes what the pipeline would have made before it."""
+"""Lets a notebook run alone: makes what the pipeline would have made before it.
+
+In the pipeline everything is there already. At smoke size all of it takes seconds.
+"""
 
 from augkd.config import Study
 
 
-def ensure(study: Study, *what: str) -> None:
-    """Makes what a notebook needs when it is opened alone, before the pipeline has run.
+def ensure_prepared(study: Study) -> None:
+    """Makes the prepared photographs."""
+    if not (study.folder("prepare") / "benchmarks").is_dir():
+        from augkd.data.prepare import prepare_study
 
-    In the pipeline everything is there already. At smoke size all of it takes seconds.
-
-    Args:
-        what: of "prepare", "teachers", "students", "scores"; the last implies the others.
-    """
-    wanted = {"prepare", "teachers", "students", "scores"} if "scores" in what else set(what)
-    budget = study.budget
-    cohorts = [f"{n}_x{scale}" for n in budget.backbones for scale in budget.all_scales]
-    if "scores" in wanted and all(
-        (study.folder("score", name) / "scores.csv").is_file() for name in (*cohorts, "ablation_x4")
-    ):
-        return
-    from augkd.data.prepare import prepare_study
-    from augkd.score import write_scores
-    from augkd.study import distil, teach
-
-    if "prepare" in wanted and not (study.folder("prepare") / "benchmarks").is_dir():
         prepare_study(study)
-    for name in cohorts if "teachers" in wanted else ():
-        if not (study.folder("teach", name) / "teacher.safetensors").is_file():
-            teach(study, name)
-    for name in (*cohorts, "ablation_x4") if "students" in wanted else ():
-        if not (study.folder("distil", name) / "students").is_dir():
-            distil(study, name)
-    for name in (*cohorts, "ablation_x4") if "scores" in wanted else ():
+
+
+def ensure_teacher(study: Study, name: str) -> None:
+    """Trains the teacher ``name``, after the one that it starts from."""
+    if (study.folder("teach", name) / "teacher.safetensors").is_file():
+        return
+    from augkd.study import teach
+
+    ensure_prepared(study)
+    if start := study.teacher(name).start:
+        ensure_teacher(study, start)
+    teach(study, name)
+
+
+def ensure_before(study: Study, name: str) -> None:
+    """Makes what the training of the cohort ``name`` rests on."""
+    cohort = study.cohort(name)
+    ensure_prepared(study)
+    if cohort.teacher.trained:
+        ensure_teacher(study, cohort.teacher.trained)
+    for other in (cohort.teacher.student, cohort.start):
+        if other:
+            ensure_students(study, other)
+
+
+def ensure_students(study: Study, name: str) -> None:
+    """Trains the cohort ``name``, after all that it rests on."""
+    if (study.folder("distil", name) / "students").is_dir():
+        return
+    from augkd.study import distil
+
+    ensure_before(study, name)
+    distil(study, name)
+
+
+def ensure_scores(study: Study, *cohorts: str) -> None:
+    """Scores the named cohorts, after training them if need be."""
+    for name in cohorts:
         if not (study.folder("score", name) / "scores.csv").is_file():
+            from augkd.score import write_scores
+
+            ensure_students(study, name)
             write_scores(study, name)
