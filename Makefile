@@ -22,7 +22,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
-	dvc repro
+	python -m augkd.warm dvc repro
 	@echo "The report: $(abspath reports/index.html)"
 
 test: $(INSTALLED)

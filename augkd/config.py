@@ -15,6 +15,7 @@ T = TypeVar("T")
 Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Degradation = Literal["bicubic", "bsrgan"]
 
 
 class Section(BaseModel):
@@ -29,7 +30,6 @@ class Data(Section):
 class Augment(Section):
     probability: Share = 0.3
     crops: Positive = 1
-    zoom_in: Literal["random", "cell"] = "random"
 
 
 class Optimiser(Section):
@@ -48,13 +48,25 @@ class TeacherSource(Section):
     method: str | None = None
 
 
+class Start(Section):
+    """Whose weights a cohort's students start from."""
+
+    cohort: str
+    method: str | None = None  # null: each from the student of its own method
+
+
 class Cohort(Section):
     network: str
     scale: Scale
     student: str
     teacher: TeacherSource
-    start: str | None = None  # the cohort whose students of the same method these start from
+    start: Start | None = None
     methods: dict[str, dict[str, Any]]
+    seeds: Positive | None = None  # null: as many as the budget says
+    bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
+    degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
+    training_images: Positive | None = None  # so many, spread evenly; null: all
+    longer: Positive = 1  # times the budget's steps
 
     def method(self, name: str) -> Any:
         """The method named ``name`` with its options, ready to be called."""
@@ -62,6 +74,12 @@ class Cohort(Section):
 
         options = dict(self.methods[name])
         return METHODS[options.pop("method", name)](**options)
+
+    def variants(self) -> dict[str, tuple[str, int | None]]:
+        """Its students by name, seeds apart: the method of each, and its bits if quantised."""
+        if not self.bits:
+            return {method: (method, None) for method in self.methods}
+        return {f"{m}_{bits}bit": (m, bits) for bits in self.bits for m in self.methods}
 
 
 class TeacherEntry(Section):
@@ -81,6 +99,7 @@ class TeacherEntry(Section):
     scale: Scale
     network: str | None = None
     start: str | None = None
+    degradation: Degradation = "bicubic"
     weights: Path | None = None
     spandrel: Path | None = None
     factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
@@ -120,21 +139,24 @@ class Training(Section):
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average of weights; 0 keeps none
     validate_every: Positive
 
+    def longer(self, times: int) -> "Training":
+        """The same schedule, stretched."""
+        stretched = {k: times * getattr(self, k) for k in ("steps", "decay_every")}
+        return self.model_copy(update=stretched)
+
 
 class Scoring(Section):
     train_images: Positive
     train_crop: Positive  # side of the centre crop, LR pixels
-    self_ensemble: Literal["none", "teacher", "all"] = "none"  # whose answers are means of eight
+    self_ensemble: Literal["none", "all"] = "none"  # whose answers are means of eight
 
 
 class Budget(Section):
     name: str
     about: str
-    backbones: list[str]
-    scales: list[Literal[2, 3]]  # x4 always follows, since it starts from x2
-    all_scales: list[Scale]
-    cohorts: list[str]  # all that are trained
-    methods_page: list[str]  # the budget's name where the page of methods is made
+    backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
+    mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
+    slow_pages: list[str]  # likewise where the pages are made that time methods
     images: Images
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
@@ -174,7 +196,26 @@ class Study:
     def trained(self, *cohorts: str) -> tuple[str, ...]:
         """Of the named cohorts, or of all, those that the budget trains."""
         wanted = cohorts or tuple(self.params.cohorts)
-        return tuple(name for name in wanted if name in self.budget.cohorts)
+        return tuple(name for name in wanted if self.group(name) in self.groups())
+
+    def groups(self) -> tuple[str, ...]:
+        """The groups of cohorts that the budget trains: see ``group``."""
+        return (*self.budget.backbones, "extras", *(["mixed"] if self.budget.mixed else []))
+
+    def group(self, cohort: str) -> str:
+        """With which others a cohort is scored: those of its network, the extras of EDSR, or
+        those that need several networks."""
+        network = self.cohort(cohort).network
+        main = (f"{network}_x{scale}" for scale in (2, 3, 4))
+        return network if cohort in main else "extras" if network == "edsr" else "mixed"
+
+    def seeds(self, cohort: str) -> int:
+        """How many students a method of the cohort has."""
+        return self.cohort(cohort).seeds or self.budget.distil.seeds
+
+    def scores(self, cohort: str) -> Path:
+        """The file of the cohort's scores."""
+        return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
 
     def size(self, network: str, role: str) -> dict[str, Any]:
         """The budget's sizes of a network in a role."""
@@ -295,7 +336,9 @@ def _check_references(params: Params) -> None:
                 f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
             )
         if cohort.start:
-            _entry(params.cohorts, cohort.start, f"cohorts.{name}.start")
+            from_ = _entry(params.cohorts, cohort.start.cohort, f"cohorts.{name}.start.cohort")
+            for method in [cohort.start.method] if cohort.start.method else cohort.methods:
+                _entry(from_.methods, method, f"cohorts.{name}.start.cohort's method")
     for name, entry in params.teachers.items():
         _check_teacher(params, f"teachers.{name}", entry)
     for name, budget in params.budgets.items():

@@ -32,7 +32,7 @@ def ensure_before(study: Study, name: str) -> None:
     ensure_prepared(study)
     if cohort.teacher.trained:
         ensure_teacher(study, cohort.teacher.trained)
-    for other in (cohort.teacher.student, cohort.start):
+    for other in (cohort.teacher.student, cohort.start.cohort if cohort.start else None):
         if other:
             ensure_students(study, other)
 
@@ -50,7 +50,7 @@ def ensure_students(study: Study, name: str) -> None:
 def ensure_scores(study: Study, *cohorts: str) -> None:
     """Scores the named cohorts, after training them if need be."""
     for name in cohorts:
-        if not (study.folder("score", name) / "scores.csv").is_file():
+        if not study.scores(name).is_file():
             from augkd.score import write_scores
 
             ensure_students(study, name)

@@ -21,10 +21,7 @@ def load_scores(study: Study, *cohorts: str) -> pd.DataFrame:
     Raises:
         UserError: nothing was scored yet.
     """
-    folders = [study.folder("score", cohort) for cohort in cohorts]
-    files = [folder / "scores.csv" for folder in folders] or sorted(
-        study.folder("score").glob("*/scores.csv")
-    )
+    files = [study.scores(cohort) for cohort in cohorts or study.trained()]
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
         where = missing[0] if missing else study.folder("score")

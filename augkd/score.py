@@ -1,7 +1,6 @@
 """Scores of every image by every network of a cohort: a tidy table, never only means."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from augkd.config import Study
+from augkd.config import Cohort, Study
 from augkd.data.store import ImageStore
 from augkd.degrade.bicubic import bicubic
-from augkd.metrics import psnr_y, ssim_y
-from augkd.models import load_checkpoint
+from augkd.files import replacing
+from augkd.metrics.fidelity import Reference
 from augkd.models.ensemble import SelfEnsemble
-from augkd.study import build, centre, load_teacher, pick_device, student_path
+from augkd.study import centre, degraded, load_student, load_teacher, pick_device
 
 COLUMNS = [
     "cohort", "network", "scale", "method", "seed",
@@ -24,61 +23,68 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def scored_images(study: Study, scale: int) -> Iterator[tuple[str, str, str, Tensor, Tensor]]:
+def scored_images(study: Study, cohort: Cohort) -> Iterator[tuple[str, str, str, Tensor, Tensor]]:
     """(dataset, split, image, lr, hr) of all test images and of the centres of some training ones.
 
-    Training images are spread evenly over the list: they answer how well a student fits.
+    Training images are spread evenly over the list: they answer how well a student fits. Of a
+    cohort of another degradation, LR images are made by it.
     """
-    chosen = study.budget.score
+    chosen, scale = study.budget.score, cohort.scale
     for part in ("test", "benchmarks"):
         store = ImageStore(study.folder("prepare") / part)
         for dataset, image in store.keys:
-            yield dataset, "test", image, *store.pair(dataset, image, scale)
+            lr, hr = store.pair(dataset, image, scale)
+            yield dataset, "test", image, degraded(lr, hr, cohort, dataset, image), hr
     store = ImageStore(study.folder("prepare") / "train")
     stride = max(1, len(store.keys) // chosen.train_images)
     for dataset, image in store.keys[::stride][: chosen.train_images]:
         lr, hr = centre(*store.pair(dataset, image, scale), scale, chosen.train_crop)
-        yield dataset, "train", image, lr, hr
+        yield dataset, "train", image, degraded(lr, hr, cohort, dataset, image), hr
 
 
 @torch.no_grad()
 def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
-    Rows for every student, the teacher and bicubic enlargement (seed -1 for these two). Where
-    ``self_ensemble`` of the budget's ``score`` asks for it, an answer is the mean over eight
-    flips and transpositions. Nearness to the teacher compares like with like: single passes,
-    unless students are ensembles too.
+    Rows for every student, the teacher and bicubic enlargement (seed -1 for these two); in the
+    cohort that a teacher shares its name with, for its self-ensemble too (Table 12). Where the
+    budget's ``score`` says ``self_ensemble: all``, each answer is the mean over eight flips and
+    transpositions. Where LR images were not made by bicubic reduction (Table 5), NIQE too, with
+    no border cut; of images too small for it, none.
+
+    Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
     cohort, device = study.cohort(name), pick_device()
-    scale = cohort.scale
+    scale, every = cohort.scale, study.budget.score.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
-    ensemble = study.budget.score.self_ensemble
-    graded: nn.Module = teacher if ensemble == "none" else SelfEnsemble(teacher)
-    students: dict[tuple[str, int], nn.Module] = {}
-    for method in cohort.methods:
-        for seed in range(study.budget.distil.seeds):
-            network = build(study, cohort.network, cohort.student, scale, seed)
-            load_checkpoint(student_path(study, name, method, seed), network)
-            network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            student: nn.Module = network.eval()
-            students[method, seed] = SelfEnsemble(student) if ensemble == "all" else student
+    ensemble = SelfEnsemble(teacher)
+    students: dict[tuple[str, str, int], nn.Module] = {}
+    for student, (method, bits) in cohort.variants().items():
+        for seed in range(study.seeds(name)):
+            network = load_student(study, name, student, seed, device)
+            place = f"{name}_{bits}bit" if bits else name
+            students[place, method, seed] = SelfEnsemble(network) if every else network
     rows: list[tuple[Any, ...]] = []
-    images = list(scored_images(study, scale))
+    images = list(scored_images(study, cohort))
     for dataset, split, image, lr, hr in tqdm(images, desc=f"score {name}", unit="image", ncols=88):
-        low = lr[None].to(device).float().div(255)
-        high = hr[None].to(device)
-        grade = graded(low)
-        taught = teacher(low) if ensemble == "teacher" else grade
-        answers = {("bicubic", -1): bicubic(lr[None], scale, study.params.data.edges, up=True)}
-        answers["teacher", -1] = grade
+        low, high = lr[None].to(device).float().div(255), hr[None].to(device)
+        taught = ensemble(low) if every else teacher(low)
+        enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
+        answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
+        if cohort.teacher.trained == name and split == "test":
+            answers[name, "teacher_ensemble", -1] = ensemble(low)
         answers |= {key: network(low) for key, network in students.items()}
-        for (method, seed), sr in answers.items():
-            sr = sr.to(device)
-            values = {"psnr_y": psnr_y(sr, high, scale), "ssim_y": ssim_y(sr, high, scale)}
-            if method != "teacher":
-                values["psnr_y_teacher"] = psnr_y(sr, _as_8_bit(taught), scale)
-            key = (name, cohort.network, scale, method, seed, dataset, split, image)
+        truth, near = Reference(high, scale), Reference(_as_8_bit(taught), scale)
+        for (place, method, seed), sr in answers.items():
+            luma = truth.see(sr)
+            values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
+            if not method.startswith("teacher"):
+                values["psnr_y_teacher"] = near.psnr(luma)
+            if cohort.degradation != "bicubic" and split == "test" and min(hr.shape[1:]) >= 192:
+                from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
+
+                values["niqe"] = niqe(sr)
+            key = (place, cohort.network, scale, method, seed, dataset, split, image)
             rows += [(*key, metric, round(float(value), 6)) for metric, value in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -88,15 +94,24 @@ def _as_8_bit(image: Tensor) -> Tensor:
 
 
 def write_scores(study: Study, name: str) -> pd.DataFrame:
-    """Scores a cohort into runs/BUDGET/score/NAME: scores.csv, and metrics.json of their means."""
+    """Scores a cohort into runs/BUDGET/score/GROUP/scores/NAME.csv."""
     scores = score_cohort(study, name)
-    folder = study.folder("score", name)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "scores.csv.partial"
-    scores.to_csv(partial, index=False)
-    os.replace(partial, folder / "scores.csv")
-    (folder / "metrics.json").write_text(json.dumps(means(scores), indent=2) + "\n")
+    with replacing(study.scores(name)) as partial:
+        scores.to_csv(partial, index=False)
     return scores
+
+
+def write_group(study: Study, group: str) -> pd.DataFrame:
+    """Scores every cohort of a group, and writes metrics.json of their means beside the scores."""
+    cohorts = [name for name in study.trained() if study.group(name) == group]
+    tables = {name: write_scores(study, name) for name in cohorts}
+    folder = study.folder("score", group)
+    for left in set((folder / "scores").glob("*.csv")) - {study.scores(name) for name in cohorts}:
+        left.unlink()  # of a cohort that is no longer in params.yaml
+    with replacing(folder / "metrics.json") as partial:
+        table = {name: means(scores) for name, scores in tables.items()}
+        partial.write_text(json.dumps(table, indent=2) + "\n")
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 def means(scores: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -5,7 +5,6 @@
 DVC calls it; the notebook's prints and progress bars reach the terminal as they happen.
 """
 
-import json
 import os
 import sys
 import time
@@ -15,33 +14,16 @@ from typing import Any
 import yaml
 
 from augkd.errors import UserError
+from augkd.sources import RUNS, write_sources
+from augkd.warm import ADDRESS, fork, keep_memory
 
-RUNS = ("prepare", "teach", "distil", "score")  # notebooks of one run each; the rest are pages
-OF_COHORTS = RUNS[1:]
+OF_COHORTS = ("teach", "distil", "score")
 
 
 def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
     """Where a stage keeps its executed notebook."""
     parts = [name, cohort] if cohort else [name] if name in RUNS else ["pages", name]
     return Path("runs", budget, *parts)
-
-
-def filter_notebooks(source: Path = Path("notebooks"), out: Path = Path("build/notebooks")) -> None:
-    """Writes what each notebook says, without what opening it in Jupyter changes.
-
-    Stages depend on these files. Those of the four run notebooks hold code alone, so that a
-    word of prose never retrains; those of pages hold the prose too.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.glob("*.ipynb")):
-        cells = json.loads(file.read_text())["cells"]
-        kinds = ("code",) if file.stem in RUNS else ("code", "markdown")
-        parts = []
-        for cell in cells:
-            if cell["cell_type"] in kinds:
-                tags = " ".join(cell["metadata"].get("tags", []))
-                parts.append(f"# %% {cell['cell_type']} {tags}\n{''.join(cell['source'])}\n")
-        (out / f"{file.stem}.txt").write_text("\n".join(parts))
 
 
 def stage_names() -> list[str]:
@@ -68,7 +50,7 @@ def stage_names() -> list[str]:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        values: dict[str, Any] = yaml.load(Path(name).read_text(encoding="utf-8"), yaml.CSafeLoader)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}: run in a clone of the study") from None
     except yaml.YAMLError:
@@ -76,8 +58,8 @@ def _read(name: str) -> dict[str, Any]:
     return values
 
 
-def _interpolate(text: str, params: dict[str, Any]) -> Any:
-    if not (text.startswith("${") and text.endswith("}")):
+def _interpolate(text: Any, params: dict[str, Any]) -> Any:
+    if not (isinstance(text, str) and text.startswith("${") and text.endswith("}")):
         return text
     value: Any = params
     for key in text[2:-1].split("."):
@@ -103,14 +85,12 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    # Keeps glibc from giving every large tensor's memory back to the system after each step, only
-    # to fault it in again; the kernel inherits these, and reads them when it starts.
-    for variable in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        os.environ.setdefault(variable, str(2**30))
+    keep_memory(os.environ)  # for the kernel, which reads it when it starts
     folder = notebook_folder(name, budget, cohort)
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    parameters = {"budget": budget} | ({"cohort": cohort} if cohort else {})
+    of = "group" if name == "score" else "cohort"
+    parameters = {"budget": budget} | ({of: cohort} if cohort else {})
     try:
         papermill.execute_notebook(
             Path("notebooks", f"{name}.ipynb"),
@@ -120,7 +100,7 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=["--log-level=ERROR"],  # not the kernel's word on unencrypted TCP
+            extra_arguments=["--log-level=CRITICAL"],  # not the kernel's word on unencrypted TCP
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":
@@ -134,10 +114,10 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
 def check_request(name: str, budget: str, cohort: str | None) -> None:
     """Raises UserError for a stage that there is not, or one without what it needs."""
     notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
-    known = ["notebooks", *notebooks, "site"]
+    known = ["sources", *notebooks, "site"]
     if name not in known:
         raise UserError(f"stage '{name}' is unknown: choose of {', '.join(known)}")
-    if name != "notebooks" and not budget:
+    if name != "sources" and not budget:
         raise UserError(f"stage '{name}' needs a budget: python -m augkd.stage {name} smoke")
     if name in OF_COHORTS and not cohort:
         raise UserError(
@@ -158,8 +138,8 @@ def main(arguments: list[str]) -> int:
     try:
         check_request(name, budget, cohort)
         announce(name, cohort)
-        if name == "notebooks":
-            filter_notebooks()
+        if name == "sources":
+            write_sources()
         elif name == "site":
             from augkd.site import build
 
@@ -173,5 +153,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def run(arguments: list[str]) -> int:
+    """``main``, in a process that has the libraries loaded if there is one to fork."""
+    if ADDRESS in os.environ:
+        try:
+            return fork("augkd.stage", arguments).wait()
+        except OSError:
+            pass  # without it, it is only slower
+    return main(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))

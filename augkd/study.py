@@ -3,34 +3,26 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
-import time
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
+from augkd.augment import step_generator
 from augkd.config import Cohort, Study, TeacherEntry, Training
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
-from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.teacher import load_teacher as open_teacher
-from augkd.train import Curves, Member, finish, train
-
-# What a trained network is made of: part of the fingerprint of its resume state, and recorded.
-TRAINING_CODE = ("augment.py", "train.py", "study.py", "data", "degrade", "distill", "models")
+from augkd.record import Run
+from augkd.train import Curves, Member, train
 
 
 def pick_device() -> torch.device:
@@ -60,8 +52,29 @@ def start_from(network: SRNetwork, path: Path) -> None:
     network.load_state_dict({**own, **fitting})
 
 
-def student_path(study: Study, cohort: str, method: str, seed: int) -> Path:
-    return study.folder("distil", cohort) / "students" / f"{method}-{seed}.safetensors"
+def student_path(study: Study, cohort: str, student: str, seed: int) -> Path:
+    """Where a cohort's student lies: its method's name, or of ``Cohort.variants``."""
+    return study.folder("distil", cohort) / "students" / f"{student}-{seed}.safetensors"
+
+
+def load_student(
+    study: Study, name: str, student: str, seed: int, device: torch.device
+) -> SRNetwork:
+    """A trained student of the cohort ``name``, ready to answer."""
+    cohort = study.cohort(name)
+    network = _fresh(study, cohort, cohort.variants()[student][1], seed)
+    load_checkpoint(student_path(study, name, student, seed), network)
+    return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def _fresh(study: Study, cohort: Cohort, bits: int | None, seed: int) -> SRNetwork:
+    """A student's network before training, quantised if it shall be."""
+    network = build(study, cohort.network, cohort.student, cohort.scale, seed)
+    if not bits:
+        return network
+    from augkd.quantize import quantize  # here, since other cohorts do not rest on it
+
+    return quantize(network, bits)
 
 
 def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> nn.Module:
@@ -75,9 +88,7 @@ def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> nn.Modul
         network = _open(study, study.teacher(source.trained), path)
     else:
         assert source.student  # the configuration has checked it
-        taught = study.cohort(source.student)
-        network = build(study, taught.network, taught.student, taught.scale, 0)
-        load_checkpoint(student_path(study, source.student, source.method or "", 0), network)
+        network = load_student(study, source.student, source.method or "", 0, device)
     network = network.to(device).eval()
     if isinstance(network, SRNetwork):  # a foreign one may view its memory as it was
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,7 +119,7 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     entry, out, device = study.teacher(name), study.folder("teach", name), pick_device()
     training = study.budget.teach
     steps = training.steps if entry.trained else 0
-    with _Run(study, "teach", name, steps, ["teacher"], device, out) as run:
+    with Run(study, "teach", name, steps, ["teacher"], device, out) as run:
         if not entry.network or not entry.trained:
             run.record["source"] = _take(study, entry, out / "teacher.safetensors")
             return run.end(Curves())
@@ -117,7 +128,7 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
             start_from(network, study.folder("teach", entry.start) / "teacher.safetensors")
         method, optimiser = Scratch(), study.params.optimiser
         member = Member("teacher", network, method, None, optimiser, training, device)
-        curves = _learn(study, run, [member], None, training, entry.scale)
+        curves = _learn(study, run, [member], None, training, entry)
         header = {"network": entry.network, "scale": str(entry.scale)}
         save_checkpoint(out / "teacher.safetensors", member.result(), header)
         return run.end(curves)
@@ -147,17 +158,18 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
         The curves, as ``teach`` does.
     """
     cohort, out, device = study.cohort(name), study.folder("distil", name), pick_device()
-    training = study.budget.distil
+    training = study.budget.distil.longer(cohort.longer)
     teacher = load_teacher(study, cohort, device)
     members = []
-    for method in cohort.methods:
-        for seed in range(training.seeds):
-            network = build(study, cohort.network, cohort.student, cohort.scale, seed)
+    for student, (method, bits) in cohort.variants().items():
+        for seed in range(study.seeds(name)):
+            network = _fresh(study, cohort, bits, seed)
             if cohort.start:
-                start_from(network, student_path(study, cohort.start, method, seed))
+                parent = cohort.start.method or method
+                start_from(network, student_path(study, cohort.start.cohort, parent, seed))
             members.append(
                 Member(
-                    f"{method}-{seed}",
+                    f"{student}-{seed}",
                     network,
                     cohort.method(method),
                     teacher,
@@ -167,8 +179,8 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
                 )
             )
     names = [member.name for member in members]
-    with _Run(study, "distil", name, training.steps, names, device, out) as run:
-        curves = _learn(study, run, members, Teacher(teacher), training, cohort.scale)
+    with Run(study, "distil", name, training.steps, names, device, out) as run:
+        curves = _learn(study, run, members, Teacher(teacher), training, cohort)
         partial = out / "students.partial"
         shutil.rmtree(partial, ignore_errors=True)
         header = {"network": cohort.network, "scale": str(cohort.scale)}
@@ -182,24 +194,25 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
 
 def _learn(
     study: Study,
-    run: "_Run",
+    run: Run,
     members: list[Member],
     teacher: Teacher | None,
     training: Training,
-    scale: int,
+    entry: Cohort | TeacherEntry,
 ) -> Curves:
     store = ImageStore(study.folder("prepare") / "train")
     augment = study.params.augment
     sampler = PatchSampler(
         store,
-        scale=scale,
+        scale=entry.scale,
         patch=training.patch,
         batch=training.batch,
         seed=study.params.seed,
         edges=study.params.data.edges,
         crops=augment.crops,
-        zoom=augment.zoom_in,
         probability=augment.probability,
+        images=entry.training_images if isinstance(entry, Cohort) else None,
+        degradation=entry.degradation,
         device=run.device,
     )
     run.state = study.root / ".state" / f"{run.label}-{_fingerprint(study, run, members, store)}"
@@ -210,20 +223,25 @@ def _learn(
         training,
         study.params.optimiser,
         state=run.state,
-        validate=validation(study, scale, run.device),
+        validate=validation(study, entry, run.device),
         label=run.label,
     )
 
 
-def validation(study: Study, scale: int, device: torch.device) -> Callable[[SRNetwork], float]:
+def validation(
+    study: Study, entry: Cohort | TeacherEntry, device: torch.device
+) -> Callable[[SRNetwork], float]:
     """Mean PSNR-Y over the centres of the test photographs: for the curves, never for choosing.
 
     The last weights are what is scored; no checkpoint is picked by these values.
     """
-    store = ImageStore(study.folder("prepare") / "test")
+    from augkd.metrics.fidelity import psnr_y  # here, since no weights rest on it
+
+    store, scale = ImageStore(study.folder("prepare") / "test"), entry.scale
     lows, highs = [], []
     for dataset, image in store.keys:
         lr, hr = centre(*store.pair(dataset, image, scale), scale, 64)
+        lr = degraded(lr, hr, entry, dataset, image)
         lows.append(lr)
         highs.append(hr)
     low = torch.stack(lows).to(device).float().div(255)
@@ -234,6 +252,21 @@ def validation(study: Study, scale: int, device: torch.device) -> Callable[[SRNe
         return float(psnr_y(network(low), high, border=scale).mean())
 
     return score
+
+
+def degraded(
+    lr: torch.Tensor, hr: torch.Tensor, entry: Cohort | TeacherEntry, dataset: str, image: str
+) -> torch.Tensor:
+    """The LR image that a test of the entry starts from: its own, or BSRGAN's of the HR image.
+
+    The latter's parameters are drawn from the image's name, so that all see the same.
+    """
+    if entry.degradation == "bicubic":
+        return lr
+    from augkd.degrade.bsrgan import Degradation  # here, since other cohorts do not rest on it
+
+    generator = step_generator(zlib.crc32(f"{dataset}/{image}".encode()), entry.scale)
+    return Degradation.draw(entry.scale, generator).apply(hr)
 
 
 def centre(
@@ -247,17 +280,7 @@ def centre(
     return low, high
 
 
-def code_hash() -> str:
-    """SHA-256 over the sources that training runs through."""
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    for part in TRAINING_CODE:
-        path = package / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _fingerprint(study: Study, run: "_Run", members: list[Member], store: ImageStore) -> str:
+def _fingerprint(study: Study, run: Run, members: list[Member], store: ImageStore) -> str:
     """Names all that the result depends on, so that no state is resumed into another run."""
     digest = hashlib.sha256()
     params = study.params.model_dump(mode="json", include={"seed", "data", "augment", "optimiser"})
@@ -272,6 +295,9 @@ def _fingerprint(study: Study, run: "_Run", members: list[Member], store: ImageS
         for key, value in member.network.state_dict().items():
             digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     if run.stage == "distil":
+        for options in study.cohort(run.name).methods.values():
+            if vgg := options.get("vgg"):  # weights that a method reads
+                digest.update(Path(study.root, vgg).read_bytes())
         source = study.cohort(run.name).teacher
         path = (
             study.folder("teach", source.trained) / "teacher.safetensors"
@@ -280,87 +306,3 @@ def _fingerprint(study: Study, run: "_Run", members: list[Member], store: ImageS
         )
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-class _Run:
-    """The record of one training: made before it starts, since code may change meanwhile."""
-
-    def __init__(
-        self,
-        study: Study,
-        stage: str,
-        name: str,
-        steps: int,
-        members: list[str],
-        device: torch.device,
-        out: Path,
-    ) -> None:
-        self.stage, self.name, self.device, self.out = stage, name, device, out
-        self.label = f"{stage} {study.budget.name} {name}".replace(" ", "-")
-        self.state: Path | None = None
-        self.begun = time.monotonic()
-        self.record: dict[str, Any] = {
-            "cohort": name,
-            "stage": stage,
-            "budget": study.budget.name,
-            "members": members,
-            "steps": steps,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "revision": _git(study.root, "rev-parse", "HEAD"),
-            "dirty": bool(_git(study.root, "status", "--porcelain", "--untracked-files=no")),
-            "code": code_hash(),
-            "device": device_name(device),
-            "cpu_count": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
-
-    def __enter__(self) -> "_Run":
-        self.out.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.state and error[0] is None:
-            finish(self.state)
-
-    def end(self, curves: Curves) -> tuple[pd.DataFrame, ...]:
-        """Writes curves and record; the training is over."""
-        loss, psnr = curves.frames()
-        folder = self.out / "curves"
-        folder.mkdir(exist_ok=True)
-        loss.to_csv(folder / "terms.csv", index=False)
-        for name, frame in (("loss", loss), ("psnr", psnr)):
-            by_method(frame).to_csv(folder / f"{name}.csv", index=False)
-        self.record["seconds"] = round(time.monotonic() - self.begun, 1)
-        text = json.dumps(self.record, indent=2) + "\n"
-        (self.out / "run.json").write_text(text)
-        return loss, psnr
-
-
-def by_method(frame: pd.DataFrame) -> pd.DataFrame:
-    """Curves with a column a method: terms summed, then the mean over seeds, as dvc plots wants."""
-    if frame.empty:
-        return pd.DataFrame({"step": []})
-    total = frame.groupby(["step", "member"], sort=False)["value"].sum().reset_index()
-    total["method"] = total["member"].str.replace(r"-\d+$", "", regex=True)
-    wide = total.pivot_table(index="step", columns="method", values="value", sort=False)
-    return wide.round(6).reset_index()
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "CPU"
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

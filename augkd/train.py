@@ -6,10 +6,9 @@ and resumed ends with the same weights as one never killed, bit for bit on the C
 """
 
 import copy
-import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from augkd.config import Optimiser, Training
 from augkd.data.batch import Batch
 from augkd.data.sampler import PatchSampler
 from augkd.distill import Teacher
+from augkd.distill.options import Updates
 from augkd.errors import UserError
+from augkd.files import replacing
 from augkd.models import SRNetwork
 
-Terms = dict[str, Tensor]
-Method = Callable[[SRNetwork, Any, Batch], Terms | Iterator[Terms]]
+Method = Callable[[SRNetwork, Any, Batch], Updates]
 
 
 class Member:
@@ -257,17 +257,14 @@ def _validate(
 
 
 def _save(path: Path, step: int, members: Sequence[Member], curves: Curves) -> None:
-    partial = path.with_name(path.name + ".partial")
-    torch.save(
-        {
-            "step": step,
-            "members": {m.name: m.state() for m in members},
-            "loss": curves.loss,
-            "psnr": curves.psnr,
-        },
-        partial,
-    )
-    os.replace(partial, path)
+    state = {
+        "step": step,
+        "members": {m.name: m.state() for m in members},
+        "loss": curves.loss,
+        "psnr": curves.psnr,
+    }
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def _load(path: Path, members: Sequence[Member], curves: Curves) -> int:

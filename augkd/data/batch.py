@@ -18,6 +18,10 @@ class Batch:
         zoom_in: (K*N, 3, p, p), crops of ``hr`` (Section 3.3); crop k*N + i is of image i.
         zoom_out: (N, 3, p/s, p/s), ``lr`` reduced once more (Section 3.3).
         transform: the drawn F of Section 3.4, for K*N images.
+        uniform: (K*N, 4), what ``transform`` was drawn from: of another probability p, F is
+            ``Invertible(uniform < p)``. None where no such control is trained.
+        zoom_cell: as ``zoom_in``, but one cell of the scale x scale grid for the whole batch, as
+            the predecessor's released code crops. Likewise None.
         seed: the number from which a method that must draw (dropout, sampling) may seed itself.
     """
 
@@ -27,6 +31,8 @@ class Batch:
     zoom_out: Tensor
     transform: Invertible
     seed: int
+    uniform: Tensor | None = None
+    zoom_cell: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         moved = {

@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
@@ -24,9 +23,10 @@ class PatchSampler:
         store: prepared training images; their pixels are moved to ``device``.
         patch: side of the LR patch, divisible by the scale.
         crops: K, zoom-in crops an image.
-        zoom: "random" offsets for each crop (the paper), or one "cell" of the scale x scale
-            grid for the whole batch (the predecessor's released code).
         probability: of each operation of F (Section 3.4).
+        images: how many of the store's images are used, spread evenly over it; None is all.
+        degradation: "bicubic" takes the stored LR images; "bsrgan" makes the LR patches from the
+            HR patches, each with a degradation drawn for it (Table 5).
     """
 
     def __init__(
@@ -39,25 +39,30 @@ class PatchSampler:
         seed: int,
         edges: Edges = "replicate",
         crops: int = 1,
-        zoom: Literal["random", "cell"] = "random",
         probability: float = 0.3,
+        images: int | None = None,
+        degradation: Literal["bicubic", "bsrgan"] = "bicubic",
         device: torch.device | None = None,
     ) -> None:
         if patch % scale:
             raise UserError(
                 f"patch {patch} is not divisible by the scale {scale}: correct the budget's patch"
             )
-        if zoom == "cell" and crops > scale**2:
+        if crops > scale**2:
             raise UserError(
                 f"augment.crops {crops} is more than the {scale**2} cells of a patch: use fewer"
             )
         self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
-        self.edges, self.crops, self.zoom, self.probability = edges, crops, zoom, probability
+        self.edges, self.crops, self.probability = edges, crops, probability
+        self.degradation = degradation
         self.pixels = store.pixels.to(device or "cpu")
         index = store.index
         self._lr = index[index.scale == scale][["offset", "height", "width"]].to_numpy()
         self._hr = index[index.scale == 1][["offset", "height", "width"]].to_numpy()
-        names = index[index.scale == scale]["image"].to_list()
+        names = index[index.scale == scale]["image"].to_numpy()
+        if images:
+            chosen = np.linspace(0, len(names), min(images, len(names)), endpoint=False, dtype=int)
+            self._lr, self._hr, names = self._lr[chosen], self._hr[chosen], names[chosen]
         for name, (_, height, width) in zip(names, self._lr, strict=True):
             if min(height, width) < patch:
                 raise UserError(
@@ -76,32 +81,32 @@ class PatchSampler:
         column = generator.integers(0, self._lr[image, 2] - patch + 1)
         flags = generator.random((n, 4)) < 0.5
         flags[:, 0] = False  # paired augmentation has no colour inversion
-        offsets = self._zoom_offsets(generator)
-        transform = Invertible.draw(self.crops * n, generator, self.probability)
+        offsets = generator.integers(0, (scale - 1) * patch + 1, (self.crops * n, 2))
+        uniform = generator.random((self.crops * n, 4))
         seed = int(generator.integers(2**31))
+        cells = generator.choice(scale**2, self.crops, replace=False)
+        corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
 
         device = self.pixels.device
         paired = Invertible(torch.from_numpy(flags)).to(device)
-        lr = paired.apply(self._cut(self._lr[image], row, column, patch))
         hr = paired.apply(self._cut(self._hr[image], scale * row, scale * column, scale * patch))
+        if self.degradation == "bicubic":
+            lr = paired.apply(self._cut(self._lr[image], row, column, patch))
+        else:
+            from augkd.degrade.bsrgan import Degradation  # here: other cohorts do not rest on it
+
+            lr = torch.stack([Degradation.draw(scale, generator).apply(one) for one in hr.cpu()])
+            lr = lr.to(device)
         return Batch(
             lr=lr,
             hr=hr,
-            zoom_in=zoom_in(hr, patch, offsets),
+            zoom_in=zoom_in(hr, patch, torch.from_numpy(offsets)),
             zoom_out=zoom_out(lr, scale, self.edges),
-            transform=transform.to(device),
+            transform=Invertible(torch.from_numpy(uniform < self.probability)).to(device),
             seed=seed,
+            uniform=torch.from_numpy(uniform).to(device),
+            zoom_cell=zoom_in(hr, patch, torch.from_numpy(corners)),
         )
-
-    def _zoom_offsets(self, generator: Generator) -> Tensor:
-        count = self.crops * self.batch
-        if self.zoom == "random":
-            offsets = generator.integers(0, (self.scale - 1) * self.patch + 1, (count, 2))
-        else:
-            cells = generator.choice(self.scale**2, self.crops, replace=False)
-            corner = np.stack([cells // self.scale, cells % self.scale], 1) * self.patch
-            offsets = corner.repeat(self.batch, 0)
-        return torch.from_numpy(offsets)
 
     def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""

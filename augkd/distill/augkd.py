@@ -6,13 +6,14 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from augkd.augment import Invertible
 from augkd.data.batch import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Terms, Updates, Weight, options
+from augkd.distill.options import Probability, Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher
 from augkd.models import SRNetwork
 
-Input = Literal["lr", "zoom_in", "zoom_out"]
+Input = Literal["lr", "zoom_in", "zoom_out", "zoom_cell"]
 
 
 @options
@@ -44,6 +45,10 @@ class AugKD:
     in F's order instead of undone in reverse, wrong wherever a transposition meets exactly one
     flip (0.3 * 0.42 = 12.6 % of images at p = 0.3).
 
+    Two more are controls. ``crop: cell``
+    zooms into one cell of the scale x scale grid for the whole batch (released). ``probability``
+    is that of each operation of F, in place of the sampler's.
+
     With kd = aug = 0 and zoom_in false no term involves the teacher: the same zoomed-out images
     with the truth alone. Zooming in has no such control, since no sharper truth exists.
     """
@@ -54,9 +59,11 @@ class AugKD:
     zoom_in: bool = True
     zoom_out: bool = True
     zoom_rec: Weight = 1.0
-    consistency: tuple[Input, ...] = ("zoom_in",)
+    consistency: tuple[Literal["lr", "zoom_in", "zoom_out"], ...] = ("zoom_in",)
     updates: Literal[1, 2] = 1
     inverse: Literal["exact", "released"] = "exact"
+    crop: Literal["random", "cell"] = "random"
+    probability: Probability | None = None
 
     def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Updates:
         if self.updates == 2:
@@ -85,8 +92,9 @@ class AugKD:
     def _auxiliary(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
         terms = {}
         if self.zoom_in and self.aug:
-            output = self._consistent(student, batch, "zoom_in")
-            terms["zoom_in"] = self.aug * l1_loss(output, teacher.output("zoom_in"))
+            crops: Input = "zoom_in" if self.crop == "random" else "zoom_cell"
+            output = self._consistent(student, batch, crops)
+            terms["zoom_in"] = self.aug * l1_loss(output, teacher.output(crops))
         if self.zoom_out and (self.aug or self.zoom_rec):
             output = self._consistent(student, batch, "zoom_out")
             if self.aug:
@@ -98,8 +106,12 @@ class AugKD:
     def _consistent(self, student: SRNetwork, batch: Batch, name: Input) -> Tensor:
         """F^-1(S(F(image))) where F acts on this input, else S(image)."""
         image: Tensor = getattr(batch, name)
-        if name not in self.consistency:
+        if ("zoom_in" if name == "zoom_cell" else name) not in self.consistency:
             return student(image)  # type: ignore[no-any-return]
-        transform = batch.transform[: len(image)]
+        transform = batch.transform
+        if self.probability is not None:
+            assert batch.uniform is not None  # the sampler gives it
+            transform = Invertible(batch.uniform < self.probability)
+        transform = transform[: len(image)]
         output = student(transform.apply(image))
         return transform.invert(output) if self.inverse == "exact" else transform.apply(output)

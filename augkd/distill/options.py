@@ -12,6 +12,8 @@ T = TypeVar("T")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Factor of a loss term. A term of weight 0 is neither computed nor returned."""
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
 Terms = dict[str, Tensor]
 """Named, weighted loss terms, each a scalar."""
 

@@ -18,9 +18,10 @@ def to_luma(image: Tensor) -> Tensor:
     if image.dtype != torch.uint8:
         if not image.is_floating_point():
             raise ValueError(f"expected uint8 or floats in [0, 1], not {image.dtype}")
-        image = (image.double() * 255).round().clamp(0, 255)
-    red, green, blue = (image[:, c : c + 1].double() * (_LUMA[c] / 255) for c in range(3))
-    return red.add_(green).add_(blue).add_(16)
+        image = image.double().mul_(255).round_().clamp_(0, 255)
+    red, green, blue = (image[:, c : c + 1].double() for c in range(3))
+    luma = torch.mul(red, _LUMA[0] / 255).add_(green, alpha=_LUMA[1] / 255)
+    return luma.add_(blue, alpha=_LUMA[2] / 255).add_(16)
 
 
 def cropped(image: Tensor, border: int) -> Tensor:
