@@ -154,7 +154,10 @@ def show(costs: pd.DataFrame, where: str) -> Styler:
 
     def within(name: str, low: str, high: str, digits: int) -> list[str]:
         columns = zip(costs[name], costs[low], costs[high], strict=True)
-        return [f"{m:.{digits}f} ({a:.{digits}f} … {b:.{digits}f})" for m, a, b in columns]
+        return [
+            f"{m:.{digits}f} ({a:.{digits}f} … {b:.{digits}f})" if a < b else f"{m:.{digits}f}"
+            for m, a, b in columns
+        ]
 
     def plain(name: str, digits: int) -> list[str]:
         return ["–" if pd.isna(v) else f"{v:.{digits}f}" for v in costs[name]]
@@ -169,13 +172,14 @@ def show(costs: pd.DataFrame, where: str) -> Styler:
             ("× KD", "paper"): plain("paper_ratio", 2),
             ("passes", "student"): plain("student", 2),
             ("passes", "teacher"): plain("teacher", 2),
-            ("multiply-accumulates (G)", "ours"): plain("macs", 3),
-            ("multiply-accumulates (G)", "× KD"): plain("macs_kd", 2),
-            ("multiply-accumulates (G)", "Table 1's pair, × KD"): plain("macs_paper_kd", 2),
+            ("multiply-accumulates", "ours (G)"): plain("macs", 3),
+            ("multiply-accumulates", "× KD"): plain("macs_kd", 2),
+            ("multiply-accumulates", "Table 1, × KD"): plain("macs_paper_kd", 2),
         },
         index=pd.Index([METHOD_NAMES[name] for name in costs.index], name="method"),
     )
     styler = frame.style.set_uuid("costs").set_table_attributes('class="paper-table"')
+    styler = styler.set_properties(**{"text-align": "right"})
     return styler.set_caption(f"Ours: {where}.")
 
 

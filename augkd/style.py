@@ -173,7 +173,7 @@ def paper_table(
     shown = shown.rename(columns=dict(labels or {}))
     classes.columns = shown.columns
     legend = (
-        "▲ better, ▼ worse, beyond the interval; ○ not decided: the interval holds 0."
+        "▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
         if "interval" in columns.unique(-1)
         else ""
     )

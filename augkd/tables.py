@@ -31,6 +31,7 @@ LABELS = {
     "photographs": "package photographs",
 }
 UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows that are no students
+EIGHT = "mean of 8"
 RANKED = "Bold: best, underlined: second, by the mean alone."
 
 
@@ -64,7 +65,10 @@ class TablePage:
         """Gains over methods of each row's cohort, or over "cohort/method", mean over sets."""
         titles = {f"gain over {self.called[name]}": name for name in references}
         frame = mean_gains(self.scores, self.rows, metric, titles)
-        return self._show(frame, f"mean_gains_{metric}", metric, dataset="mean")
+        shown = frame
+        if metric == "ssim_y":  # four decimals leave no room for it
+            shown = frame.drop(columns="difference", level="part", errors="ignore")
+        return self._show(frame, f"mean_gains_{metric}", metric, shown=shown, dataset="mean")
 
     def gains(self, metric: str, reference: str) -> Styler:
         """Gains over one of them, set by set."""
@@ -80,7 +84,8 @@ class TablePage:
         frame = values(self.scores, rows, metric)
         students = [row.method not in UNTAUGHT for row in rows]
         marks = ranks(frame, students, metric, self.rank_by)
-        return self._show(frame, f"values_{metric}", metric, caption=RANKED, marks=marks)
+        caption = RANKED if any(students) else ""
+        return self._show(frame, f"values_{metric}", metric, caption=caption, marks=marks)
 
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
@@ -99,9 +104,11 @@ class TablePage:
         metric: str,
         caption: str = "",
         marks: pd.DataFrame | None = None,
+        shown: pd.DataFrame | None = None,
         **constants: str,
     ) -> Styler:
-        self._shown.append(tidy(frame, shown=name, metric=metric, **constants))
+        self._shown.append(tidy(frame, table=name, metric=metric, **constants))
+        frame = frame if shown is None else shown
         return paper_table(frame, f"{self.name}_{name}", metric, caption, LABELS, marks)
 
     def _absent_rows(self) -> list[str]:
@@ -293,7 +300,7 @@ def evaluated_teachers() -> list[Row]:
     for scale in (2, 3, 4):
         for network, name in NETWORKS.items():
             keys = {"network": network, "scale": scale}
-            for method, evaluation in (("teacher", "single pass"), ("teacher_ensemble", "×8")):
+            for method, evaluation in (("teacher", "single pass"), ("teacher_ensemble", EIGHT)):
                 labels = {"scale": f"×{scale}", "network": name, "evaluation": evaluation}
                 table = 12 if method == "teacher" else 0
                 rows.append(Row(f"{network}_x{scale}", method, labels, table, keys))
@@ -304,14 +311,14 @@ def published_teachers() -> pd.DataFrame:
     """The paper's teachers among published figures of the same networks: PSNR-Y in dB.
 
     Returns:
-        Rows (scale, network, evaluation, source); columns the paper's four sets, their mean, and
-        by how much the paper's mean (Table 12) is above it.
+        Columns scale, network, evaluation, the paper's four sets, their mean, by how much the
+        paper's mean (Table 12) is above it, and source.
     """
     paper = load_table(12).assign(evaluation="Table 12", source="the paper")
     with files("augkd.paper").joinpath("external.csv").open(encoding="utf-8") as file:
         external = pd.read_csv(file)
     external = external[(external["method"] == "teacher") & external["network"].isin(NETWORKS)]
-    evaluations = {"single_pass": "single pass", "self_ensemble": "×8"}
+    evaluations = {"single_pass": "single pass", "self_ensemble": EIGHT}
     external = external.assign(evaluation=external["evaluation"].map(evaluations))
     both = pd.concat([paper, external], ignore_index=True)
     both = both[both["metric"] == "psnr_y"].astype({"scale": int})
@@ -322,7 +329,9 @@ def published_teachers() -> pd.DataFrame:
     own = wide.xs("Table 12", level="evaluation").droplevel("source")["mean"]
     wide["paper above it"] = own.reindex(wide.index.droplevel([2, 3])).to_numpy() - wide["mean"]
     wide.columns.name = None
-    return wide.rename(index=lambda s: f"×{s}", level=0).rename(index=NETWORKS, level=1)
+    wide = wide.rename(index=lambda s: f"×{s}", level=0).rename(index=NETWORKS, level=1)
+    wide = wide.reset_index()
+    return wide[[column for column in wide if column != "source"] + ["source"]]
 
 
 def million_parameters(study: Study, network: str, scale: int) -> pd.DataFrame:
