@@ -1,18 +1,61 @@
 """What tables and figures are made of: the paper's numbers beside ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from augkd.config import Study
+from augkd.ensure import ensure_scores
 from augkd.errors import UserError
 from augkd.paper import load_table, select
-from augkd.stats import paired_gain
-from augkd.style import METHOD_NAMES
+from augkd.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences, paired_gain
+from augkd.style import DECIMALS
 
-PAPER_SETS = ("Set5", "Set14", "B100", "Urban100")
+PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
+COLUMNS = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a method in a cohort of ours, and what the paper prints of it.
+
+    Attributes:
+        cohort, method: in our scores; a method may be "bicubic" or "teacher".
+        labels: the row's heading: its label on each level of the index.
+        table: the paper's, or 0 where it has no such row.
+        keys: that name the row's numbers in it, as ``augkd.paper.select`` takes them.
+    """
+
+    cohort: str
+    method: str
+    labels: Mapping[str, str]
+    table: int = 0
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return f"{self.cohort}/{self.method}"
+
+    @cached_property
+    def printed(self) -> dict[tuple[str, str], float]:
+        """The paper's numbers of the row by (metric, dataset)."""
+        if not self.table:
+            return {}
+        found = select(load_table(self.table), **self.keys)
+        keys = list(zip(found["metric"], found["dataset"], strict=True))
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"{self.key}: {self.keys} name several rows of Table {self.table}")
+        return dict(zip(keys, found["value"].astype(float), strict=True))
+
+    def over(self, reference: str) -> str:
+        """The key of what the row is compared with: "kd" is that of its own cohort."""
+        return reference if "/" in reference else f"{self.cohort}/{reference}"
 
 
 def load_scores(study: Study, *cohorts: str) -> pd.DataFrame:
@@ -29,6 +72,15 @@ def load_scores(study: Study, *cohorts: str) -> pd.DataFrame:
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
 
 
+def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
+    """Scores of those of the cohorts that the budget trains, made if need be; empty for none."""
+    names = study.trained(*cohorts)
+    if not names:
+        return pd.DataFrame(columns=COLUMNS)
+    ensure_scores(study, *names)
+    return load_scores(study, *names)
+
+
 def test_sets(scores: pd.DataFrame) -> list[str]:
     """The test sets at hand: the packages' photographs first, then the paper's, then others."""
     found = set(scores.loc[scores["split"] == "test", "dataset"])
@@ -36,75 +88,116 @@ def test_sets(scores: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def values(
-    scores: pd.DataFrame, table: int, metric: str, rows: Sequence[tuple[int | None, str]]
-) -> pd.DataFrame:
+def values(scores: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFrame:
     """Mean scores: paper, ours, and ours minus the paper's.
 
+    Returns:
+        A row each, labelled; columns (dataset, part). Of sets that are not at hand there is
+        only the paper's part, of sets that the paper lacks only ours.
+    """
+    ours = _by_key(scores, metric)
+    at_hand = test_sets(scores)
+    frame: dict[tuple[str, str], list[Any]] = {}
+    for name in _datasets(at_hand, rows, metric):
+        for row in rows:
+            part = ours.get(row.key)
+            chosen = None if part is None else part.loc[part["dataset"] == name, "value"]
+            mean = NAN if chosen is None or chosen.empty else float(chosen.mean())
+            paper = row.printed.get((metric, name), NAN)
+            _put(frame, name, paper=paper)
+            if name in at_hand:
+                _put(frame, name, ours=mean, difference=mean - paper)
+    return _frame(frame, rows, "dataset")
+
+
+def gains(scores: pd.DataFrame, rows: Sequence[Row], metric: str, reference: str) -> pd.DataFrame:
+    """Gains over a reference, a test set a block: the paper's, and ours with its 95 % interval.
+
     Args:
-        scores: test scores of one network.
-        table: number of the paper's table.
-        rows: (scale, method); scale None where the paper's table states none.
+        scores: of all cohorts that the rows and the reference name.
+        reference: a method of each row's own cohort, or one "cohort/method" for all.
 
     Returns:
-        Rows (scale, method); columns (dataset, part) of the sets that we or the paper have.
+        As ``values``; parts paper, Δ (positive where the row is better) and interval. Δ is NaN
+        where it was not run, None where a row is its own reference.
     """
-    scores = scores[(scores["split"] == "test") & (scores["metric"] == metric)]
-    printed = load_table(table)
-    sets = test_sets(scores)
-    sets += [s for s in PAPER_SETS if s not in sets and (printed["dataset"] == s).any()]
-    frame: dict[tuple[str, str], dict[tuple[int | None, str], object]] = {}
-    for dataset in sets:
-        for scale, method in rows:
-            ours = _mean(scores, scale, method, dataset)
-            paper = _printed(printed, metric, scale, method, dataset)
-            cell = {"paper": paper, "ours": ours, "difference": ours - paper}
-            for part, value in cell.items():
-                frame.setdefault((dataset, part), {})[scale, method] = value
-    return _frame(frame)
+    frame: dict[tuple[str, str], list[Any]] = {}
+    printed, ours = {row.key: row for row in rows}, _by_key(scores, metric)
+    for name in test_sets(scores):
+        for row in rows:
+            cell = _gain(ours, printed, row, reference, metric, [name], [name])
+            _put(frame, name, **{part: cell[part] for part in ("paper", "Δ", "interval")})
+    return _frame(frame, rows, "dataset")
 
 
-def gains(
-    scores: pd.DataFrame,
-    table: int,
-    metric: str,
-    reference: str,
-    rows: Sequence[tuple[int | None, str]],
+def mean_gains(
+    scores: pd.DataFrame, rows: Sequence[Row], metric: str, references: dict[str, str]
 ) -> pd.DataFrame:
-    """Gains over a reference method: the paper's, ours with its 95 % interval, the difference.
+    """Gains over several references in the mean over test sets, each set weighing the same.
 
-    The first block of columns, "mean", is over all sets at hand (the paper's: over its own).
+    Ours is over all sets at hand, the paper's over its own.
+
+    Args:
+        references: as ``gains`` takes one, by the title of its block.
+
+    Returns:
+        As ``gains``, with blocks by reference, and difference (ours minus the paper's).
     """
-    scores = scores[(scores["split"] == "test") & (scores["metric"] == metric)]
-    printed = load_table(table)
-    sets = test_sets(scores)
-    printed_sets = [s for s in PAPER_SETS if (printed["dataset"] == s).any()]
-    frame: dict[tuple[str, str], dict[tuple[int | None, str], object]] = {}
-    for name in ("mean", *sets):
-        ours_of = sets if name == "mean" else [name]
-        paper_of = printed_sets if name == "mean" else [name]
-        for scale, method in rows:
-            at_scale = scores if scale is None else scores[scores["scale"] == scale]
-            chosen = at_scale[at_scale["dataset"].isin(ours_of)]
-            gain = paired_gain(chosen, method, reference, metric)
-            paper = float(
-                np.mean(
-                    [
-                        _printed(printed, metric, scale, method, s)
-                        - _printed(printed, metric, scale, reference, s)
-                        for s in paper_of
-                    ]
-                )
-            )
-            cell = {
-                "paper": paper,
-                "Δ": gain.mean,
-                "interval": (gain.low, gain.high),
-                "difference": gain.mean - paper,
-            }
-            for part, value in cell.items():
-                frame.setdefault((name, part), {})[scale, method] = value
-    return _frame(frame)
+    frame: dict[tuple[str, str], list[Any]] = {}
+    printed, ours = {row.key: row for row in rows}, _by_key(scores, metric)
+    at_hand = test_sets(scores)
+    theirs = _datasets([], rows, metric)
+    theirs = [s for s in theirs if all((metric, s) in row.printed for row in rows if row.table)]
+    for title, reference in references.items():
+        for row in rows:
+            cell = _gain(ours, printed, row, reference, metric, at_hand, theirs)
+            _put(frame, title, **cell)
+    return _frame(frame, rows, "reference")
+
+
+def ranks(frame: pd.DataFrame, students: Sequence[bool], metric: str, level: str) -> pd.DataFrame:
+    """Which of the printed and of our values are best and second, as the paper marks them.
+
+    Compared as they are shown, so that equal ones share a place.
+
+    Args:
+        frame: of ``values``.
+        students: whether a row takes part; bicubic and teachers do not.
+        level: of the index, within whose labels rows compete; "" for all together.
+
+    Returns:
+        A frame of the same shape: "best", "second" or "".
+    """
+    marks = pd.DataFrame("", index=frame.index, columns=frame.columns)
+    groups = frame.index.get_level_values(level) if level else pd.Index([""] * len(frame))
+    for position, column in enumerate(frame.columns):
+        if column[-1] not in ("paper", "ours"):
+            continue
+        numbers = pd.to_numeric(frame.iloc[:, position]).round(DECIMALS[metric])
+        for group in groups.unique():
+            among = np.asarray(groups == group) & np.asarray(students)
+            order = sorted(set(numbers[among].dropna()), reverse=metric not in LOWER_IS_BETTER)
+            for place, mark in zip(order, ("best", "second"), strict=False):
+                marks.iloc[np.flatnonzero(among & (numbers == place)), position] = mark
+    return marks
+
+
+def tidy(frame: pd.DataFrame, **constants: object) -> pd.DataFrame:
+    """A shown table as tidy rows: a cell's block, its numbers, the ends of its interval apart."""
+    rows = []
+    titles = list(frame.index.names)
+    block = str(frame.columns.names[0])
+    for label, cells in zip(frame.index, frame.to_numpy(dtype=object), strict=True):
+        heading = dict(zip(titles, label if isinstance(label, tuple) else (label,), strict=True))
+        blocks: dict[str, dict[str, Any]] = {}
+        for (name, part), value in zip(frame.columns, cells, strict=True):
+            if part == "interval":
+                low, high = (NAN, NAN) if value is None else value
+                blocks.setdefault(name, {}).update(low=low, high=high)
+            else:
+                blocks.setdefault(name, {})["gain" if part == "Δ" else part] = value
+        rows += [{**constants, **heading, block: name, **cell} for name, cell in blocks.items()]
+    return pd.DataFrame(rows)
 
 
 def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -144,32 +237,66 @@ def save_table(frame: pd.DataFrame, path: Path) -> None:
     tidy.reset_index().to_csv(path, index=False)
 
 
-def _mean(scores: pd.DataFrame, scale: int | None, method: str, dataset: str) -> float:
-    chosen = scores[(scores["method"] == method) & (scores["dataset"] == dataset)]
-    if scale is not None:
-        chosen = chosen[chosen["scale"] == scale]
-    return float(chosen["value"].mean()) if len(chosen) else float("nan")
+def _by_key(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
+    """Test scores in one metric, by "cohort/method"."""
+    chosen = scores[(scores["split"] == "test") & (scores["metric"] == metric)]
+    return {f"{c}/{m}": part for (c, m), part in chosen.groupby(["cohort", "method"], sort=False)}
 
 
-def _printed(
-    printed: pd.DataFrame, metric: str, scale: int | None, method: str, dataset: str
-) -> float:
-    keys = {} if scale is None else {"scale": scale}
-    found = select(printed, metric=metric, method=method, dataset=dataset, **keys)
-    return float(found["value"].iloc[0]) if len(found) == 1 else float("nan")
+def _datasets(at_hand: list[str], rows: Sequence[Row], metric: str) -> list[str]:
+    """The sets at hand, then those that only the paper has."""
+    printed = {dataset for row in rows for of, dataset in row.printed if of == metric}
+    return at_hand + [name for name in PAPER_SETS if name in printed and name not in at_hand]
 
 
-def _frame(columns: dict[tuple[str, str], dict[tuple[int | None, str], object]]) -> pd.DataFrame:
-    rows = list(next(iter(columns.values())))
-    # by position: pandas turns a scale None into NaN, under which it then finds nothing
+def _gain(
+    ours: dict[str, pd.DataFrame],
+    printed: dict[str, Row],
+    row: Row,
+    reference: str,
+    metric: str,
+    at_hand: list[str],
+    theirs: list[str],
+) -> dict[str, Any]:
+    """The parts of a cell: the gain over the reference in the mean over sets."""
+    key = row.over(reference)
+    if key == row.key:
+        return dict.fromkeys(("paper", "Δ", "interval", "difference"))
+    other = printed[key].printed if key in printed else {}
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    each = [row.printed.get((metric, s), NAN) - other.get((metric, s), NAN) for s in theirs]
+    paper = sign * float(np.mean(each)) if each else NAN
+    gain = _measured(ours.get(row.key), ours.get(key), metric, at_hand)
+    if gain is None:
+        return {"paper": paper, "Δ": NAN, "interval": None, "difference": NAN}
+    interval = (gain.low, gain.high)
+    return {"paper": paper, "Δ": gain.mean, "interval": interval, "difference": gain.mean - paper}
+
+
+def _measured(
+    better: pd.DataFrame | None, worse: pd.DataFrame | None, metric: str, datasets: list[str]
+) -> Gain | None:
+    if better is None or worse is None:
+        return None
+    pair = [part[part["dataset"].isin(datasets)] for part in (better, worse)]
+    return None if any(p.empty for p in pair) else bootstrap_gain(differences(*pair, metric))
+
+
+def _put(frame: dict[tuple[str, str], list[Any]], name: str, **parts: Any) -> None:
+    for part, value in parts.items():
+        frame.setdefault((name, part), []).append(value)
+
+
+def _frame(
+    columns: dict[tuple[str, str], list[Any]], rows: Sequence[Row], block: str
+) -> pd.DataFrame:
+    # as objects: None (does not apply) is not NaN (was not run)
     frame = pd.DataFrame(
-        {column: [cells[row] for row in rows] for column, cells in columns.items()}
+        {place: pd.Series(cells, dtype=object) for place, cells in columns.items()}
     )
     # of a set that is not the paper's there is nothing to compare with
-    compared = [c for c in columns if c[1] in ("Δ", "ours", "interval") or frame[c].notna().any()]
-    frame = frame[compared]
-    frame.columns = pd.MultiIndex.from_tuples(compared, names=["dataset", "part"])
-    scales = ["" if scale is None else f"×{scale}" for scale, _ in rows]
-    methods = [METHOD_NAMES.get(method, method) for _, method in rows]
-    frame.index = pd.MultiIndex.from_arrays([scales, methods], names=["scale", "method"])
-    return frame if any(scales) else frame.droplevel("scale")
+    kept = [c for c in columns if c[1] in ("Δ", "ours", "interval") or frame[c].notna().any()]
+    frame = frame[kept]
+    frame.columns = pd.MultiIndex.from_tuples(kept, names=[block, "part"])
+    frame.index = pd.MultiIndex.from_frame(pd.DataFrame([dict(row.labels) for row in rows]))
+    return frame

@@ -21,20 +21,28 @@ INK = "#73787f"
 COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
 """The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
 
-DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 2}
+DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3}
 METHOD_NAMES = {
     "bicubic": "Bicubic",
     "teacher": "Teacher",
     "scratch": "Scratch",
     "kd": "KD",
     "dfkd": "KD without HR",
+    "fitnet": "FitNet",
+    "at": "AT",
+    "rkd": "RKD",
+    "fakd": "FAKD",
+    "csd": "CSD (teacher's features)",
+    "crosskd": "CrossKD (reconstruction)",
     "zoom_in": "Zoom-in",
     "zoom_out": "Zoom-out",
     "zoom_both": "Both zooms",
     "consistency": "Consistency alone",
     "augkd": "AugKD",
+    "fakd_augkd": "FAKD + AugKD",
 }
-"""What methods are called in tables and figures."""
+"""What methods are called in tables and figures. Without VGG19, CSD compares other features; of
+CrossKD the text is not public."""
 
 PARTS = ("paper", "ours", "Δ", "interval", "difference")
 
@@ -45,6 +53,11 @@ _TABLE_STYLES: list[Any] = [
     {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
     {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
     {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
+    {"selector": ".better::after", "props": "content: '\\2009\\25B2'"},
+    {"selector": ".worse::after", "props": "content: '\\2009\\25BC'"},
+    {"selector": ".undecided::after", "props": "content: '\\2009\\25CB'"},
+    {"selector": ".better, .worse, .best", "props": "font-weight: 650"},
+    {"selector": ".second", "props": "text-decoration: underline"},
     {"selector": ".undecided, .missing, .interval", "props": f"color: {INK}"},
     {"selector": ".missing", "props": "font-style: italic"},
 ]
@@ -101,6 +114,7 @@ def paper_table(
     metric: str = "psnr_y",
     caption: str = "",
     labels: Mapping[str, str] | None = None,
+    marks: pd.DataFrame | None = None,
 ) -> Styler:
     """A table of the paper's numbers beside ours.
 
@@ -111,9 +125,9 @@ def paper_table(
 
             ========  ===========================================================
             paper     the paper's value; NaN where it has none
-            ours      our value; NaN where it was not run
+            ours      our value; NaN where it was not run, None where there can be none
             Δ         the gain under judgement, positive where it is for the better
-                      (``augkd.stats`` turns the sign of NIQE)
+                      (``augkd.stats`` turns the sign of NIQE); NaN and None likewise
             interval  (low, high) of Δ, or None
             difference  ours minus the paper's, of whatever the block compares; never tinted
             ========  ===========================================================
@@ -123,6 +137,8 @@ def paper_table(
             one.
         caption: a sentence below the table; what the tints mean is added.
         labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
+        marks: more classes, a cell each, e.g. ``augkd.report.ranks``: best (bold), second
+            (underlined).
 
     Returns:
         A Styler. Δ has the class ``better``, ``worse`` or, where the interval holds 0,
@@ -151,12 +167,13 @@ def paper_table(
             value = frame.iat[row, position]
             held = frame.iloc[row][interval] if interval in columns else None
             shown.iat[row, position] = _text(value, part, DECIMALS[of])
-            classes.iat[row, position] = _class(value, part, held)
+            mark = "" if marks is None else str(marks.iat[row, position])
+            classes.iat[row, position] = f"{_class(value, part, held)} {mark}".strip()
 
     shown = shown.rename(columns=dict(labels or {}))
     classes.columns = shown.columns
     legend = (
-        "Tinted: better or worse beyond the interval. Grey: undecided, the interval holds 0."
+        "▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
         if "interval" in columns.unique(-1)
         else ""
     )
@@ -181,7 +198,7 @@ def _missing(value: Any) -> bool:
 
 def _text(value: Any, part: str, decimals: int) -> str:
     if _missing(value):
-        return "not run" if part == "ours" else "–"
+        return "not run" if part in ("ours", "Δ") and value is not None else "–"
     if part == "interval":
         low, high = value
         return f"{signed(low, decimals)} … {signed(high, decimals)}"

@@ -182,7 +182,7 @@ def try_step(
     """
     student, teacher = deepcopy(student), deepcopy(teacher)
     try:
-        member = _member(entry.name, student, entry.method(), teacher)
+        member = new_member(entry.name, student, entry.method(), teacher)
     except UserError as error:
         return Step(refusal=str(error))
     answers = Teacher(teacher)
@@ -209,26 +209,29 @@ def warmed(backbone: str, role: str, sampler: PatchSampler, steps: int) -> SRNet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(("teacher", "student").index(role))
         network = create_model(backbone, scale=sampler.scale, **SIZES[backbone][role])
-        member = _member(role, network, Scratch(), None)
+        member = new_member(role, network, Scratch(), None)
         for step in range(steps):
             member.update(sampler.draw(step), None, 2e-3)
     return member.result()
 
 
-def cost_table(steps: Mapping[str, Step], student: SRNetwork, teacher: SRNetwork) -> pd.DataFrame:
+def cost_table(
+    steps: Mapping[str, Step], student: SRNetwork, teacher: SRNetwork, patch: int = 24
+) -> pd.DataFrame:
     """What an iteration costs, a row a method.
 
     Args:
         steps: by name, with "kd" among them; refused ones are left out.
-        student, teacher: the networks of the steps, which took LR patches of 24 pixels.
+        student, teacher: the networks of the steps.
+        patch: side of their LR patches, pixels.
 
     Returns:
         Columns student, teacher (forward passes in batches of LR patches); macs (10^9, forward,
-        an LR patch of 24 x 24) and macs_paper (the same with the EDSR pair of Table 1 at x2, a
+        an LR patch) and macs_paper (the same with the EDSR pair of Table 1 at x2, a
         patch of 48 x 48); seconds; and how many times KD's they are: macs_paper_kd, seconds_kd,
         and Table 11's seconds_paper_kd.
     """
-    here = [multiply_accumulates(network, 24, 24) for network in (student, teacher)]
+    here = [multiply_accumulates(network, patch, patch) for network in (student, teacher)]
     roles = ("student", "teacher")
     there = [multiply_accumulates(create_model("edsr", role, 2), 48, 48) for role in roles]
     rows = {
@@ -275,9 +278,16 @@ def telling_step(sampler: PatchSampler, contrast: float = 0.0) -> int:
     raise ValueError(f"telling_step: no batch of patches has a contrast of {contrast}")
 
 
-def _member(name: str, network: SRNetwork, method: Any, teacher: nn.Module | None) -> Member:
+def new_member(
+    name: str,
+    network: SRNetwork,
+    method: Any,
+    teacher: nn.Module | None,
+    device: torch.device = _CPU,
+) -> Member:
+    """A student that can take steps; a page's batches are one size, so that of no schedule."""
     training = Training(
         steps=1, batch=1, patch=12, lr=1e-4, decay_every=1, seeds=1, ema=0.0, validate_every=1
     )
     with torch.random.fork_rng(devices=[]):
-        return Member(name, network, method, teacher, Optimiser(), training, _CPU)
+        return Member(name, network, method, teacher, Optimiser(), training, device)
