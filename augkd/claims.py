@@ -28,7 +28,7 @@ from typing import Literal
 
 import pandas as pd
 
-from augkd.comparisons import Comparison, compare, compare_paper
+from augkd.comparisons import Comparison, Pool, compare, compare_paper
 from augkd.errors import UserError
 from augkd.paper.claim import Claim, load_claims
 
@@ -148,7 +148,7 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
 
 
 def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) -> pd.DataFrame:
-    """Each claim against our scores (columns as for ``compare``): one row a claim.
+    """Each claim against our scores (columns as of ``augkd.score``): one row a claim.
 
     ``sizes``: whether the scores can speak of the size of a gain, as those of the paper's own
     networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
@@ -162,9 +162,10 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
         raise UserError(
             f"scores have no column '{missing[0]}': expected {', '.join(SCORE_COLUMNS)}"
         )
+    pool = Pool(scores)
     rows = []
     for claim in claims:
-        found, absent = compare(claim, scores)
+        found, absent = compare(claim, pool)
         verdict = decide(claim, found, whole=not absent) if found else "not run"
         too_small = claim.kind == "gain_of" and bool(found) and not sizes
         if too_small:

@@ -11,7 +11,7 @@ from augkd.paper import load_table
 from augkd.paper.claim import Claim, Operand
 from augkd.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences
 
-__all__ = ["Comparison", "compare", "compare_paper"]
+__all__ = ["Comparison", "Pool", "compare", "compare_paper"]
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,44 @@ class _Printed:
 # --- our scores
 
 
-def compare(claim: Claim, scores: pd.DataFrame) -> tuple[list[Comparison], list[str]]:
-    """The claim's comparisons in our scores, and those that have not been run.
+class Pool:
+    """Scores by method, and their gains: many claims make the same comparison."""
 
-    Args:
-        scores: tidy rows with columns cohort, network, scale, method, seed, dataset, split,
-            image, metric, value. Test sets are those of the claim where all of them are at
-            hand, else all that are.
-    """
-    scores = scores[(scores["metric"] == claim.metric) & (scores["split"] == claim.split)]
+    KEYS = ("metric", "split", "network", "scale", "cohort", "method")
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        """``scores``: tidy rows in the columns of ``augkd.score.COLUMNS``."""
+        self._rows = dict(list(scores.groupby(list(self.KEYS))))
+        self._sets = {key: frozenset(rows["dataset"]) for key, rows in self._rows.items()}
+        self._gains: dict[object, pd.Series] = {}
+
+    def differences(
+        self, claim: Claim, network: str, scale: int, cohort: str, b: Operand, w: Operand
+    ) -> pd.Series | None:
+        """The paired gains on common datasets, or None where one of the two was not run.
+
+        Test sets are those of the claim where all of them are at hand, else all that are.
+        """
+        keys = []
+        for operand in (b, w):
+            name = (operand.cohort or cohort).format(network=network, scale=scale)
+            keys.append((claim.metric, claim.split, network, scale, name, operand.method))
+        common = frozenset.intersection(*(self._sets.get(key, frozenset()) for key in keys))
+        if not common:
+            return None
+        if claim.datasets and common.issuperset(claim.datasets):
+            common = frozenset(claim.datasets)
+        asked = (*keys, common)
+        if asked not in self._gains:
+            better, worse = (
+                rows[rows["dataset"].isin(common)] for rows in (self._rows[key] for key in keys)
+            )
+            self._gains[asked] = differences(better, worse, claim.metric)
+        return self._gains[asked]
+
+
+def compare(claim: Claim, scores: Pool) -> tuple[list[Comparison], list[str]]:
+    """The claim's comparisons in our scores, and those that have not been run."""
     printed = _Printed(claim)
     gains: list[tuple[str, Operand, Operand, Gain]] = []
     absent: list[str] = []
@@ -135,39 +164,17 @@ def compare(claim: Claim, scores: pd.DataFrame) -> tuple[list[Comparison], list[
             where = _place(network, scale)
             if len(claim.cohorts) > 1:
                 where += f" {cohort.format(network=network, scale=scale)}"
-            pair = _pair(claim, scores, network, scale, cohort, b, w)
-            if pair is None:
+            part = scores.differences(claim, network, scale, cohort, b, w)
+            if part is None:
                 absent.append(f"{where}, {b} over {w}")
             else:
-                parts[where] = differences(*pair, claim.metric)
+                parts[where] = part
         if claim.over == "mean" and parts:
-            parts = {" ".join(parts): _average(claim, parts)}
+            where = f"mean of {', '.join(parts)}" if len(parts) > 1 else next(iter(parts))
+            parts = {where: _average(claim, parts)}
         gains += [(where, b, w, bootstrap_gain(part)) for where, part in parts.items()]
     strict = 1 - 0.05 / max(len(gains), 1)
     return [_measured(*gain, strict) for gain in gains], absent
-
-
-def _pair(
-    claim: Claim,
-    scores: pd.DataFrame,
-    network: str,
-    scale: int,
-    cohort: str,
-    b: Operand,
-    w: Operand,
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The two methods' rows on common datasets, or None where one of them was not run."""
-    here = scores[(scores["network"] == network) & (scores["scale"] == scale)]
-    sides = []
-    for operand in (b, w):
-        name = (operand.cohort or cohort).format(network=network, scale=scale)
-        sides.append(here[(here["cohort"] == name) & (here["method"] == operand.method)])
-    common = set(sides[0]["dataset"]) & set(sides[1]["dataset"])
-    if not common:
-        return None
-    if claim.datasets and common.issuperset(claim.datasets):
-        common = set(claim.datasets)
-    return sides[0][sides[0]["dataset"].isin(common)], sides[1][sides[1]["dataset"].isin(common)]
 
 
 def _average(claim: Claim, parts: dict[str, pd.Series]) -> pd.Series:

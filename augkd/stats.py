@@ -13,6 +13,7 @@ twenty.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,10 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
 
 def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
     """The mean of paired differences, as ``differences`` gives them, and its interval."""
-    tables = {str(name): part.unstack("seed") for name, part in gains.groupby(level="dataset")}
-    arrays = [table.to_numpy(dtype=float) for table in tables.values()]
+    table = gains.unstack("seed")
+    sets = table.index.get_level_values("dataset")
+    names = sorted(set(sets))
+    arrays = [table.to_numpy(dtype=float)[sets == name] for name in names]
     seeds = arrays[0].shape[1]
     mean = float(np.mean([array.mean() for array in arrays]))
     draws = _draw(arrays, resamples)
@@ -138,14 +141,14 @@ def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
     if len(draws):
         low, high = (float(edge) for edge in np.quantile(draws, [0.025, 0.975]))
     images = sum(len(array) for array in arrays)
-    return Gain(mean, low, high, images, seeds, tuple(tables), draws)
+    return Gain(mean, low, high, images, seeds, tuple(map(str, names)), draws)
 
 
 def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
     """Values as a table: (dataset, image) by seed."""
-    twice = rows[rows.duplicated(PAIR)]
-    if len(twice):
-        dataset, image, seed = twice[PAIR].iloc[0]
+    twice = rows.duplicated(PAIR)
+    if twice.any():
+        dataset, image, seed = rows.loc[twice, PAIR].iloc[0]
         raise UserError(
             f"{_name(rows)} has two scores for image '{image}' of {dataset}, seed {seed}: "
             "choose one cohort, network, scale, split and metric"
@@ -161,46 +164,53 @@ def _name(rows: pd.DataFrame) -> str:
     return " and ".join(f"'{method}'" for method in rows["method"].unique())
 
 
-def _shares(drawn: NDArray[np.int64], size: int) -> Array:
-    """What share of a resample each of ``size`` units has: (resamples, size)."""
-    drawn = np.atleast_2d(drawn)
-    offset = size * np.arange(len(drawn))[:, None]
-    counts = np.bincount((drawn + offset).ravel(), minlength=size * len(drawn))
-    return counts.reshape(len(drawn), size) / size
-
-
 def _draw(arrays: list[Array], resamples: int) -> Array:
-    """Means of resampled (images, seeds) arrays, one array a dataset; empty for a lone number.
-
-    scipy resamples the *indices* of images and seeds, as independent samples. A resampled mean
-    over images is then a product with how often each was drawn.
-    """
-    samples = [np.arange(len(array)) for array in arrays if len(array) > 1]
+    """Means of resampled (images, seeds) arrays, one array a dataset; empty for a lone number."""
     seeds = arrays[0].shape[1]
-    if seeds > 1:
-        samples.append(np.arange(seeds))
-    if not samples:
+    shares = _shares(tuple(len(array) for array in arrays), seeds, resamples)
+    if not shares:
         return np.empty(0)
+    total = sum(share @ array for share, array in zip(shares, arrays, strict=False))
+    value: Array = (total * shares[-1]).sum(axis=1) / len(arrays)
+    return value
 
-    def mean(*drawn: NDArray[np.int64], axis: int = -1) -> Array:
-        rest = list(drawn)
-        total = np.zeros((1, seeds))
-        for array in arrays:
-            total = total + (_shares(rest.pop(0), len(array)) @ array if len(array) > 1 else array)
-        if seeds > 1:
-            total = np.take_along_axis(total, np.atleast_2d(rest.pop(0)), axis=1)
-        value: Array = total.mean(axis=1) / len(arrays)
-        return value if drawn[0].ndim > 1 else value[0]
+
+@lru_cache(maxsize=32)
+def _shares(sizes: tuple[int, ...], seeds: int, resamples: int) -> tuple[Array, ...]:
+    """What share of each resample each image and each seed has: (resamples, units) arrays.
+
+    One a dataset, then one of seeds; none where there is nothing to resample. A resampled mean is
+    a product with them. scipy resamples the *indices* of images and seeds, as independent samples;
+    since it starts from the same state, comparisons of one shape have the same resamples, which
+    are drawn once: a report makes hundreds.
+    """
+    units = (*sizes, seeds)
+    samples = [np.arange(size) for size in units if size > 1]
+    if not samples:
+        return ()
+
+    def shares(*drawn: NDArray[np.int64], axis: int = -1) -> Array:
+        return np.concatenate([_count(np.atleast_2d(one)) for one in drawn], axis=1).T
 
     from scipy.stats import bootstrap  # a second to import: only where it is needed
 
     result: Any = bootstrap(
         samples,
-        mean,
+        shares,
         n_resamples=resamples,
         vectorized=True,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    draws: Array = result.bootstrap_distribution
-    return draws
+    ends = np.cumsum([len(sample) for sample in samples])[:-1]
+    several = iter(np.split(result.bootstrap_distribution.T, ends, axis=1))
+    return tuple(next(several) if size > 1 else np.ones((resamples, 1)) for size in units)
+
+
+def _count(drawn: NDArray[np.int64]) -> Array:
+    """How often each of n units was drawn, over n: (resamples, n)."""
+    number, size = drawn.shape
+    offset = size * np.arange(number)[:, None]
+    return (
+        np.bincount((drawn + offset).ravel(), minlength=size * number).reshape(drawn.shape) / size
+    )

@@ -1,0 +1,98 @@
+"""The contrasts of the control cohort and the sweep of weights, on scores whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from augkd.config import find_root
+from augkd.controls import CONTRASTS, CONTROL_NAMES, WEIGHTS, contrasts, spread, sweep
+
+
+def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> pd.DataFrame:
+    """Six test images and as many training ones, on which every method is a dB worse."""
+    rng = np.random.default_rng(0)
+    image_level = rng.normal(30, 3, 6)
+    return pd.DataFrame(
+        {
+            "method": method,
+            "seed": seed,
+            "dataset": split,
+            "split": split,
+            "image": f"i{image}",
+            "metric": "psnr_y",
+            "value": image_level[image] + level + rng.normal(0, noise) - (split == "train"),
+        }
+        for method, level in levels.items()
+        for seed in range(seeds)
+        for split in ("test", "train")
+        for image in range(6)
+    )
+
+
+def test_a_contrast_says_more_less_or_not_told_apart() -> None:
+    levels = {"augkd": 0.3, "kd": 0.0, "scratch": 0.0, "augkd_two_step": 0.2, "augkd_no_f": 0.3}
+    table = contrasts(scores(levels)).set_index(["better", "worse"])
+    assert table.loc[("augkd", "kd"), "verdict"] == "more"
+    assert table.loc[("augkd", "kd"), "gain"] == pytest.approx(0.3, abs=0.02)
+    assert table.loc[("augkd", "kd"), ["seeds", "images"]].tolist() == [2, 6]  # no training image
+    assert table.loc[("augkd_two_step", "augkd"), "verdict"] == "less"
+    assert table.loc[("augkd", "augkd_no_f"), "verdict"] == "not told apart"
+    assert table.loc[("fakd", "fakd_detached"), "verdict"] == "not run"
+    assert np.isnan(table.loc[("fakd", "fakd_detached"), "gain"])
+
+
+def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
+    asked = [(c.better, c.worse) for c in CONTRASTS]
+    assert len(set(asked)) == len(asked)
+    assert {name for pair in asked for name in pair} == set(CONTROL_NAMES)
+    assert not any((worse, better) in asked for better, worse in asked)
+    topics = [c.topic for c in CONTRASTS]
+    assert [t for i, t in enumerate(topics) if i == 0 or topics[i - 1] != t] == list(
+        dict.fromkeys(topics)
+    )  # a topic's contrasts stand together
+    params = yaml.safe_load((find_root() / "params.yaml").read_text())
+    assert set(params["cohorts"]["controls_x2"]["methods"]) <= set(CONTROL_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("levels", "answer"),
+    [
+        ((0.0, 0.0, 0.0), "flat"),
+        ((0.0, 0.3, 0.1), "peaked"),
+        ((0.0, 0.3, 0.3), "worse elsewhere"),
+        ((0.0, 0.3, 0.6), "better elsewhere"),
+    ],
+)
+def test_flat_or_peaked(levels: tuple[float, ...], answer: str) -> None:
+    names = ("aug_0.05", "aug_0.2", "aug_3.2")
+    table = scores({"kd": 0.0, **dict(zip(names, levels, strict=True)), "kd_0.2": 1.0})
+    found = spread(table, WEIGHTS[0])
+    assert found["answer"] == answer
+    assert found["worse at"] == ([0.05] if answer != "flat" else []) + (
+        [3.2] if answer == "peaked" else []
+    )
+    assert float(str(found["width"])) > 0
+    line = sweep(table, WEIGHTS[0])
+    assert list(line["value"]) == [0.05, 0.2, 3.2]
+    assert list(line["gain"]) == pytest.approx(levels, abs=0.02)
+    assert (line["low"] < line["gain"]).all()
+
+
+def test_a_sweep_that_was_not_run() -> None:
+    table = scores({"kd": 0.0, "aug_0.05": 0.1})
+    assert spread(table, WEIGHTS[0])["answer"] == "not run"  # no default to compare with
+    assert spread(table, WEIGHTS[2])["answer"] == "not run"
+    assert sweep(table, WEIGHTS[2]).empty
+
+
+def test_defaults_are_the_studys() -> None:
+    from augkd.distill.augkd import AugKD
+
+    params = yaml.safe_load((find_root() / "params.yaml").read_text())
+    method = AugKD()
+    assert {of.prefix: of.default for of in WEIGHTS} == {
+        "aug_": method.aug,
+        "kd_": method.kd,
+        "f_": params["augment"]["probability"],
+    }
