@@ -205,7 +205,7 @@ def _counts(runs: Path) -> tuple[int, int]:
     """How many images were scored, and how many seeds a student has at most."""
     images: set[tuple[str, ...]] = set()
     seeds: set[int] = set()
-    for path in sorted(runs.glob("score/*/scores.csv")):
+    for path in sorted(runs.glob("score/*/scores/*.csv")):
         try:
             scores = pd.read_csv(path, usecols=["dataset", "image", "seed"], dtype=str)
         except ValueError as error:

@@ -22,7 +22,7 @@ TITLES = {
     "teach/edsr_x2": "The teacher learns",
     "distil/edsr_x2": "A cohort learns",
     "distil/edsr_x4": "A cohort learns",
-    "score/edsr_x2": "Scores of a cohort",
+    "score/edsr": "Scores of a cohort",
 }
 CLAIMS: list[dict[str, Any]] = [
     {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13},
@@ -59,7 +59,8 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
             }
             (folder / "run.json").write_text(json.dumps(run))
     (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
-    (runs / "score/edsr_x2/scores.csv").write_text(
+    (runs / "score/edsr/scores").mkdir()
+    (runs / "score/edsr/scores/edsr_x2.csv").write_text(
         "cohort,method,seed,dataset,image,metric,value\n"
         + "".join(
             f"edsr_x2,kd,{seed},photos,{image},psnr_y,30\n"

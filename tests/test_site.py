@@ -122,7 +122,7 @@ def test_sources_are_copied(study: Path) -> None:
     runs = study / "runs/smoke"
     for copy, source in {
         "table_02/table.csv": "pages/table_02/table.csv",
-        "score/edsr_x2/scores.csv": "score/edsr_x2/scores.csv",
+        "score/edsr/scores/edsr_x2.csv": "score/edsr/scores/edsr_x2.csv",
         "scorecard/verdicts.csv": "pages/scorecard/verdicts.csv",
     }.items():
         assert _read(site / "data" / copy) == _read(runs / source)
@@ -171,7 +171,7 @@ def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
         ("distil/edsr_x2/run.json", "{", "run.json: .*: remove it and run make repro"),
         ("distil/edsr_x2/run.json", '{"started": "soon"}', "soon"),
         ("distil/edsr_x2/run.json", "{}", "no 'started'"),
-        ("score/edsr_x2/scores.csv", "a,b\n1,2\n", "scores.csv: "),
+        ("score/edsr/scores/edsr_x2.csv", "a,b\n1,2\n", "edsr_x2.csv: "),
         ("pages/scorecard/verdicts.csv", "id,text\n", "no column 'gain'"),
     ],
 )
