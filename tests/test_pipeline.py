@@ -18,7 +18,7 @@ from tests.study_copy import ROOT, copy_study, environment
 TRAINING = ("augkd/train.py", "augkd/study.py", "augkd/distill", "augkd/data/sampler.py")
 TEACH = {"teach", "teach_x4", "teach_real"}
 DISTIL = {
-    *("distil", "distil_x4", "controls", "expand", "ablate", "quantize"),
+    *("distil", "distil_x4", "control", "expand", "ablate", "quantize"),
     *("foreign", "real"),
 }
 SCORE = {"score", "score_extras", "score_mixed"}
