@@ -78,7 +78,7 @@ CONTRASTS = (
         "augkd_two_step",
         "kd_two_updates",
         "What is left of the gain at equal numbers of updates?",
-        "More: the augmentation helps beyond its updates. Not told apart: updates may be all of it.",
+        "More: it helps beyond its updates. Not told apart: the updates may be all of it.",
     ),
     Contrast(
         "weight",

@@ -1,5 +1,7 @@
 """The contrasts of the control cohort and the sweep of weights, on scores whose answer is known."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,7 +34,7 @@ def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> 
 
 def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     levels = {"augkd": 0.3, "kd": 0.0, "scratch": 0.0, "augkd_two_step": 0.2, "augkd_no_f": 0.3}
-    table = contrasts(scores(levels)).set_index(["better", "worse"])
+    table: Any = contrasts(scores(levels)).set_index(["better", "worse"])
     assert table.loc[("augkd", "kd"), "verdict"] == "more"
     assert table.loc[("augkd", "kd"), "gain"] == pytest.approx(0.3, abs=0.02)
     assert table.loc[("augkd", "kd"), ["seeds", "images"]].tolist() == [2, 6]  # no training image
