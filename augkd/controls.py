@@ -8,7 +8,7 @@ import pandas as pd
 
 from augkd.stats import Gain, paired_gain
 
-__all__ = ["CONTRASTS", "WEIGHTS", "Contrast", "Sweep", "contrasts", "spread", "sweep"]
+__all__ = ["CONTRASTS", "WEIGHTS", "Contrast", "Sweep", "contrasts", "shares", "spread", "sweep"]
 
 CONTROL_NAMES = {
     "scratch": "Scratch",
@@ -168,11 +168,11 @@ CONTRASTS = (
 """What the page of controls asks, in its order."""
 
 
-def contrasts(scores: pd.DataFrame, metric: str = "psnr_y") -> pd.DataFrame:
+def contrasts(scores: pd.DataFrame | None, metric: str = "psnr_y") -> pd.DataFrame:
     """Every contrast's gain on the test images of a control cohort, with its 95 % interval.
 
     Args:
-        scores: rows of one cohort, in the columns of ``augkd.score``.
+        scores: rows of one cohort, in the columns of ``augkd.score``; None where it was not run.
 
     Returns:
         topic, label, better, worse, question, gain, low, high, verdict (more, less, not told
@@ -208,6 +208,21 @@ def verdict(gain: Gain | None) -> str:
     return "more" if gain.low > 0 else "less" if gain.high < 0 else "not told apart"
 
 
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Each contrast's gain over that of AugKD over KD, in percent: change, share, verdict.
+
+    Empty where that gain is not above zero: a share of nothing means nothing.
+    """
+    whole = table[(table["better"] == "augkd") & (table["worse"] == "kd")]
+    columns = ["change", "share (%)", "verdict"]
+    if whole.empty or whole["verdict"].iloc[0] != "more":
+        return pd.DataFrame(columns=columns)
+    parts = table[table["gain"].notna()].drop(index=whole.index)
+    share = (100 * parts["gain"] / whole["gain"].iloc[0]).round(0)
+    found = zip(parts["label"], share, parts["verdict"], strict=True)
+    return pd.DataFrame(found, columns=columns)
+
+
 # --- weights
 
 
@@ -228,7 +243,7 @@ WEIGHTS = (
 """The three numbers that the paper does not give, and this study's defaults."""
 
 
-def sweep(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
+def sweep(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
     """Gains over KD along a sweep: value, method, gain, low, high, seeds, images; by value."""
     scores = _test(scores, metric)
     rows = [
@@ -240,7 +255,7 @@ def sweep(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> pd.DataFra
     return pd.DataFrame(rows, columns=columns).sort_values("value", ignore_index=True)
 
 
-def spread(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
+def spread(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
     """Flat or peaked: the default against every other value of its sweep.
 
     The intervals are simultaneous: 1 - 0.05/m each among m others. ``flat`` where none of them
@@ -288,7 +303,9 @@ def _values(scores: pd.DataFrame, of: Sweep) -> dict[str, float]:
     return found
 
 
-def _test(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _test(scores: pd.DataFrame | None, metric: str) -> pd.DataFrame:
+    if scores is None:
+        return pd.DataFrame({"method": [], "split": [], "metric": []})
     return scores[(scores["split"] == "test") & (scores["metric"] == metric)]
 
 

@@ -76,6 +76,8 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults: dict[str, Any] = {
+        "topic": "",
+        "title": "",
         "section": "4.2",
         "text": TEXT,
         "paper_verdict": "holds",
