@@ -162,8 +162,8 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
     networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
 
     Columns: claim, topic, title, section, quote, kind, verdict (holds, fails, undecided, not
-    run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that strains the
-    claim most; compared and absent count its comparisons; note says what to mind.
+    run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that
+    strains the claim most; compared and absent count its comparisons; note says what to mind.
     """
     missing = [column for column in SCORE_COLUMNS if column not in scores]
     if missing:

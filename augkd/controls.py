@@ -14,17 +14,17 @@ CONTROL_NAMES = {
     "scratch": "Scratch",
     "kd": "KD",
     "augkd": "AugKD",
-    "augkd_two_step": "AugKD, two updates a step",
-    "augkd_wrong_inverse": "AugKD, F inverted wrongly",
+    "augkd_two_step": "AugKD, two updates",
+    "augkd_wrong_inverse": "AugKD, wrong inverse",
     "augkd_no_f": "AugKD without F",
-    "augkd_cell": "AugKD, one cell of a grid for the batch",
+    "augkd_cell": "AugKD, same cell for the batch",
     "zoom_out_no_teacher": "Zoom-out without a teacher",
-    "kd_two_updates": "KD, two updates a step",
-    "kd_equal_weight": "KD, teacher as heavy as HR",
+    "kd_two_updates": "KD, two updates",
+    "kd_equal_weight": "KD, equal weight",
     "fakd": "FAKD",
-    "fakd_detached": "FAKD without feature gradient",
+    "fakd_detached": "FAKD, gradient cut",
     "csd_features": "CSD (teacher's features)",
-    "sliced_init": "Scratch from the teacher's first channels",
+    "sliced_init": "Sliced start",
 }
 """What the students of the control cohort are called."""
 
@@ -236,9 +236,9 @@ class Sweep:
 
 
 WEIGHTS = (
-    Sweep("aug_", "λ_aug, weight of the auxiliary images", 0.2),
-    Sweep("kd_", "λ_kd, weight of the teacher's answer", 0.2),
-    Sweep("f_", "probability of each operation of F", 0.3),
+    Sweep("aug_", "λ of auxiliary images", 0.2),
+    Sweep("kd_", "λ of the teacher's answer", 0.2),
+    Sweep("f_", "probability of F's operations", 0.3),
 )
 """The three numbers that the paper does not give, and this study's defaults."""
 
@@ -260,7 +260,7 @@ def spread(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> di
 
     The intervals are simultaneous: 1 - 0.05/m each among m others. ``flat`` where none of them
     lies on one side of zero, ``peaked`` where the default beats every other, ``better
-    elsewhere`` where another beats it, and ``worse elsewhere`` where it beats some. ``width`` is
+    elsewhere`` where another beats it, and ``worse elsewhere`` where it beats some. ``within`` is
     how far the widest interval reaches from zero: a flat curve is known to be flat only to that.
     """
     scores = _test(scores, metric)
@@ -288,7 +288,7 @@ def spread(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> di
     return {
         "sweep": of.title,
         "answer": answer,
-        "width": width,
+        "within": width,
         "worse at": sorted(above),
         "better at": sorted(below),
     }

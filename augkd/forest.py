@@ -15,6 +15,8 @@ from augkd.style import INK, signed
 
 TONES = {"more": "#1f9a78", "less": "#d4553f"}
 """Of points whose interval lies on one side of zero; others are in ``INK``."""
+UNITS = {"dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
+"""Decimals of signed columns, where a column names the unit."""
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
 
 
@@ -36,7 +38,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure | None:
         heads.append((place, str(topic)))
         places += [place + 1 + k for k in range(len(part))]
         place += len(part) + 1.5
-    figure, axis = plt.subplots(figsize=(8.5, 0.27 * place + 0.7))
+    figure, axis = plt.subplots(figsize=(6, 0.27 * place + 0.7))
     axis.axvline(0, color=INK, linewidth=1.2)
     for where, row in zip(places, table.to_dict("records"), strict=True):
         tone = TONES.get(row["verdict"], INK)
@@ -103,14 +105,21 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
 
     Args:
         frame: its index is not shown. Columns named gain, low, high, difference, gap and share
-            carry a sign; whole numbers have no decimals, small ones four.
+            carry a sign; their decimals are alike, and
+            those of the row's unit where a column "unit" names it.
         name: unique on the page.
     """
     shown = frame.astype(object).reset_index(drop=True)
+    units = list(frame["unit"]) if "unit" in frame else [""] * len(frame)
+    alike = [column for column in shown if column in SIGNED]
     for column in shown:
-        known = [float(value) for value in shown[column] if isinstance(value, float | np.floating)]
-        decimals = _decimals([value for value in known if np.isfinite(value)])
-        shown[column] = [_text(value, str(column) in SIGNED, decimals) for value in shown[column]]
+        decimals = _decimals(_numbers(shown[alike if column in alike else [column]]))
+        shown[column] = [
+            _text(
+                value, column in alike, UNITS.get(unit, decimals) if column in alike else decimals
+            )
+            for value, unit in zip(shown[column], units, strict=True)
+        ]
     shown.columns = pd.Index([str(column).replace("_", " ") for column in shown])
     styler = Styler(shown, uuid=name, cell_ids=False, table_attributes='class="plain-table"')
     numbers = [
@@ -126,13 +135,19 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
     return styler.set_table_styles(left + right).hide(axis="index").format(escape="html")
 
 
+def _numbers(frame: pd.DataFrame) -> list[float]:
+    every = [value for column in frame for value in frame[column]]
+    known = [float(value) for value in every if isinstance(value, float | np.floating)]
+    return [value for value in known if np.isfinite(value)]
+
+
 def _decimals(values: Sequence[float]) -> int:
     if not values or all(float(value).is_integer() for value in values):
         return 0
-    for decimals in (1, 2, 3):
+    for decimals in (1, 2, 3, 4):
         if all(abs(round(value, decimals) - value) < 1e-9 for value in values):
             return decimals
-    return 2 if max(map(abs, values)) >= 0.1 else 4
+    return 2 if max(map(abs, values)) >= 0.02 else 4
 
 
 def _text(value: Any, sign: bool, decimals: int) -> str:

@@ -74,7 +74,7 @@ def test_flat_or_peaked(levels: tuple[float, ...], answer: str) -> None:
     assert found["worse at"] == ([0.05] if answer != "flat" else []) + (
         [3.2] if answer == "peaked" else []
     )
-    assert float(str(found["width"])) > 0
+    assert float(str(found["within"])) > 0
     line = sweep(table, WEIGHTS[0])
     assert list(line["value"]) == [0.05, 0.2, 3.2]
     assert list(line["gain"]) == pytest.approx(levels, abs=0.02)

@@ -6,7 +6,7 @@ finding is not there.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -67,8 +67,25 @@ class Finding:
 def findings() -> list[Finding]:
     """All findings, contradictions first."""
     order = ("contradiction", "doubtful", "confounded", "unstated")
-    found = [finding for make in _CHECKS for finding in make()]
+    found = [
+        replace(finding, evidence=_readable(finding.evidence))
+        for make in _CHECKS
+        for finding in make()
+    ]
     return sorted(found, key=lambda finding: order.index(finding.weight))
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Identifiers as the names that the report uses."""
+    names = NETWORKS | METHODS | {"best_other": "best other", "psnr_y": "PSNR", "ssim_y": "SSIM"}
+    names |= {"single_pass": "single pass", "self_ensemble": "self-ensemble"}
+    names |= {"full_precision": "full precision"}
+    names |= {f"quantized_{bits}bit": f"{bits} bits" for bits in (2, 3, 4)}
+    for column in ("model", "other_model"):
+        if column in table:
+            table = table.assign(**{column: [_model(name) for name in table[column]]})
+    heads = {"x2": "×2", "x3": "×3", "x4": "×4"}
+    return table.replace(names).rename(columns=heads | NETWORKS)
 
 
 def at_a_glance(found: list[Finding]) -> pd.DataFrame:
@@ -142,8 +159,8 @@ def _duplicated_rows() -> Iterator[Finding]:
 
 
 def _model(name: object) -> str:
-    network, scale, method = str(name).split()[:3]
-    return f"{NETWORKS[network]} ×{scale[1:]} {METHODS.get(method, method)}"
+    parts = [NETWORKS.get(part, METHODS.get(part, part)) for part in str(name).split()]
+    return " ".join(f"×{part[1:]}" if part in ("x2", "x3", "x4") else part for part in parts)
 
 
 def _reprinted() -> Iterator[Finding]:
