@@ -1,5 +1,7 @@
 """Forest plot, sweep panel and plain tables: what they show, and that they stand absent data."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -27,7 +29,8 @@ def test_a_forest_has_a_line_for_each_gain() -> None:
     assert "+0.10  (+0.05 … +0.15)" in texts
     assert "+0.20" in texts
     assert {"a", "b"} <= set(texts)
-    points = [container.lines[0] for container in axis.containers]
+    containers: list[Any] = axis.containers
+    points = [container.lines[0] for container in containers]
     assert points[0].get_color() == TONES["more"]
     assert points[1].get_markerfacecolor() == "none"
     low, high = axis.get_ylim()
@@ -42,7 +45,7 @@ def test_a_sweep_marks_its_default() -> None:
     figure, axis = plt.subplots()
     draw_sweep(axis, WEIGHTS[0], line)
     assert axis.get_xscale() == "log"
-    ring = axis.lines[-1]
+    ring: Any = axis.lines[-1]
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([0.2], [0.2])
     draw_sweep(axis, WEIGHTS[0], line.iloc[:0])
     assert axis.texts[-1].get_text() == "not run"

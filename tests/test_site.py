@@ -139,8 +139,10 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
     assert "Images scored 3" in text
     assert "Device cpu torch 2.13.0+cpu Last run started 2026-02-05 10:00 UTC" in text
     assert "2 ✓ holds 1 ✗ fails 1 ~ undecided 1 – not run" in text
-    assert "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first” ” Section 4.2 · 3 images" in text
-    assert "3 images, 2 seeds" in text
+    assert (
+        "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first”” Section 4.2 · 3 images, 2 seeds"
+        in text
+    )
     assert "vague one seed “AugKD" in text
     assert "paper +0.12 ours +0.08 +0.03 … +0.13" in text
     assert "Claims about Paper’s own tables Our scores Other ✓ best: holds" in text
