@@ -35,13 +35,19 @@ from augkd.paper.claim import Claim, load_claims
 __all__ = ["Claim", "Comparison", "compare", "compare_paper", "judge", "judge_paper", "load_claims"]
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
-UNITS = {"psnr_y": "dB", "psnr_y_teacher": "dB", "seconds_per_step": "s"}
+UNITS = {
+    "psnr_y": "dB",
+    "psnr_y_teacher": "dB",
+    "ssim_y": "SSIM",
+    "niqe": "NIQE",
+    "seconds_per_step": "s",
+}
 SCORE_COLUMNS = [
     *("cohort", "network", "scale", "method", "seed"),
     *("dataset", "split", "image", "metric", "value"),
 ]
 VERDICT_COLUMNS = [
-    *("claim", "section", "quote", "kind", "verdict"),
+    *("claim", "topic", "title", "section", "quote", "kind", "verdict"),
     *("gain", "low", "high", "unit", "seeds", "images", "datasets"),
     *("compared", "absent", "note"),
 ]
@@ -100,6 +106,8 @@ def _row(
     told = _telling(claim, verdict, found) if found else None
     return {
         "claim": claim.id,
+        "topic": claim.topic,
+        "title": claim.title or claim.id.replace("_", " "),
         "section": claim.section,
         "quote": claim.quote,
         "kind": claim.kind,
@@ -153,9 +161,9 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
     ``sizes``: whether the scores can speak of the size of a gain, as those of the paper's own
     networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
 
-    Columns: claim, section, quote, kind, verdict (holds, fails, undecided, not run); gain, low,
-    high (95 %) in unit, with seeds, images and datasets, of the comparison that strains the
-    claim most; compared and absent count its comparisons; note says what to mind.
+    Columns: claim, topic, title, section, quote, kind, verdict (holds, fails, undecided, not
+    run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that
+    strains the claim most; compared and absent count its comparisons; note says what to mind.
     """
     missing = [column for column in SCORE_COLUMNS if column not in scores]
     if missing:
@@ -178,9 +186,19 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
         alone = "one seed: another training may differ" if single else ""
         unsure = "a lone number has no interval" if told and isnan(told.low) else ""
         told_of = _most_strained(claim, verdict, found)
-        note = _notes(told_of, other, alone, unsure, lacks, claim.reading)
+        others = _stand_in(claim, told)
+        note = _notes(others, told_of, other, alone, unsure, lacks, claim.reading)
         rows.append(_row(claim, verdict, found, len(absent), note))
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def _stand_in(claim: Claim, told: Comparison | None) -> str:
+    """Says which images stood in for those that the claim speaks of."""
+    if told is None or set(told.datasets.split(", ")) == set(claim.datasets):
+        return ""
+    asked = ", ".join(claim.datasets)
+    images = f"on {told.datasets} in place of {asked}" if asked else ""
+    return _notes(claim.stand_in, images)
 
 
 def _listed(items: list[str], most: int = 3) -> str:

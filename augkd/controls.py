@@ -8,23 +8,23 @@ import pandas as pd
 
 from augkd.stats import Gain, paired_gain
 
-__all__ = ["CONTRASTS", "WEIGHTS", "Contrast", "Sweep", "contrasts", "spread", "sweep"]
+__all__ = ["CONTRASTS", "WEIGHTS", "Contrast", "Sweep", "contrasts", "shares", "spread", "sweep"]
 
 CONTROL_NAMES = {
     "scratch": "Scratch",
     "kd": "KD",
     "augkd": "AugKD",
-    "augkd_two_step": "AugKD, two updates a step",
-    "augkd_wrong_inverse": "AugKD, F inverted wrongly",
+    "augkd_two_step": "AugKD, two updates",
+    "augkd_wrong_inverse": "AugKD, wrong inverse",
     "augkd_no_f": "AugKD without F",
-    "augkd_cell": "AugKD, one cell of a grid for the batch",
+    "augkd_cell": "AugKD, same cell for the batch",
     "zoom_out_no_teacher": "Zoom-out without a teacher",
-    "kd_two_updates": "KD, two updates a step",
-    "kd_equal_weight": "KD, teacher as heavy as HR",
+    "kd_two_updates": "KD, two updates",
+    "kd_equal_weight": "KD, equal weight",
     "fakd": "FAKD",
-    "fakd_detached": "FAKD without feature gradient",
+    "fakd_detached": "FAKD, gradient cut",
     "csd_features": "CSD (teacher's features)",
-    "sliced_init": "Scratch from the teacher's first channels",
+    "sliced_init": "Sliced start",
 }
 """What the students of the control cohort are called."""
 
@@ -78,7 +78,7 @@ CONTRASTS = (
         "augkd_two_step",
         "kd_two_updates",
         "What is left of the gain at equal numbers of updates?",
-        "More: the augmentation helps beyond its updates. Not told apart: updates may be all of it.",
+        "More: it helps beyond its updates. Not told apart: the updates may be all of it.",
     ),
     Contrast(
         "weight",
@@ -168,11 +168,11 @@ CONTRASTS = (
 """What the page of controls asks, in its order."""
 
 
-def contrasts(scores: pd.DataFrame, metric: str = "psnr_y") -> pd.DataFrame:
+def contrasts(scores: pd.DataFrame | None, metric: str = "psnr_y") -> pd.DataFrame:
     """Every contrast's gain on the test images of a control cohort, with its 95 % interval.
 
     Args:
-        scores: rows of one cohort, in the columns of ``augkd.score``.
+        scores: rows of one cohort, in the columns of ``augkd.score``; None where it was not run.
 
     Returns:
         topic, label, better, worse, question, gain, low, high, verdict (more, less, not told
@@ -208,27 +208,43 @@ def verdict(gain: Gain | None) -> str:
     return "more" if gain.low > 0 else "less" if gain.high < 0 else "not told apart"
 
 
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Each contrast's gain over that of AugKD over KD, in percent: change, share, verdict.
+
+    Empty where that gain is not above zero: a share of nothing means nothing.
+    """
+    whole = table[(table["better"] == "augkd") & (table["worse"] == "kd")]
+    columns = ["change", "share (%)", "verdict"]
+    if whole.empty or whole["verdict"].iloc[0] != "more":
+        return pd.DataFrame(columns=columns)
+    parts = table[table["gain"].notna()].drop(index=whole.index)
+    share = (100 * parts["gain"] / whole["gain"].iloc[0]).round(0)
+    found = zip(parts["label"], share, parts["verdict"], strict=True)
+    return pd.DataFrame(found, columns=columns)
+
+
 # --- weights
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Students of the weights cohort that differ in one number: ``prefix`` and the number."""
+    """Students that differ in one number, ``prefix`` and the number; ``named`` have other names."""
 
     prefix: str
     title: str
     default: float
+    named: tuple[tuple[str, float], ...]
 
 
 WEIGHTS = (
-    Sweep("aug_", "λ_aug, weight of the auxiliary images", 0.2),
-    Sweep("kd_", "λ_kd, weight of the teacher's answer", 0.2),
-    Sweep("f_", "probability of each operation of F", 0.3),
+    Sweep("aug_", "λ of auxiliary images", 0.2, (("augkd", 0.2),)),
+    Sweep("kd_", "λ of the teacher's answer", 0.2, (("augkd", 0.2),)),
+    Sweep("f_", "probability of F's operations", 0.3, (("augkd", 0.3), ("augkd_no_f", 0.0))),
 )
 """The three numbers that the paper does not give, and this study's defaults."""
 
 
-def sweep(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
+def sweep(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
     """Gains over KD along a sweep: value, method, gain, low, high, seeds, images; by value."""
     scores = _test(scores, metric)
     rows = [
@@ -240,12 +256,12 @@ def sweep(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> pd.DataFra
     return pd.DataFrame(rows, columns=columns).sort_values("value", ignore_index=True)
 
 
-def spread(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
+def spread(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
     """Flat or peaked: the default against every other value of its sweep.
 
     The intervals are simultaneous: 1 - 0.05/m each among m others. ``flat`` where none of them
     lies on one side of zero, ``peaked`` where the default beats every other, ``better
-    elsewhere`` where another beats it, and ``worse elsewhere`` where it beats some. ``width`` is
+    elsewhere`` where another beats it, and ``worse elsewhere`` where it beats some. ``within`` is
     how far the widest interval reaches from zero: a flat curve is known to be flat only to that.
     """
     scores = _test(scores, metric)
@@ -273,7 +289,7 @@ def spread(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> dict[str,
     return {
         "sweep": of.title,
         "answer": answer,
-        "width": width,
+        "within": width,
         "worse at": sorted(above),
         "better at": sorted(below),
     }
@@ -285,10 +301,13 @@ def _values(scores: pd.DataFrame, of: Sweep) -> dict[str, float]:
         number = str(method).removeprefix(of.prefix)
         if number != method and number.replace(".", "", 1).isdigit():
             found[str(method)] = float(number)
-    return found
+    named = {name: value for name, value in of.named if (scores["method"] == name).any()}
+    return {m: v for m, v in found.items() if v not in named.values()} | named
 
 
-def _test(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _test(scores: pd.DataFrame | None, metric: str) -> pd.DataFrame:
+    if scores is None:
+        return pd.DataFrame({"method": [], "split": [], "metric": []})
     return scores[(scores["split"] == "test") & (scores["metric"] == metric)]
 
 

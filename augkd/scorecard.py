@@ -21,6 +21,8 @@ class Claim:
     """
 
     id: str
+    topic: str
+    title: str
     section: str
     text: str
     paper_verdict: str
@@ -33,10 +35,6 @@ class Claim:
     seeds: int
     images: int
     note: str
-
-    @property
-    def name(self) -> str:
-        return self.id.replace("_", " ")
 
     @property
     def place(self) -> str:
@@ -76,10 +74,8 @@ class Axis:
 
     @property
     def parts(self) -> list[tuple[str, list[Claim]]]:
-        """What was judged here, then under a heading of its own what was not run."""
-        judged = [c for c in self.claims if c.verdict != "not run"]
-        rest = [c for c in self.claims if c.verdict == "not run"]
-        return [("", judged)] * bool(judged) + [("not run", rest)] * bool(rest)
+        """Its claims by topic."""
+        return by_topic(self.claims)
 
     @property
     def drawn(self) -> bool:
@@ -124,6 +120,8 @@ def _claim(row: dict[str, str]) -> Claim:
     seeds, images = (int(float(row[key] or 0)) for key in ("seeds", "images"))
     return Claim(
         id=row["id"],
+        topic=row["topic"],
+        title=row["title"] or row["id"].replace("_", " "),
         section=row["section"],
         text=row["text"],
         paper_verdict=row["paper_verdict"],
@@ -149,6 +147,14 @@ def matrix(claims: Sequence[Claim]) -> list[tuple[str, list[tuple[str, list[Clai
         for paper in VERDICTS
         if (group := [c for c in claims if c.paper_verdict == paper])
     ]
+
+
+def by_topic(claims: Sequence[Claim]) -> list[tuple[str, list[Claim]]]:
+    """Claims under their topics, in the order in which topics first appear."""
+    topics: dict[str, list[Claim]] = {}
+    for claim in claims:
+        topics.setdefault(claim.topic, []).append(claim)
+    return list(topics.items())
 
 
 def axes(claims: Sequence[Claim]) -> Iterator[Axis]:

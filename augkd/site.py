@@ -25,9 +25,16 @@ from nbformat import NotebookNode
 
 from augkd.errors import UserError
 from augkd.notebook_html import Document, page_link, read_notebook, render
-from augkd.scorecard import VERDICTS, Claim, axes, matrix, read_claims
+from augkd.scorecard import VERDICTS, Claim, axes, by_topic, matrix, read_claims
 
-OVERVIEW = ("scorecard", "audit", "controls", "methods")
+OVERVIEW = {
+    "scorecard": "Scorecard",
+    "audit": "Audit of the paper",
+    "controls": "Controls",
+    "weights": "Weights",
+    "methods": "Methods",
+}
+"""What stands first in the list of pages, in this order, by these short labels."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 ASSETS = ("site.css", "site.js")
 
@@ -153,7 +160,8 @@ def _page(name: str, path: Path, runs: Path, link: Callable[[str], str]) -> Page
         (csv.relative_to(runs).as_posix().removeprefix("pages/"), csv)
         for csv in sorted(folder.rglob("*.csv"))
     )
-    return Page(name, group, cohort or document.title, notebook, document, data, _run(folder))
+    label = cohort or OVERVIEW.get(name) or document.title
+    return Page(name, group, label, notebook, document, data, _run(folder))
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -189,6 +197,7 @@ def _front(budget: str, root: Path, pages: list[Page]) -> dict[str, Any]:
         "claims": claims,
         "verdicts": {v: [c for c in claims if c.verdict == v] for v in VERDICTS},
         "matrix": matrix(claims),
+        "topics": by_topic(claims),
         "axes": list(axes(claims)),
         "ran": ran,
         "changed": newest,
@@ -205,7 +214,7 @@ def _counts(runs: Path) -> tuple[int, int]:
     """How many images were scored, and how many seeds a student has at most."""
     images: set[tuple[str, ...]] = set()
     seeds: set[int] = set()
-    for path in sorted(runs.glob("score/*/scores.csv")):
+    for path in sorted(runs.glob("score/*/scores/*.csv")):
         try:
             scores = pd.read_csv(path, usecols=["dataset", "image", "seed"], dtype=str)
         except ValueError as error:

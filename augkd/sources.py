@@ -90,7 +90,8 @@ def _entries(root: Path, notebook: str, params: dict[str, Any]) -> Iterator[tupl
     """What a notebook is run for, and the files that this has and others may not."""
     if notebook == "teach":
         for name, entry in params["teachers"].items():
-            yield name, _of_networks([entry]) | _of_cases([entry])
+            plain = {_methods(root)["scratch"]}  # Equation 1 alone
+            yield name, plain | _of_networks([entry]) | _of_cases([entry])
     elif notebook == "distil":
         for name, cohort in params["cohorts"].items():
             yield name, _of_cohort(root, params, cohort)

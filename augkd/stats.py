@@ -171,7 +171,7 @@ def _draw(arrays: list[Array], resamples: int) -> Array:
     if not shares:
         return np.empty(0)
     total = sum(share @ array for share, array in zip(shares, arrays, strict=False))
-    value: Array = (total * shares[-1]).sum(axis=1) / len(arrays)
+    value: Array = (np.asarray(total) * shares[-1]).sum(axis=1) / len(arrays)
     return value
 
 
@@ -211,6 +211,6 @@ def _count(drawn: NDArray[np.int64]) -> Array:
     """How often each of n units was drawn, over n: (resamples, n)."""
     number, size = drawn.shape
     offset = size * np.arange(number)[:, None]
-    return (
-        np.bincount((drawn + offset).ravel(), minlength=size * number).reshape(drawn.shape) / size
-    )
+    counts = np.bincount((drawn + offset).ravel(), minlength=size * number)
+    shares: Array = counts.reshape(drawn.shape) / size
+    return shares

@@ -18,18 +18,28 @@ TITLES = {
     "pages/table_02": "Table 2: EDSR & friends at <three> scales",
     "pages/figure_02": "Figure 2: How alike student and teacher are",
     "pages/scorecard": "Scorecard: every claim, judged",
+    "pages/controls": "Controls: where the gain comes from",
+    "pages/audit": "Audit of the paper",
     "prepare": "Photographs",
     "teach/edsr_x2": "The teacher learns",
     "distil/edsr_x2": "A cohort learns",
     "distil/edsr_x4": "A cohort learns",
-    "score/edsr_x2": "Scores of a cohort",
+    "score/edsr": "Scores of a cohort",
 }
 CLAIMS: list[dict[str, Any]] = [
-    {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13},
+    {
+        "id": "best",
+        "verdict": "holds",
+        "seeds": 2,
+        "paper_gain": 0.12,
+        "gain": 0.08,
+        "low": 0.03,
+        "high": 0.13,
+    },
     {"id": "vague", "verdict": "undecided", "paper_gain": 0.1, "gain": 0.0, "low": -3, "high": 3},
     {"id": "wrong", "verdict": "fails", "paper_gain": 0.3, "gain": -0.1, "low": -0.2, "high": -0.1},
     {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
-    {"id": "counted", "verdict": "holds", "unit": ""},
+    {"id": "counted", "verdict": "holds", "unit": "", "topic": "Others", "title": "By <count>"},
 ]
 TEXT = "AugKD is <b>best</b> & “first”"
 
@@ -59,7 +69,8 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
             }
             (folder / "run.json").write_text(json.dumps(run))
     (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
-    (runs / "score/edsr_x2/scores.csv").write_text(
+    (runs / "score/edsr/scores").mkdir()
+    (runs / "score/edsr/scores/edsr_x2.csv").write_text(
         "cohort,method,seed,dataset,image,metric,value\n"
         + "".join(
             f"edsr_x2,kd,{seed},photos,{image},psnr_y,30\n"
@@ -76,6 +87,8 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults: dict[str, Any] = {
+        "topic": "",
+        "title": "",
         "section": "4.2",
         "text": TEXT,
         "paper_verdict": "holds",

@@ -11,11 +11,18 @@ import pytest
 
 from augkd.config import load_study
 from augkd.distill import METHODS
-from augkd.stage import filter_notebooks, stage_names
+from augkd.sources import LEFT_OUT, LEFT_OUT_OF_RUNS, write_sources
+from augkd.stage import stage_names
 from tests.study_copy import ROOT, copy_study, environment
 
 TRAINING = ("augkd/train.py", "augkd/study.py", "augkd/distill", "augkd/data/sampler.py")
-RUNS = ("prepare", "teach", "teach_x4", "distil", "distil_x4", "ablate", "score", "score_ablation")
+TEACH = {"teach", "teach_x4", "teach_real"}
+DISTIL = {
+    *("distil", "distil_x4", "control", "expand", "ablate", "quantize"),
+    *("foreign", "real"),
+}
+SCORE = {"score", "score_extras", "score_mixed"}
+RUNS = {"prepare"} | TEACH | DISTIL | SCORE
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 LIST = """
@@ -47,6 +54,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     )
     assert done.returncode == 0, done.stderr
     stages: list[Stage] = json.loads(done.stdout)
+    write_sources(study)
     graph = {stage["name"]: stage for stage in stages}
     graph["study"] = {"root": study, "budget": request.param}
     return graph
@@ -89,7 +97,7 @@ def kind(name: str) -> str:
 
 
 def pages(graph: Graph) -> list[str]:
-    return [name for name in stages(graph) if kind(name) not in (*RUNS, "notebooks", "site")]
+    return [name for name in stages(graph) if kind(name) not in (*RUNS, "sources", "site")]
 
 
 def test_stages_are_those_that_the_terminal_counts(
@@ -98,56 +106,61 @@ def test_stages_are_those_that_the_terminal_counts(
     monkeypatch.chdir(graph["study"]["root"])
     assert sorted(stage_names()) == sorted(stages(graph))
     assert len(stages(graph)) < 60
-    assert stage_names()[0] == "notebooks"
+    assert stage_names()[0] == "sources"
     assert kind(stage_names()[-1]) == "site"
+
+
+def sources(graph: Graph, name: str) -> dict[str, str]:
+    """The modules that a stage's file of sources lists, with their SHA-256."""
+    (file,) = [dep for dep in graph[name]["deps"] if dep.startswith("build/sources/")]
+    head = (graph["study"]["root"] / file).read_text().partition("\n\n")[0]
+    return {path: digest for digest, path in (line.split("  ") for line in head.splitlines())}
 
 
 def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph) -> None:
     assert {kind(name) for name in pages(graph)} >= {
-        "table_01",
-        "table_02",
-        "table_06",
-        "table_07",
-        "figure_02",
-        "scorecard",
+        *(f"table_{n:02}" for n in (1, 2, 6, 7, 8, 9, 11, 12)),
+        *("figure_02", "scorecard"),
     }
     for name in pages(graph):
-        deps = graph[name]["deps"]
-        if kind(name) == "methods":  # about the training code itself: of runs, images alone
-            assert {kind(p) for p in ancestors(graph, name)} == {"prepare", "notebooks"}
+        if kind(name) in ("methods", "table_11"):  # about the training code itself
+            assert "augkd/train.py" in sources(graph, name)
             continue
-        for code in (*TRAINING, "augkd/models", "augkd/data", "augkd/score.py"):
-            if kind(name) == "table_01" and code == "augkd/models":
-                continue  # it counts the networks' parameters
-            assert not any(touches(code, dep) for dep in deps), (name, code)
-        if kind(name) == "table_01":
+        if kind(name) == "table_01":  # it counts the networks' parameters
             continue
-        assert {"score", "score_ablation"} & {kind(p) for p in parents(graph, name)}, name
+        for code in (*TRAINING, "augkd/models", "augkd/score.py", "augkd/data/sampler.py"):
+            assert not any(touches(code, dep) for dep in sources(graph, name)), (name, code)
+        assert SCORE & {kind(p) for p in parents(graph, name)}, name
         # whatever it rests on in the end was scored, taught and prepared by a stage
-        assert {"prepare", "notebooks"} < {kind(p) for p in ancestors(graph, name)}, name
-        trained = {"teach", "distil", "distil_x4", "ablate"}
-        assert trained & {kind(p) for p in ancestors(graph, name)}, name
-        assert not trained & {kind(p) for p in parents(graph, name)}, name
+        assert {"prepare", "sources"} < {kind(p) for p in ancestors(graph, name)}, name
+        assert (TEACH | DISTIL) & {kind(p) for p in ancestors(graph, name)}, name
+        assert not (TEACH | DISTIL) & {kind(p) for p in parents(graph, name)}, name
 
 
 def test_training_rests_on_what_it_runs(graph: Graph) -> None:
     study = load_study(graph["study"]["budget"], graph["study"]["root"])
     files = {method: module_file(cls) for method, cls in METHODS.items()}
+    networks = {"edsr", "rcan", "swinir"}
     for name, stage in stages(graph).items():
-        if kind(name) not in ("distil", "distil_x4", "ablate", "teach", "teach_x4"):
+        if kind(name) not in TEACH | DISTIL:
             continue
         *_, entry = stage["cmd"].split()
-        taught = kind(name).startswith("teach")
+        taught = kind(name) in TEACH
         cohort = None if taught else study.cohort(entry)
         needed = {"augkd/train.py", "augkd/study.py", "augkd/augment.py", "augkd/data/sampler.py"}
-        network = cohort.network if cohort else study.teacher(entry).network
-        needed |= {f"augkd/models/{network}.py", "augkd/models/__init__.py"}
+        own = {cohort.network if cohort else str(study.teacher(entry).network)}
+        if cohort and cohort.teacher.trained:
+            own.add(str(study.teacher(cohort.teacher.trained).network))
+        needed |= {f"augkd/models/{network}.py" for network in own}
         for method, options in cohort.methods.items() if cohort else [("scratch", {})]:
             needed |= imported(files[options.get("method", method)], "augkd/distill/")
-        if taught:  # Scratch is given no teacher: kd.py names its type alone
-            needed -= {"augkd/distill/teacher.py"}
-        for file in needed:
-            assert any(holds(dep, file) for dep in stage["deps"]), (name, file)
+        if cohort and cohort.bits:
+            needed.add("augkd/quantize.py")
+        listed = set(sources(graph, name))
+        assert needed <= listed, name
+        others = {f"augkd/models/{network}.py" for network in networks - own}
+        unused = set(files.values()) - needed
+        assert not listed & (others | unused), name
         assert all(stage["outs"].values()), f"{name}: an output is not cached"
         assert "seed" in stage["params"]
         table = "teachers" if taught else "cohorts"
@@ -169,6 +182,53 @@ def imported(file: str, below: str) -> set[str]:
                     found.add(name)
                     waiting.append(name)
     return found
+
+
+LOADED = """
+import sys
+from pathlib import Path
+import augkd.study, augkd.score
+print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "augkd"), sep="\\n")
+"""
+
+
+def test_sources_are_what_python_loads(graph: Graph) -> None:
+    """The list that is read off the imports, against the modules that an import brings."""
+    root = graph["study"]["root"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        cwd=root,
+        env=environment(root, root),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {Path(f).relative_to(root).as_posix() for f in done.stdout.split() if "augkd/" in f}
+    budget = graph["study"]["budget"]
+    listed = set(sources(graph, f"score@{budget}-edsr"))
+    chosen = {path for path in loaded if path.startswith(("augkd/distill/", "augkd/models/"))}
+    # what a package's own page of contents brings, and only some cohorts use
+    chosen |= {"augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py"}
+    contents = {path for path in loaded if path.endswith("__init__.py")}
+    assert loaded - chosen - contents - LEFT_OUT_OF_RUNS <= listed
+    assert {path for path in listed if path.endswith(".py")} <= loaded
+    for path in listed:
+        assert len(sources(graph, f"score@{budget}-edsr")[path]) == 64
+    assert LEFT_OUT < LEFT_OUT_OF_RUNS
+
+
+def test_groups_are_those_of_the_study(graph: Graph) -> None:
+    study = load_study(graph["study"]["budget"], graph["study"]["root"])
+    for group in ("edsr", "rcan", "swinir", "extras", "mixed"):
+        text = (graph["study"]["root"] / f"build/sources/score-{group}.txt").read_text()
+        members = [name for name in study.params.cohorts if study.group(name) == group]
+        networks = {study.cohort(name).network for name in members}
+        for network in networks:
+            assert f"augkd/models/{network}.py" in text
+        for stage in stages(graph).values():
+            if stage["cmd"].endswith(f" {group}"):
+                held = {p.removeprefix("cohorts.") for p in stage["params"] if "cohorts." in p}
+                assert held == set(members)
 
 
 def test_every_source_that_is_named_is_there(graph: Graph) -> None:
@@ -208,29 +268,56 @@ def test_no_output_is_in_git_but_reports(graph: Graph) -> None:
 
 def test_a_table_without_its_prose_is_another_table(tmp_path: Path) -> None:
     """Run notebooks are code alone to the pipeline, pages are prose too; outputs are neither."""
-    source = tmp_path / "notebooks"
-    source.mkdir()
+    study = copy_study(tmp_path / "study")
+    for name, entry in (("distil", "distil-edsr_x2"), ("table_02", "table_02")):
+        path = study / "notebooks" / f"{name}.ipynb"
+        notebook = json.loads(path.read_text())
 
-    def text(name: str, prose: str, code: str, outputs: list[str]) -> str:
-        cells = [
-            {"cell_type": "markdown", "metadata": {}, "source": [prose]},
-            {
-                "cell_type": "code",
-                "metadata": {"tags": ["parameters"]},
-                "source": [code],
-                "outputs": outputs,
-                "execution_count": len(outputs) or None,
-            },
-        ]
-        (source / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
-        filter_notebooks(source, tmp_path / "out")
-        return (tmp_path / "out" / f"{name}.txt").read_text()
+        def text(entry: str = entry) -> str:
+            write_sources(study, Path("out"))
+            return (study / "out" / f"{entry}.txt").read_text()
 
-    for name in ("distil", "table_02"):
-        first = text(name, "# Title", "a = 1", [])
-        assert text(name, "# Title", "a = 1", ["shown"]) == first
-        assert text(name, "# Title", "a = 2", []) != first
-        assert (text(name, "# Other", "a = 1", []) == first) == (name == "distil")
+        first = text()
+        code = next(c for c in notebook["cells"] if c["cell_type"] == "code")
+        code["execution_count"] = 3
+        path.write_text(json.dumps(notebook))
+        assert text() == first
+        notebook["cells"][0]["source"] = ["# Other"]
+        path.write_text(json.dumps(notebook))
+        assert (text() == first) == (name == "distil")
+        code["source"] = [*code["source"], "\nb = 1"]
+        path.write_text(json.dumps(notebook))
+        assert text() != first
+
+
+def test_an_edit_moves_what_it_must(tmp_path: Path) -> None:
+    """A method's file, a network's file, a look: the stages whose sources change."""
+    study = copy_study(tmp_path / "study")
+
+    def texts() -> dict[str, str]:
+        write_sources(study, Path("out"))
+        return {file.stem: file.read_text() for file in (study / "out").glob("*.txt")}
+
+    before = texts()
+
+    def moved(module: str) -> set[str]:
+        file = study / module
+        kept = file.read_text()
+        file.write_text(kept + "# a word\n")
+        after = texts()
+        file.write_text(kept)
+        return {name for name in before if before[name] != after[name]}
+
+    method = moved("augkd/distill/fitnet.py")
+    assert {"distil-edsr_x2", "distil-rcan_x4"} <= method
+    assert not {"distil-swinir_x2", "distil-ablation_x4", "teach-edsr_x2"} & method
+    network = moved("augkd/models/rcan.py")
+    assert {"teach-rcan_x2", "distil-rcan_x3", "distil-rcan_x4_from_edsr"} <= network
+    assert not {"teach-edsr_x2", "distil-edsr_x2", "score-edsr", "table_02"} & network
+    look = moved("augkd/style.py")
+    assert {"table_02", "figure_02"} <= look
+    assert not {name for name in look if name.startswith(("teach", "distil", "score-", "prepare"))}
+    assert moved("augkd/config.py") == set()
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
@@ -242,7 +329,9 @@ def test_a_notebook_has_parameters_with_working_defaults(file: Path) -> None:
     exec("".join(tagged[0]["source"]), values)
     study = load_study(values["budget"])
     assert study.budget.name == "smoke"  # opened alone it runs in under a minute
-    if file.stem in ("teach", "distil", "score"):
+    if file.stem in ("teach", "distil"):
         assert study.cohort(values["cohort"])
+    if file.stem == "score":
+        assert values["group"] in study.groups()
     assert cells[0]["cell_type"] == "markdown"
     assert "".join(cells[0]["source"]).startswith("# ")

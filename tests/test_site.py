@@ -1,6 +1,5 @@
 import re
 import shutil
-import subprocess
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,7 +121,7 @@ def test_sources_are_copied(study: Path) -> None:
     runs = study / "runs/smoke"
     for copy, source in {
         "table_02/table.csv": "pages/table_02/table.csv",
-        "score/edsr_x2/scores.csv": "score/edsr_x2/scores.csv",
+        "score/edsr/scores/edsr_x2.csv": "score/edsr/scores/edsr_x2.csv",
         "scorecard/verdicts.csv": "pages/scorecard/verdicts.csv",
     }.items():
         assert _read(site / "data" / copy) == _read(runs / source)
@@ -140,8 +139,26 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
     assert "Images scored 3" in text
     assert "Device cpu torch 2.13.0+cpu Last run started 2026-02-05 10:00 UTC" in text
     assert "2 ✓ holds 1 ✗ fails 1 ~ undecided 1 – not run" in text
-    assert "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first”" in text
+    assert (
+        "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first”” Section 4.2 · 3 images, 2 seeds"
+        in text
+    )
+    assert "vague one seed “AugKD" in text
     assert "paper +0.12 ours +0.08 +0.03 … +0.13" in text
+    assert "Claims about Paper’s own tables Our scores Other ✓ best: holds" in text
+    assert "Others ✓ By &lt;count&gt;: holds" in text
+
+
+def test_the_overview_has_its_order_and_short_labels(study: Path) -> None:
+    page = _read(study / "reports/smoke/table_02.html")
+    nav = page[page.index("<nav") : page.index("</nav>")]
+    labels = re.findall(r'<a href="(\w+)\.html"[^>]*>([^<]+)<', nav)
+    assert labels[:4] == [
+        ("index", "The study"),
+        ("scorecard", "Scorecard"),
+        ("audit", "Audit of the paper"),
+        ("controls", "Controls"),
+    ]
 
 
 def test_the_entry_lists_the_budgets(study: Path, tmp_path: Path) -> None:
@@ -171,7 +188,7 @@ def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
         ("distil/edsr_x2/run.json", "{", "run.json: .*: remove it and run make repro"),
         ("distil/edsr_x2/run.json", '{"started": "soon"}', "soon"),
         ("distil/edsr_x2/run.json", "{}", "no 'started'"),
-        ("score/edsr_x2/scores.csv", "a,b\n1,2\n", "scores.csv: "),
+        ("score/edsr/scores/edsr_x2.csv", "a,b\n1,2\n", "edsr_x2.csv: "),
         ("pages/scorecard/verdicts.csv", "id,text\n", "no column 'gain'"),
     ],
 )
@@ -239,27 +256,3 @@ def test_an_axis_shows_zero_and_every_gain(
 def test_bars_end_as_on_a_terminal() -> None:
     nested = "a: 10%|█  | 1/10\n\rb: 50%|██ | 5/10\x1b[A\ra: 100%|███| 10/10\nsaved\nb: 5% off\n"
     assert last_lines(nested) == "a: 100%|███| 10/10\nsaved\nb: 5% off\n"
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
-def test_no_page_is_wider_than_its_window(study: Path, tmp_path: Path) -> None:
-    pages = sorted((study / "reports").rglob("*.html"))
-    frames = "".join(
-        f'<iframe src="{page.as_uri()}" style="width:{width}px;height:900px"></iframe>'
-        for page in pages
-        for width in (1280, 390)
-    )
-    script = """addEventListener("load", () => document.body.dataset.wide = Array.from(frames, 
-        (f) => f.document.documentElement.scrollWidth - f.innerWidth).join(" "))"""
-    probe = tmp_path / "probe.html"
-    probe.write_text(f"<body>{frames}<script>{script}</script>", encoding="utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --allow-file-access-from-files --dump-dom"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = ["chromium", *flags.split(), profile, probe.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    found = re.search(r'data-wide="([^"]*)"', dom)
-    assert found
-    wider = [int(number) for number in found[1].split()]  # negative: a scroll bar
-    assert len(wider) == 2 * len(pages)
-    assert max(wider) <= 0

@@ -52,6 +52,8 @@ class Claim(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
+    topic: str = ""
+    title: str = Field(default="", max_length=45)
     section: str
     quote: str = Field(min_length=5, max_length=120)
     tables: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
@@ -70,6 +72,7 @@ class Claim(BaseModel):
     rounding: float | None = None
     cohorts: tuple[str, ...] = Field(default=("{network}_x{scale}",), min_length=1)
     needs: tuple[str, ...] = ()
+    stand_in: str = ""
     reading: str = ""
 
     @model_validator(mode="after")

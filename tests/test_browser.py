@@ -1,0 +1,155 @@
+"""The site in a real browser: nothing missing, no complaint, nothing too wide, and its controls.
+
+One start of headless Chromium opens every page in frames of two widths and works its buttons by
+script. Pages are opened from disk, as a reader does.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augkd.site import build
+from tests.report_runs import write_study
+
+WIDTHS = (1280, 390)
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
+--disable-background-networking --disable-component-update --disable-sync
+--allow-file-access-from-files --enable-logging=stderr --virtual-time-budget=20000
+--dump-dom"""
+PROBE = """
+addEventListener("load", () => {
+  const found = [];
+  for (const frame of document.querySelectorAll("iframe")) {
+    const { document: page, innerWidth } = frame.contentWindow;
+    const one = { page: frame.dataset.page, width: +frame.width };
+    found.push(one);
+    one.overflow = page.documentElement.scrollWidth - innerWidth;
+    one.broken = [...page.images].filter((i) => !i.naturalWidth).length;
+    one.styled = getComputedStyle(page.querySelector("h1")).fontWeight;
+    const key = (target, name) => target.dispatchEvent(
+      new frame.contentWindow.KeyboardEvent("keydown", { key: name, bubbles: true }));
+
+    const root = page.documentElement, theme = page.querySelector(".theme");
+    theme.click();
+    one.first = root.dataset.theme;
+    one.paper = [getComputedStyle(page.body).backgroundColor];
+    theme.click();
+    one.second = root.dataset.theme;
+    one.paper.push(getComputedStyle(page.body).backgroundColor);
+
+    const heading = page.querySelector(".table thead button")?.closest("th");
+    if (heading) {
+      const place = [...heading.parentNode.cells].indexOf(heading);
+      const column = () => [...heading.closest("table").tBodies[0].rows].map((r) => r.textContent);
+      const before = column();
+      one.sorts = [];
+      for (let k = 0; k < 3; k++) {
+        heading.querySelector("button").click();
+        one.sorts.push(heading.getAttribute("aria-sort"));
+      }
+      one.restored = String(column()) === String(before);
+      one.focusable = heading.querySelector("button").tabIndex === 0 && place >= 0;
+    }
+
+    const figure = page.querySelector("figure"), zoom = page.querySelector("dialog.zoom");
+    one.figures = page.querySelectorAll("figure").length;
+    if (figure) {
+      one.zoom = [zoom.open];
+      figure.click();
+      one.zoom.push(zoom.open && zoom.childElementCount === 1);
+      zoom.click();
+      one.zoom.push(zoom.open);
+      key(figure, "Enter");
+      one.zoom.push(zoom.open);
+      zoom.close();
+    }
+  }
+  document.body.dataset.found = JSON.stringify(found);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the script found, a dictionary a page and width; and the browser's console."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium")
+    root = tmp_path_factory.mktemp("study")
+    write_study(root)
+    build("smoke", root)
+    return look(chromium, sorted((root / "reports").rglob("*.html")), root)
+
+
+def look(chromium: str, pages: list[Path], root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    frames = "".join(
+        f'<iframe data-page="{page.name}" src="{page.as_uri()}" width="{width}" height="900">'
+        "</iframe>"
+        for page in pages
+        for width in WIDTHS
+    )
+    probe = root / "probe.html"
+    probe.write_text(f"<body>{frames}<script>{PROBE}</script>", encoding="utf-8")
+    command = [chromium, *FLAGS.split(), f"--user-data-dir={root / 'profile'}", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert found, done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    seen: list[dict[str, Any]] = json.loads(unescape(found[1]))
+    assert len(seen) == len(WIDTHS) * len(pages)
+    return seen, console
+
+
+def test_the_console_is_empty(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+    assert opened[1] == []
+
+
+def test_pages_fit_and_are_whole(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+    for one in opened[0]:
+        assert one["overflow"] <= 0, one  # negative: a scroll bar
+        assert one["broken"] == 0, one
+        assert int(one["styled"]) > 600, one  # the style sheet was found
+
+
+def test_dark_and_light(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+    for one in opened[0]:
+        assert {one["first"], one["second"]} == {"dark", "light"}
+        assert one["paper"][0] != one["paper"][1]
+
+
+def test_a_heading_sorts(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+    sortable = [one for one in opened[0] if "sorts" in one]
+    assert {one["width"] for one in sortable} == set(WIDTHS)
+    for one in sortable:
+        assert one["sorts"] == ["ascending", "descending", None]
+        assert one["restored"]
+        assert one["focusable"]
+
+
+def test_a_figure_enlarges(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+    shown = [one for one in opened[0] if one["figures"]]
+    assert shown
+    for one in shown:
+        assert one["zoom"] == [False, True, False, True], one
+
+
+def test_the_probe_sees_faults(tmp_path: Path) -> None:
+    """A page with a missing file, an error and a wide line must not pass."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium")
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        '<h1>x</h1><button class="theme"></button><dialog class="zoom"></dialog>'
+        '<div style="width:2000px">wide</div><img src="gone.png">'
+        '<script>console.error("complaint")</script>'
+    )
+    seen, console = look(chromium, [bad], tmp_path)
+    assert all(one["overflow"] > 0 and one["broken"] == 1 for one in seen)
+    assert any("complaint" in line for line in console)
