@@ -310,7 +310,7 @@ def test_other_options_never_resume_a_state(
         assert state not in seen, new
         seen.add(state)
     with monkeypatch.context() as patch:
-        patch.setattr("augkd.study.code_hash", lambda: "other sources")
+        patch.setattr("augkd.record.code_hash", lambda: "other sources")
         state = learn()
         assert state not in seen
         seen.add(state)
