@@ -190,7 +190,8 @@ def tidy(frame: pd.DataFrame, **constants: object) -> pd.DataFrame:
     for label, cells in zip(frame.index, frame.to_numpy(dtype=object), strict=True):
         heading = dict(zip(titles, label if isinstance(label, tuple) else (label,), strict=True))
         blocks: dict[str, dict[str, Any]] = {}
-        for (name, part), value in zip(frame.columns, cells, strict=True):
+        for column, value in zip(frame.columns, cells, strict=True):
+            name, part = str(column[0]), str(column[1])
             if part == "interval":
                 low, high = (NAN, NAN) if value is None else value
                 blocks.setdefault(name, {}).update(low=low, high=high)
@@ -278,8 +279,10 @@ def _measured(
 ) -> Gain | None:
     if better is None or worse is None:
         return None
-    pair = [part[part["dataset"].isin(datasets)] for part in (better, worse)]
-    return None if any(p.empty for p in pair) else bootstrap_gain(differences(*pair, metric))
+    better, worse = (part[part["dataset"].isin(datasets)] for part in (better, worse))
+    if better.empty or worse.empty:
+        return None
+    return bootstrap_gain(differences(better, worse, metric))
 
 
 def _put(frame: dict[tuple[str, str], list[Any]], name: str, **parts: Any) -> None:
@@ -298,5 +301,7 @@ def _frame(
     kept = [c for c in columns if c[1] in ("Δ", "ours", "interval") or frame[c].notna().any()]
     frame = frame[kept]
     frame.columns = pd.MultiIndex.from_tuples(kept, names=[block, "part"])
-    frame.index = pd.MultiIndex.from_frame(pd.DataFrame([dict(row.labels) for row in rows]))
+    labels = pd.DataFrame([dict(row.labels) for row in rows])
+    one = labels.shape[1] == 1
+    frame.index = pd.Index(labels.iloc[:, 0]) if one else pd.MultiIndex.from_frame(labels)
     return frame

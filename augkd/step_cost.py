@@ -172,14 +172,16 @@ def show(costs: pd.DataFrame, where: str) -> Styler:
             ("× KD", "paper"): plain("paper_ratio", 2),
             ("passes", "student"): plain("student", 2),
             ("passes", "teacher"): plain("teacher", 2),
-            ("multiply-accumulates", "ours (G)"): plain("macs", 3),
-            ("multiply-accumulates", "× KD"): plain("macs_kd", 2),
-            ("multiply-accumulates", "Table 1, × KD"): plain("macs_paper_kd", 2),
+            ("multiply-adds", "G"): plain("macs", 3),
+            ("multiply-adds", "× KD"): plain("macs_kd", 2),
+            ("multiply-adds", "Table 1"): plain("macs_paper_kd", 2),
         },
         index=pd.Index([METHOD_NAMES[name] for name in costs.index], name="method"),
     )
     styler = frame.style.set_uuid("costs").set_table_attributes('class="paper-table"')
-    styler = styler.set_properties(**{"text-align": "right"})
+    styler = styler.set_table_styles(
+        [{"selector": "td, thead th.col_heading", "props": "text-align: right"}]
+    )
     return styler.set_caption(f"Ours: {where}.")
 
 

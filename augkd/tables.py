@@ -66,7 +66,8 @@ class TablePage:
         titles = {f"gain over {self.called[name]}": name for name in references}
         frame = mean_gains(self.scores, self.rows, metric, titles)
         shown = frame
-        if metric == "ssim_y":  # four decimals leave no room for it
+        wide = len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y"
+        if wide:  # leaves no room for it; table.csv has it
             shown = frame.drop(columns="difference", level="part", errors="ignore")
         return self._show(frame, f"mean_gains_{metric}", metric, shown=shown, dataset="mean")
 
@@ -90,7 +91,7 @@ class TablePage:
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
         lines = [*self._absent_rows(), *self._absent_sets(), *self._seeds()]
-        return Markdown("\n".join(f"- {line}" for line in lines))
+        return Markdown("\n".join(f"- {line}" for line in lines))  # type: ignore[no-untyped-call]
 
     def save(self) -> None:
         """Writes what was shown so far, tidy."""
@@ -151,9 +152,10 @@ class TablePage:
 
     def _seeds(self) -> list[str]:
         """How many seeds the rows have: an interval over one says nothing of another training."""
-        counts = self.scores.groupby(["cohort", "method"])["seed"].nunique()
+        keys = self.scores["cohort"] + "/" + self.scores["method"]
+        counts = self.scores["seed"].groupby(keys).nunique()
         students = {row.key for row in self.rows if row.method not in UNTAUGHT}
-        number = {f"{c}/{m}": int(n) for (c, m), n in counts.items() if f"{c}/{m}" in students}
+        number = {str(key): int(n) for key, n in counts.items() if key in students}
         if not number:
             return []
         few, many = min(number.values()), max(number.values())
@@ -326,12 +328,13 @@ def published_teachers() -> pd.DataFrame:
     wide = both.pivot_table(index=keys, columns="dataset", values="value", sort=False)
     wide = wide[list(PAPER_SETS[:4])].dropna().sort_index(level=[0, 1], sort_remaining=False)
     wide["mean"] = wide.mean(axis=1)
-    own = wide.xs("Table 12", level="evaluation").droplevel("source")["mean"]
-    wide["paper above it"] = own.reindex(wide.index.droplevel([2, 3])).to_numpy() - wide["mean"]
-    wide.columns.name = None
-    wide = wide.rename(index=lambda s: f"×{s}", level=0).rename(index=NETWORKS, level=1)
-    wide = wide.reset_index()
-    return wide[[column for column in wide if column != "source"] + ["source"]]
+    own = wide["mean"].xs("the paper", level="source").droplevel("evaluation")
+    frame = wide.reset_index().rename_axis(columns=None)
+    above = frame.join(own.rename("own"), on=["scale", "network"])["own"] - frame["mean"]
+    frame["paper above it"] = above.mask(frame["source"] == "the paper")
+    frame["scale"] = [f"×{scale}" for scale in frame["scale"]]
+    frame["network"] = frame["network"].map(NETWORKS)
+    return frame[[column for column in frame if column != "source"] + ["source"]]
 
 
 def million_parameters(study: Study, network: str, scale: int) -> pd.DataFrame:

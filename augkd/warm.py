@@ -45,7 +45,7 @@ def fork(module: str, arguments: list[str]) -> "Forked":
     """
     link = socket.socket(socket.AF_UNIX)
     link.connect(os.environ[ADDRESS])
-    request = {"module": module, "arguments": arguments, "cwd": os.getcwd()}
+    request: dict[str, Any] = {"module": module, "arguments": arguments, "cwd": os.getcwd()}
     request["environ"] = dict(os.environ)
     message = json.dumps(request).encode()
     socket.send_fds(link, [len(message).to_bytes(8, "big")], [0, 1, 2])

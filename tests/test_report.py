@@ -1,0 +1,225 @@
+"""The tables of the report: the paper's cells found, ours paired, what is missing said."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from augkd import report, step_cost, tables
+from augkd.config import Study, load_study
+from augkd.data.sampler import PatchSampler
+from augkd.data.store import ImageStore, Prepared, write_store
+from augkd.degrade import bicubic
+from augkd.models import create_model
+from augkd.paper import load_table
+from augkd.report import Row, gains, mean_gains, ranks, tidy, values
+from augkd.style import paper_table
+from augkd.tables import TablePage, backbone_rows
+from augkd.zoo import SIZES
+
+ROOT = Path(__file__).parent.parent
+
+
+def scored(cohort: str, offsets: dict[str, float], metric: str = "psnr_y") -> pd.DataFrame:
+    """Scores of two seeds whose images differ widely, and methods by a constant."""
+    sets = [("photographs", 30.0), ("Set5", 33.0)]
+    rows = [
+        (cohort, method, seed, dataset, "test", f"i{image}", metric, base + 2 * image + offset)
+        for method, offset in offsets.items()
+        for seed in (0, 1)
+        for dataset, base in sets
+        for image in range(3)
+    ]
+    return pd.DataFrame(rows, columns=report.COLUMNS)
+
+
+def cell(frame: pd.DataFrame, row: Hashable, column: Hashable) -> Any:
+    return frame.at[row, column]
+
+
+SCORES = scored("edsr_x2", {"kd": 0.0, "augkd": 0.25, "scratch": -0.5})
+ROWS = [
+    Row("edsr_x2", method, {"method": method}, 2, {"scale": 2, "method": method})
+    for method in ("scratch", "kd", "augkd", "at")
+]
+
+
+@pytest.fixture
+def study() -> Study:
+    return load_study("smoke", ROOT, check_methods=False)
+
+
+def test_values_stand_beside_the_papers() -> None:
+    frame = values(SCORES, ROWS, "psnr_y")
+    assert cell(frame, "kd", ("Set5", "ours")) == pytest.approx(35)
+    assert cell(frame, "kd", ("Set5", "paper")) == 38.04
+    assert cell(frame, "kd", ("Set5", "difference")) == pytest.approx(35 - 38.04)
+    assert ("photographs", "paper") not in frame  # the paper has no such set
+    assert ("Urban100", "ours") not in frame  # it is not at hand
+    assert cell(frame, "augkd", ("Urban100", "paper")) == 32.53
+    assert np.isnan(cell(frame, "at", ("Set5", "ours")))
+
+
+def test_gains_are_paired_and_their_reference_is_none() -> None:
+    frame = gains(SCORES, ROWS, "psnr_y", "kd")
+    assert cell(frame, "augkd", ("Set5", "Δ")) == pytest.approx(0.25)
+    assert cell(frame, "augkd", ("Set5", "interval")) == pytest.approx((0.25, 0.25))
+    assert cell(frame, "augkd", ("Set5", "paper")) == pytest.approx(38.15 - 38.04)
+    assert cell(frame, "kd", ("Set5", "Δ")) is None
+    assert np.isnan(cell(frame, "at", ("Set5", "Δ")))
+    html = paper_table(frame, "x").to_html()
+    assert html.count("not run") == 2  # AT, on each set at hand
+    assert "better" in html
+
+
+def test_mean_gains_over_a_row_of_another_cohort() -> None:
+    other = Row("edsr_x3", "kd", {"method": "kd3"})
+    scores = pd.concat([SCORES, scored("edsr_x3", {"kd": 1.0})])
+    frame = mean_gains(scores, [*ROWS, other], "psnr_y", {"over": "edsr_x2/kd", "own": "kd"})
+    assert cell(frame, "kd3", ("over", "Δ")) == pytest.approx(1.0)
+    assert cell(frame, "kd3", ("own", "Δ")) is None
+    paper = np.mean([38.15 - 38.04, 33.80 - 33.58, 32.27 - 32.19, 32.53 - 31.98])
+    assert cell(frame, "augkd", ("over", "paper")) == pytest.approx(paper)
+    assert cell(frame, "augkd", ("over", "difference")) == pytest.approx(0.25 - paper)
+
+
+def test_lower_niqe_is_a_gain_in_both_columns() -> None:
+    rows = [Row("real_x4", m, {"method": m}, 5, {"method": m}) for m in ("scratch", "kd")]
+    scores = scored("real_x4", {"scratch": 0.5, "kd": 0.0}, "niqe")
+    frame = mean_gains(scores, rows, "niqe", {"over": "scratch"})
+    assert cell(frame, "kd", ("over", "Δ")) == pytest.approx(0.5)
+    paper = np.mean([5.810 - 5.425, 5.757 - 5.408, 3.788 - 3.652])
+    assert cell(frame, "kd", ("over", "paper")) == pytest.approx(paper)
+
+
+def test_no_scores_leave_the_paper_alone() -> None:
+    frame = mean_gains(SCORES.iloc[:0], ROWS, "psnr_y", {"over": "kd"})
+    assert np.isnan(cell(frame, "augkd", ("over", "Δ")))
+    assert cell(frame, "augkd", ("over", "paper")) > 0
+    assert gains(SCORES.iloc[:0], ROWS, "psnr_y", "kd").empty
+
+
+def test_a_row_names_one_row_of_the_paper() -> None:
+    with pytest.raises(ValueError, match="several rows of Table 2"):
+        _ = Row("edsr_x2", "kd", {"method": "KD"}, 2, {"method": "kd"}).printed
+
+
+def test_best_and_second_as_they_are_shown() -> None:
+    frame = pd.DataFrame(
+        {("Set5", "ours"): [40.0, 30.001, 30.004, 29.0], ("Set5", "difference"): 0.0},
+        index=pd.MultiIndex.from_tuples([("t",), ("a",), ("b",), ("c",)], names=["method"]),
+    )
+    frame.columns.names = ["dataset", "part"]
+    students = [False, True, True, True]
+    assert list(ranks(frame, students, "psnr_y", "").iloc[:, 0]) == ["", "best", "best", "second"]
+    assert list(ranks(frame, students, "niqe", "").iloc[:, 0]) == ["", "second", "", "best"]
+    assert not ranks(frame, students, "psnr_y", "").iloc[:, 1].any()
+
+
+def test_tidy_keeps_every_number() -> None:
+    frame = tidy(gains(SCORES, ROWS, "psnr_y", "kd"), metric="psnr_y")
+    row = frame[(frame["method"] == "augkd") & (frame["dataset"] == "Set5")].iloc[0]
+    assert (row["gain"], row["low"], row["metric"]) == (pytest.approx(0.25), 0.25, "psnr_y")
+
+
+def test_the_papers_cells_are_all_on_the_pages(study: Study) -> None:
+    pages = {
+        2: backbone_rows(study, "edsr", 2),
+        3: backbone_rows(study, "rcan", 3),
+        4: [row for row in tables.heterogeneous_rows() if row.table == 4],
+        5: tables.real_world_rows(study, ends=True),
+        9: tables.expansion_rows(study, 50),
+        10: backbone_rows(study, "swinir", 10),
+        12: tables.evaluated_teachers(),
+    }
+    for number, rows in pages.items():
+        printed = load_table(number)
+        wanted = printed[printed["metric"].isin(["psnr_y", "ssim_y", "niqe"])]
+        found = [
+            v for row in rows for (of, _), v in row.printed.items() if of in set(wanted.metric)
+        ]
+        assert sorted(found) == sorted(wanted["value"])
+
+
+@pytest.fixture
+def page(study: Study, monkeypatch: pytest.MonkeyPatch) -> TablePage:
+    one_seed = scored("edsr_x2", {"at": 0.0}).query("seed == 0")
+    monkeypatch.setattr(tables, "trained_scores", lambda *_: pd.concat([SCORES, one_seed]))
+    rows = [row for row in backbone_rows(study, "edsr", 2) if row.cohort == "edsr_x2"]
+    return TablePage(study, "table_02", rows, rank_by="scale")
+
+
+def test_notes_say_what_is_not_run(page: TablePage) -> None:
+    notes = str(page.notes().data)
+    assert "FitNet, RKD, FAKD, CSD (teacher's features): not run in `edsr_x2`" in notes
+    assert "Set14, B100, Urban100: not at hand" in notes
+    assert "1 to 2 seeds a method" in notes
+    assert "nothing of another training" in notes
+
+
+def test_a_page_writes_what_it_shows(page: TablePage, tmp_path: Path) -> None:
+    page.path = tmp_path / "pages" / "table.csv"
+    shown = page.mean_gains("psnr_y", "kd").to_html() + page.values("psnr_y").to_html()
+    assert "+0.25" in shown
+    page.save()
+    frame = pd.read_csv(page.path)
+    assert set(frame["table"]) == {"mean_gains_psnr_y", "values_psnr_y"}
+    gain = frame[(frame["table"] == "mean_gains_psnr_y") & (frame["method"] == "AugKD")]
+    assert gain["gain"].item() == pytest.approx(0.25)
+
+
+def test_a_cohort_that_is_not_trained_is_named(study: Study) -> None:
+    rows = [Row("rcan_x2", "kd", {"method": "KD"}, 3, {"scale": 2, "method": "kd"})]
+    nothing = Study(study.params, study.budget.model_copy(update={"backbones": []}), ROOT)
+    page = TablePage(nothing, "table_03", rows)
+    assert "does not train `rcan_x2`: " in str(page.notes().data)
+    assert page.scores.empty
+    assert "38.18" in page.values("psnr_y").to_html()  # the paper's, alone
+    assert "not run" in page.mean_gains("psnr_y", "scratch").to_html()
+
+
+def test_published_teachers_tell_ensembles_from_single_passes() -> None:
+    frame = tables.published_teachers().query("scale == '×4' and network == 'EDSR'")
+    above = {name: part["paper above it"] for name, part in frame.groupby("evaluation")}
+    assert (above["single pass"] > 0.1).all()
+    assert above["mean of 8"].abs().max() < 0.05
+    assert above["Table 12"].isna().all()
+
+
+def test_steps_are_timed_in_turn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    hr = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
+    write_store(tmp_path / "s", [Prepared("train", "a", hr, {2: bicubic(hr, 2)}, "bicubic")])
+    batch = PatchSampler(ImageStore(tmp_path / "s"), scale=2, patch=12, batch=1, seed=1).draw(0)
+    student, teacher = (
+        create_model("edsr", scale=2, **SIZES["edsr"][role]) for role in ("student", "teacher")
+    )
+    before = [p.clone() for p in student.parameters()]
+    entries = step_cost.table_entries(load_study("smoke", ROOT), "edsr_x2", ("kd", "csd", "augkd"))
+    pair, cpu = (student, teacher), torch.device("cpu")
+    timed = step_cost.time_steps(entries, pair, batch, cpu, 0.0, rounds=(2, 4))
+    assert list(timed.columns) == ["kd", "csd", "augkd"]
+    assert len(timed) == 2
+    assert (timed > 0).all(axis=None)
+    assert all(torch.equal(a, b) for a, b in zip(before, student.parameters(), strict=True))
+    passes = step_cost.count_steps(entries, pair, batch)["augkd"].passes
+    assert (passes.student, passes.teacher) == (2.25, 2.25)
+
+
+def test_ratios_are_of_rounds_drawn_together() -> None:
+    kd = np.array([1.0, 2.0, 3.0, 4.0, 50.0])  # a machine that slows down
+    costs = step_cost.summarise(pd.DataFrame({"kd": kd, "augkd": 2 * kd}), "kd")
+    ratio = costs.loc["augkd", ["seconds", "ratio", "ratio_low", "ratio_high"]]
+    assert list(ratio) == [6.0, 2.0, 2.0, 2.0]
+    assert cell(costs, "kd", "low") < 3 < cell(costs, "kd", "high")
+    counted = pd.DataFrame(
+        {"student": 1.0, "teacher": 1.0, "macs": [1.0, 2.0], "macs_paper_kd": 1.0},
+        index=["kd", "augkd"],
+    )
+    beside = step_cost.beside_paper(costs, counted)
+    assert cell(beside, "augkd", "paper_ratio") == pytest.approx(0.70 / 0.49)
+    assert "2.00" in step_cost.show(beside, "here").to_html()
