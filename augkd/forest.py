@@ -132,6 +132,8 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
     )
     right: list[Any] = [{"selector": "td.n", "props": "text-align: right"}]
     left: list[Any] = [{"selector": "td, th", "props": "text-align: left"}]
+    if frame.empty:
+        styler.set_caption("Nothing was run.")
     return styler.set_table_styles(left + right).hide(axis="index").format(escape="html")
 
 

@@ -83,6 +83,9 @@ class Axis:
         return any(math.isfinite(v) for c in self.claims for v in (c.gain, c.paper_gain))
 
     def tick(self, value: float) -> str:
+        """The label of a tick; where labels are long, the ends and zero alone have one."""
+        if self.ticks[1] - self.ticks[0] < 0.005 and value not in (0, self.low, self.high):
+            return ""
         return "0" if value == 0 else f"{value:+g}".replace("-", "−")
 
     def text(self, value: float) -> str:
@@ -173,7 +176,7 @@ def axes(claims: Sequence[Claim]) -> Iterator[Axis]:
         low = step * math.floor(min(0.0, *points) / step - 0.35)
         high = step * math.ceil(max(0.0, *points) / step + 0.35)
         ticks = [round(low + step * k, 9) for k in range(round((high - low) / step) + 1)]
-        decimals = max(2, 1 - math.floor(math.log10(step)))
+        decimals = min(max(2, 1 - math.floor(math.log10(step))), 4)
         yield Axis(unit, low, high, tuple(ticks), decimals, rows)
 
 

@@ -186,6 +186,31 @@ def test_the_claims_own_test_sets_where_all_are_at_hand() -> None:
     assert verdict(two, table)["datasets"] == "Urban100, photographs"
 
 
+def test_images_that_stand_in_are_named() -> None:
+    row = verdict(claim(stand_in="not real ones"), scores({"augkd": 0.3, "kd": 0.0}))
+    assert row["note"].startswith("not real ones; on photographs in place of Urban100")
+    own = scores({"augkd": 0.3, "kd": 0.0}, datasets=("Urban100",))
+    assert "real ones" not in verdict(claim(stand_in="not real ones"), own)["note"]
+    niqe = next(c for c in load_claims() if c.id == "real_world_niqe")
+    table = scores(
+        {"augkd": -0.3, "kd": 0.0, "scratch": 0.1},
+        metric="niqe",
+        network="swinir",
+        cohort="real_x4",
+        seeds=1,
+    )
+    row = verdict(niqe, table)
+    assert row["verdict"] == "holds"
+    assert "degraded by BSRGAN" in row["note"]
+    assert "one seed" in row["note"]
+
+
+def test_claims_are_listed_by_topic_under_titles_of_their_own() -> None:
+    claims = load_claims()
+    assert all(c.topic and c.title for c in claims)
+    assert len({c.title for c in claims}) == len(claims)
+
+
 def test_training_images_are_judged_apart() -> None:
     kinds: dict[str, Any] = {"metric": "psnr_y_teacher", "tables": [], "figure": 2}
     table = pd.concat(

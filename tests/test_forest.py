@@ -69,4 +69,4 @@ def test_a_plain_table_says_what_it_has() -> None:
         assert shown in html, shown
     assert html.count(">–<") == 3
     assert html == plain_table(frame, "t").to_html()
-    assert "gain" in plain_table(frame.iloc[:0], "t").to_html()
+    assert "Nothing was run" in plain_table(frame.iloc[:0], "t").to_html()
