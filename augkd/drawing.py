@@ -65,9 +65,7 @@ class Board:
             self.text((x + share * length, y - 0.05), f"{share * most:g}", va="top", fontsize=7.5)
         self.text((x + length / 2, y - 0.2), label, va="top", fontsize=7.5)
 
-    def frame(
-        self, at: Point, width: float, height: float, colour: str, line: float = 1.4
-    ) -> None:
+    def frame(self, at: Point, width: float, height: float, colour: str, line: float = 1.4) -> None:
         self.axes.add_patch(Rectangle(at, width, height, fill=False, ec=colour, lw=line, zorder=3))
 
     def text(self, at: Point, text: str, **options: object) -> None:
@@ -87,7 +85,7 @@ class Board:
         """A line through the points, with a head at the last."""
         self.axes.plot(*zip(*points[:-1], strict=True), color=colour, lw=1.1)
         patch = FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=8)
-        patch.set(shrinkA=0, shrinkB=0, color=colour, lw=1.1)  # type: ignore[call-arg]
+        patch.set(shrinkA=0, shrinkB=0, color=colour, lw=1.1)
         self.axes.add_patch(patch)
 
     def bracket(self, left: Point, right: Point, top: float, text: str, colour: str) -> None:

@@ -26,9 +26,8 @@ from augkd.config import Study
 from augkd.degrade.bicubic import bicubic
 from augkd.metrics import psnr_y, to_luma
 from augkd.metrics.luma import cropped
-from augkd.models import load_checkpoint
 from augkd.score import scored_images
-from augkd.study import build, centre, load_teacher, pick_device, student_path
+from augkd.study import centre, load_student, load_teacher, pick_device
 
 STUDENTS = ("scratch", "kd", "fakd", "csd", "augkd")
 """Who is compared, where the cohort has it."""
@@ -119,15 +118,17 @@ def choose(
     return window(int(order[-1])), window(int(order[len(order) // 2]))
 
 
-def load_students(study: Study, name: str, methods: Sequence[str]) -> dict[str, nn.Module]:
-    """Trained students of a cohort, first seed, of those methods that it has."""
-    cohort, device, networks = study.cohort(name), pick_device(), {}
-    for method in methods:
-        if method in cohort.methods:
-            network = build(study, cohort.network, cohort.student, cohort.scale, 0)
-            load_checkpoint(student_path(study, name, method, 0), network)
-            networks[method] = network.to(device).eval()
-    return networks
+def load_pair(
+    study: Study, name: str, methods: Sequence[str] = STUDENTS
+) -> tuple[dict[str, nn.Module], nn.Module]:
+    """Students of a cohort, of the first seed and of those methods that it has; its teacher."""
+    cohort, device = study.cohort(name), pick_device()
+    students: dict[str, nn.Module] = {
+        method: load_student(study, name, method, 0, device)
+        for method in methods
+        if method in cohort.methods
+    }
+    return students, load_teacher(study, cohort, device)
 
 
 @torch.no_grad()
@@ -142,8 +143,8 @@ def compare(study: Study, name: str, side: int = 48, area: int = 96) -> list[Exa
     """
     cohort, device = study.cohort(name), pick_device()
     scale, edges = cohort.scale, study.params.data.edges
-    students = load_students(study, name, STUDENTS)
-    networks = students | {"teacher": load_teacher(study, cohort, device)}
+    students, teacher = load_pair(study, name)
+    networks = {**students, "teacher": teacher}
     examples = []
     for dataset, split, image, lr, hr in scored_images(study, cohort):
         if split != "test" or min(hr.shape[-2:]) < side + 2 * scale:
