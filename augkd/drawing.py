@@ -69,30 +69,39 @@ class Board:
         self.axes.add_patch(Rectangle(at, width, height, fill=False, ec=colour, lw=line, zorder=3))
 
     def text(self, at: Point, text: str, **options: object) -> None:
-        style = {"ha": "center", "fontsize": 8, "linespacing": 1.25} | options
+        style = {"ha": "center", "fontsize": 8.5, "linespacing": 1.25} | options
         self.axes.text(*at, text, **style)  # type: ignore[arg-type]
 
-    def box(self, centre: Point, text: str, colour: str = INK, width: float = 0.34) -> None:
-        """A network or an operation, 0.28 inches high."""
-        x, y = centre
+    def arrow(self, *points: Point, colour: str = INK, head: bool = True) -> None:
+        """A line through the points, with a head at the last."""
+        self.axes.plot(*zip(*points[:-1], strict=True), color=colour, lw=1.1)
+        patch = FancyArrowPatch(
+            *points[-2:], arrowstyle="-|>" if head else "-", mutation_scale=8, shrinkA=0, shrinkB=0
+        )
+        patch.set(color=colour, lw=1.1)
+        self.axes.add_patch(patch)
+
+    def through(self, *points: Point, text: str, at: Point, colour: str) -> None:
+        """An arrow through the points, with a box (a network, an operation) in its way.
+
+        ``at``: centre of the box, on one of the level parts of the line.
+        """
+        x, y = at
+        half = 0.17 if len(text) < 2 or text.startswith("$") else 0.035 * len(text) + 0.1
+        before = next(k for k in range(1, len(points)) if points[k][1] == y and points[k][0] > x)
+        self.arrow(*points[:before], (x - half, y), colour=colour, head=False)
+        self.arrow((x + half, y), *points[before:], colour=colour)
         shape = "round,pad=0,rounding_size=0.06"
-        patch = FancyBboxPatch((x - width / 2, y - 0.14), width, 0.28, shape)
+        patch = FancyBboxPatch((x - half, y - 0.14), 2 * half, 0.28, shape)
         patch.set(fc="none", ec=colour, lw=1.3)
         self.axes.add_patch(patch)
         self.text((x, y - 0.01), text, va="center", color=colour, fontsize=9)
-
-    def arrow(self, *points: Point, colour: str = INK) -> None:
-        """A line through the points, with a head at the last."""
-        self.axes.plot(*zip(*points[:-1], strict=True), color=colour, lw=1.1)
-        patch = FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=8)
-        patch.set(shrinkA=0, shrinkB=0, color=colour, lw=1.1)
-        self.axes.add_patch(patch)
 
     def bracket(self, left: Point, right: Point, top: float, text: str, colour: str) -> None:
         """Joins what is compared: from ``left`` up to ``top``, across, and down to ``right``."""
         (a, foot_a), (b, foot_b) = left, right
         self.axes.plot([a, a, b, b], [foot_a, top, top, foot_b], color=colour, lw=1.3)
-        self.text(((a + b) / 2, top + 0.04), text, va="bottom", color=colour, fontsize=8.5)
+        self.text(((a + b) / 2, top + 0.04), text, va="bottom", color=colour)
 
 
 def show_windows(

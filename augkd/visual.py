@@ -23,6 +23,8 @@ from torch.nn.functional import avg_pool2d
 
 from augkd.augment import Invertible
 from augkd.config import Study
+from augkd.data.batch import Batch
+from augkd.data.sampler import PatchSampler
 from augkd.degrade.bicubic import bicubic
 from augkd.metrics import psnr_y, to_luma
 from augkd.metrics.luma import cropped
@@ -119,16 +121,16 @@ def choose(
 
 
 def load_pair(
-    study: Study, name: str, methods: Sequence[str] = STUDENTS
+    study: Study, name: str, methods: Sequence[str] = STUDENTS, device: str | None = None
 ) -> tuple[dict[str, nn.Module], nn.Module]:
     """Students of a cohort, of the first seed and of those methods that it has; its teacher."""
-    cohort, device = study.cohort(name), pick_device()
+    cohort, on = study.cohort(name), torch.device(device) if device else pick_device()
     students: dict[str, nn.Module] = {
-        method: load_student(study, name, method, 0, device)
+        method: load_student(study, name, method, 0, on)
         for method in methods
         if method in cohort.methods
     }
-    return students, load_teacher(study, cohort, device)
+    return students, load_teacher(study, cohort, on)
 
 
 @torch.no_grad()
@@ -180,6 +182,26 @@ def mean_gains(examples: Sequence[Example], reference: str = "scratch") -> pd.Da
     return table.rename_axis(columns=None)
 
 
+def window_table(examples: Sequence[Example]) -> pd.DataFrame:
+    """The windows of all examples: rank, dataset, image, kind, place, spread, PSNR-Y by method."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": example.dataset,
+                "image": example.image,
+                "window": kind,
+                "row": window.row,
+                "column": window.column,
+                "spread": round(window.spread, 4),
+                **{method: round(psnr, 4) for method, psnr in window.psnr.items()},
+            }
+            for example in examples
+            for kind, window in (("widest", example.widest), ("typical", example.typical))
+        ],
+        index=pd.Index([r for r in range(1, len(examples) + 1) for _ in (0, 1)], name="rank"),
+    )
+
+
 @torch.no_grad()
 def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.DataFrame:
     """How far the student is from the teacher where F acts on its input alone (Section 3.4).
@@ -198,6 +220,31 @@ def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.Da
         left = student(f.apply(images))
         rows[name] = {"undone": levels(f.invert(left), taught), "left": levels(left, taught)}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def telling_batch(sampler: PatchSampler, steps: int = 400) -> Batch:
+    """A batch of one patch that shows what the method does.
+
+    Of those of the first steps whose F inverts colours and rotates by a quarter turn, the one of
+    the most contrast in its zoom-in crop.
+
+    Args:
+        sampler: of batches of one.
+
+    Raises:
+        ValueError: no step draws such an F.
+    """
+    best, most = None, -1.0
+    for step in range(steps):
+        batch = sampler.draw(step)
+        inverted, rows, columns, transposed = batch.transform.flags[0].tolist()
+        if inverted and transposed and rows != columns:
+            contrast = float(batch.zoom_in[0].std())
+            if contrast > most:
+                best, most = batch, contrast
+    if best is None:
+        raise ValueError(f"telling_batch: no such F in {steps} steps")
+    return best
 
 
 def levels(a: Tensor, b: Tensor) -> float:
