@@ -148,7 +148,7 @@ def _overview(board: Board, example: Example, window: Window, at: Point, side: f
     """The compared area with the window's frame, its upper left corner at ``at``."""
     height, width = example.hr.shape[1:]
     inch = side / max(height, width)
-    size = [round(144 * n / max(height, width)) for n in (height, width)]
+    size = [round(128 * n / max(height, width)) for n in (height, width)]
     small = interpolate(example.hr[None].float(), size, mode="area")[0].round().byte()
     bottom = at[1] - height * inch
     board.image((at[0], bottom), small, "", side)

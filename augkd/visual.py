@@ -4,9 +4,10 @@ Answers are compared over the centre of each test image, with students of the fi
 windows of an image lie on a grid of a quarter of their side. One in four is a candidate: those
 that bicubic enlargement does worst, since there is little to see in a flat sky. Of these
 
-* the *widest* is the one over which the students differ most: its spread, the worst student's
-  root-mean-square error of luma minus the best's, is the largest. In PSNR, which is relative to
-  the error, differences that nobody can see would come first;
+* the *widest* is the one over which the students differ most: its spread, the interquartile
+  range over students of the root-mean-square error of luma, is the largest. In PSNR, which is
+  relative to the error, differences that nobody can see would come first; in the whole range, one
+  student that failed would choose every window;
 * the *typical* is the one whose spread is the median of all candidates'.
 
 Images are ranked by the spread of their widest window. No method is favoured, but the widest
@@ -51,7 +52,7 @@ class Window:
 
     Attributes:
         row, column, side: its top left corner and side, HR pixels.
-        spread: RMSE of luma, the worst student's minus the best's, 8-bit levels.
+        spread: interquartile range of the students' RMSE of luma, 8-bit levels.
         psnr: PSNR-Y in dB within it, by method, bicubic and teacher among them.
     """
 
@@ -105,7 +106,7 @@ def choose(
     """
     maps = {method: window_psnr(sr, hr, side, border) for method, sr in answers.items()}
     error = torch.stack([255 * 10 ** (-maps[method] / 20) for method in students])
-    spread = (error.amax(0) - error.amin(0)).flatten()
+    spread = (error.quantile(0.75, 0) - error.quantile(0.25, 0)).flatten()
     base = maps["bicubic"].flatten()
     candidates = (base <= base.quantile(0.25)).nonzero().flatten()
     order = candidates[spread[candidates].argsort(stable=True)]

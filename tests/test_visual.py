@@ -65,8 +65,9 @@ def test_the_widest_window_is_found_where_it_was_put(
 ) -> None:
     widest, typical = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
     assert (widest.row, widest.column) == (BORDER + 2 * 4, BORDER + 4 * 4)
-    # flat errors of 0.3 and 0.1, rounded to 8 bits, on the luma's 219 levels
-    assert widest.spread == pytest.approx(219 * 0.2, abs=0.5)
+    # flat errors of 0.3 and 0.1, rounded to 8 bits, on the luma's 219 levels; of two, the middle
+    # half is half of the range
+    assert widest.spread == pytest.approx(219 * 0.2 / 2, abs=0.5)
     assert set(widest.psnr) == set(answers)
     assert widest.psnr["augkd"] > widest.psnr["scratch"] > widest.psnr["bicubic"]
     assert 0 < typical.spread < widest.spread
@@ -81,6 +82,15 @@ def test_the_order_of_methods_does_not_choose(hr: Tensor, answers: dict[str, Ten
     again = choose(swapped, hr, ["augkd", "scratch"], SIDE, BORDER)
     for one, other in zip(chosen, again, strict=True):
         assert (one.row, one.column, one.spread) == (other.row, other.column, other.spread)
+
+
+def test_a_student_that_failed_does_not_choose(hr: Tensor, answers: dict[str, Tensor]) -> None:
+    widest, _ = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    others = answers | {"kd": answers["augkd"], "fakd": answers["scratch"]}
+    failed = others | {"csd": hr + _noise(8, 8, 0.5)}
+    students = ["scratch", "kd", "fakd", "csd", "augkd"]
+    again, _ = choose(failed, hr, students, SIDE, BORDER)
+    assert (again.row, again.column) == (widest.row, widest.column)
 
 
 @pytest.fixture
