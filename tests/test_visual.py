@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from augkd.augment import Invertible
+from augkd.data.sampler import PatchSampler
+from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.drawing import show_windows
 from augkd.metrics import psnr_y
 from augkd.visual import (
@@ -17,7 +20,9 @@ from augkd.visual import (
     consistency,
     levels,
     mean_gains,
+    telling_batch,
     window_psnr,
+    window_table,
 )
 
 SIDE, BORDER = 16, 4
@@ -108,6 +113,30 @@ def test_mean_gains_are_over_images(example: Example) -> None:
     assert list(table.index) == ["bicubic", "augkd", "teacher"]
     assert list(table.loc["augkd"]) == [3.0, 1.0, 1.0]
     assert list(table.loc["teacher"]) == [0.0, 0.0, 0.0]
+
+
+def test_the_table_of_windows_has_two_of_each_image(example: Example) -> None:
+    table = window_table([example, example])
+    assert list(table.index) == [1, 1, 2, 2]
+    assert list(table["window"]) == ["widest", "typical"] * 2
+    assert list(table["augkd"]) == [23.0, 21.0] * 2
+    assert window_table([]).empty
+
+
+def _sampler(root: Path, probability: float) -> PatchSampler:
+    hr = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    write_store(root / "store", [Prepared("set", "image", hr, {2: hr[:, ::2, ::2]}, "bicubic")])
+    store = ImageStore(root / "store")
+    return PatchSampler(store, scale=2, patch=8, batch=1, seed=0, probability=probability)
+
+
+def test_a_telling_batch_inverts_and_turns(tmp_path: Path) -> None:
+    inverted, rows, columns, transposed = telling_batch(
+        _sampler(tmp_path, 0.5), 50
+    ).transform.flags[0]
+    assert inverted and transposed and rows != columns  # noqa: PT018
+    with pytest.raises(ValueError, match="no such F"):
+        telling_batch(_sampler(tmp_path, 0.0), 5)
 
 
 def test_a_figure_names_every_answer_and_marks_the_best(example: Example) -> None:
