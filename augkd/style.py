@@ -102,7 +102,8 @@ def use_style() -> None:
             "patch.linewidth": 0,
             "legend.frameon": False,
             "legend.fontsize": 9,
-            "image.interpolation": "nearest",
+            "image.interpolation": "none",  # embedded as it is, and enlarged without smoothing
+            "image.composite_image": False,  # nor resampled where several share an axis
         }
     )
     set_matplotlib_formats("svg", metadata={"Date": None})

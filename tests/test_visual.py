@@ -1,0 +1,197 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from augkd.augment import Invertible
+from augkd.data.sampler import PatchSampler
+from augkd.data.store import ImageStore, Prepared, write_store
+from augkd.drawing import show_windows
+from augkd.metrics import psnr_y
+from augkd.visual import (
+    OPERATIONS,
+    Example,
+    Window,
+    choose,
+    consistency,
+    levels,
+    mean_gains,
+    telling_batch,
+    window_psnr,
+    window_table,
+)
+
+SIDE, BORDER = 16, 4
+SIZE = BORDER * 2 + 4 * SIDE
+
+
+def _noise(row: int, column: int, strength: float) -> Tensor:
+    """A square of error whose corner is that of the window (row, column) of the grid."""
+    image = torch.zeros(3, SIZE, SIZE)
+    top, left = BORDER + row * 4, BORDER + column * 4
+    image[:, top : top + SIDE, left : left + SIDE] = strength
+    return image
+
+
+@pytest.fixture
+def hr() -> Tensor:
+    return torch.full((3, SIZE, SIZE), 0.5)
+
+
+@pytest.fixture
+def answers(hr: Tensor) -> dict[str, Tensor]:
+    hard = _noise(2, 4, 0.4) + _noise(8, 8, 0.4)
+    return {
+        "bicubic": hr + hard,
+        # at (2, 4) the students differ most of the windows that are hard; at (10, 0), which
+        # bicubic gets right, still more
+        "scratch": hr + _noise(2, 4, 0.3) + _noise(8, 8, 0.2) + _noise(10, 0, 0.5),
+        "augkd": hr + _noise(2, 4, 0.1) + _noise(8, 8, 0.15),
+        "teacher": hr,
+    }
+
+
+def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, Tensor]) -> None:
+    image = answers["scratch"]
+    found = window_psnr(image, hr, SIDE, BORDER)
+    assert found.shape == (13, 13)
+    row, column = BORDER + 3 * 4, BORDER + 5 * 4
+    window = (..., slice(row, row + SIDE), slice(column, column + SIDE))
+    expected = psnr_y(image[window][None], hr[window][None], 0)
+    assert float(found[3, 5]) == pytest.approx(float(expected))
+
+
+def test_the_widest_window_is_found_where_it_was_put(
+    hr: Tensor, answers: dict[str, Tensor]
+) -> None:
+    widest, typical = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    assert (widest.row, widest.column) == (BORDER + 2 * 4, BORDER + 4 * 4)
+    # flat errors of 0.3 and 0.1, rounded to 8 bits, on the luma's 219 levels; of two, the middle
+    # half is half of the range
+    assert widest.spread == pytest.approx(219 * 0.2 / 2, abs=0.5)
+    assert set(widest.psnr) == set(answers)
+    assert widest.psnr["augkd"] > widest.psnr["scratch"] > widest.psnr["bicubic"]
+    assert 0 < typical.spread < widest.spread
+    assert torch.equal(
+        widest.crop(hr), hr[:, widest.row :, widest.column :][:, :SIDE, :SIDE]
+    )  # fmt: skip
+
+
+def test_the_order_of_methods_does_not_choose(hr: Tensor, answers: dict[str, Tensor]) -> None:
+    chosen = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    swapped = answers | {"scratch": answers["augkd"], "augkd": answers["scratch"]}
+    again = choose(swapped, hr, ["augkd", "scratch"], SIDE, BORDER)
+    for one, other in zip(chosen, again, strict=True):
+        assert (one.row, one.column, one.spread) == (other.row, other.column, other.spread)
+
+
+def test_a_student_that_failed_does_not_choose(hr: Tensor, answers: dict[str, Tensor]) -> None:
+    widest, _ = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    others = answers | {"kd": answers["augkd"], "fakd": answers["scratch"]}
+    failed = others | {"csd": hr + _noise(8, 8, 0.5)}
+    students = ["scratch", "kd", "fakd", "csd", "augkd"]
+    again, _ = choose(failed, hr, students, SIDE, BORDER)
+    assert (again.row, again.column) == (widest.row, widest.column)
+
+
+@pytest.fixture
+def example(hr: Tensor, answers: dict[str, Tensor]) -> Example:
+    psnr = {method: float(method == "augkd") for method in answers}
+    windows = [
+        Window(8, 20, SIDE, 1.0, dict.fromkeys(answers, 20.0) | {"augkd": g}) for g in (23.0, 21.0)
+    ]
+    eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in answers.items()}
+    return Example("set", "image", (hr * 255).byte(), eight, psnr, *windows)
+
+
+def test_mean_gains_are_over_images(example: Example) -> None:
+    table = mean_gains([example, example])
+    assert list(table.index) == ["bicubic", "augkd", "teacher"]
+    assert list(table.loc["augkd"]) == [3.0, 1.0, 1.0]
+    assert list(table.loc["teacher"]) == [0.0, 0.0, 0.0]
+
+
+def test_the_table_of_windows_has_two_of_each_image(example: Example) -> None:
+    table = window_table([example, example])
+    assert list(table.index) == [1, 1, 2, 2]
+    assert list(table["window"]) == ["widest", "typical"] * 2
+    assert list(table["augkd"]) == [23.0, 21.0] * 2
+    assert window_table([]).empty
+
+
+def _sampler(root: Path, probability: float) -> PatchSampler:
+    hr = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    write_store(root / "store", [Prepared("set", "image", hr, {2: hr[:, ::2, ::2]}, "bicubic")])
+    store = ImageStore(root / "store")
+    return PatchSampler(store, scale=2, patch=8, batch=1, seed=0, probability=probability)
+
+
+def test_a_telling_batch_inverts_and_turns(tmp_path: Path) -> None:
+    inverted, rows, columns, transposed = telling_batch(
+        _sampler(tmp_path, 0.5), 50
+    ).transform.flags[0]
+    assert inverted and transposed and rows != columns  # noqa: PT018
+    with pytest.raises(ValueError, match="no such F"):
+        telling_batch(_sampler(tmp_path, 0.0), 5)
+
+
+def test_a_figure_names_every_answer_and_marks_the_best(example: Example) -> None:
+    show_windows([example], lambda e: e.widest, lambda e, method: f", {method}!")
+    axes = plt.gca()
+    texts = [text.get_text() for text in axes.texts]
+    assert "AugKD\n23.00 dB, augkd!" in texts
+    bold = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
+    assert [text.split("\n")[0] for text in bold] == ["AugKD"]
+    # the whole image, HR and four answers, each under its own id
+    assert len({image.get_gid() for image in axes.images}) == len(axes.images) == 6
+    plt.close()
+
+
+class _Enlarge(nn.Module):
+    """Commutes with every F, but for what is added to its answers at the top."""
+
+    def __init__(self, added: float) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = interpolate(x, scale_factor=2.0)
+        y[..., :2, :] += self.added
+        return y
+
+
+def test_consistency_undoes_what_f_did() -> None:
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    table = consistency(_Enlarge(0.0), _Enlarge(0.0), images)
+    assert list(table.index) == ["as it is", *OPERATIONS]
+    assert table["undone"].max() < 1e-4
+    assert table["left"].drop("as it is").min() > 10
+    shifted = consistency(_Enlarge(0.1), _Enlarge(0.0), images)["undone"]
+    assert shifted.to_numpy() == pytest.approx(255 * 0.1 / 6, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("colours inverted", lambda x: 1 - x),
+        ("flipped vertically", lambda x: x.flip(-2)),
+        ("flipped horizontally", lambda x: x.flip(-1)),
+        ("rotated by 90°", lambda x: x.rot90(1, (-2, -1))),
+        ("rotated by 180°", lambda x: x.rot90(2, (-2, -1))),
+        ("rotated by 270°", lambda x: x.rot90(3, (-2, -1))),
+    ],
+)
+def test_operations_do_what_they_are_called(
+    name: str, expected: Callable[[Tensor], Tensor]
+) -> None:
+    x = torch.rand(1, 3, 4, 4)
+    f = Invertible(torch.tensor([OPERATIONS[name]]).bool())
+    assert torch.equal(f.apply(x), expected(x))
+
+
+def test_levels_are_of_eight_bits() -> None:
+    assert levels(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.2)) == pytest.approx(51)
