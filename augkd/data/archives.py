@@ -14,7 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
@@ -172,14 +172,17 @@ class Archive:
             for piece in self.chunks(name):
                 file.write(piece)
 
-    def extract(self, folder: Path) -> Path:
-        """Unpacks all to ``folder``, made beside and renamed; one made of this file is kept.
+    def extract(self, folder: Path, names: Collection[str] | None = None) -> Path:
+        """Unpacks all, or the named members, to ``folder``, made beside and renamed.
+
+        A folder that was made of the same members of the same file is kept.
 
         Raises:
             UserError: a member is damaged, or the folder cannot be written.
         """
         state = self.path.stat()
-        origin = json.dumps([self.path.name, state.st_size, state.st_mtime_ns])
+        wanted = sorted(self.sizes if names is None else names)
+        origin = json.dumps([self.path.name, state.st_size, state.st_mtime_ns, wanted])
         marker = ".unpacked_from"
         if (folder / marker).is_file() and (folder / marker).read_text() == origin:
             return folder
@@ -187,7 +190,8 @@ class Archive:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            for name in self.sizes:
+            chosen = set(wanted)
+            for name in (name for name in self.sizes if name in chosen):  # in the tar's order
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 self._copy(name, partial / name)
             (partial / marker).write_text(origin)

@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -77,8 +76,8 @@ def find_images(
     """The images of a dataset whose files ``augkd.data.fetch`` put into ``folder``, by name.
 
     They are read straight out of zip and plain tar archives, which stay open within the ``with``;
-    a compressed tar is unpacked once, to NAME.unpacked beside it. Images of a dataset of several
-    parts keep the names of their parts' datasets.
+    of a compressed tar, they are unpacked once, to NAME.DATASET beside it. Images of a dataset of
+    several parts keep the names of their parts' datasets.
 
     Raises:
         UserError: no source's files are all there, an archive is refused, a pair is incomplete,
@@ -112,49 +111,47 @@ def _find(name: str, folder: Path, registry: Registry, opened: ExitStack) -> lis
 
 
 def _pairs(dataset: str, source: Source, archives: list[Archive]) -> list[Pair]:
-    found = {
-        scale: _matches(dataset, template, archives)
-        for scale, template in {1: source.hr, **source.lr}.items()
-        if template is not None
-    }
+    templates = {**({1: source.hr} if source.hr else {}), **source.lr}
+    found = {scale: _matches(dataset, text, archives) for scale, text in templates.items()}
     names = found[min(found)]  # HR's, or LR's where there is no HR
-    for scale, places in found.items():
-        if odd := sorted(places.keys() ^ names.keys()):
+    for scale, matches in found.items():
+        if odd := sorted(matches.keys() ^ names.keys()):
             raise UserError(
                 f"{dataset}: '{odd[0]}' has no {'LR' if odd[0] in names else 'HR'} image at "
                 f"x{scale} in {', '.join(source.files)}: remove the archive and fetch it again"
             )
-    return [
-        Pair(
-            dataset,
-            name,
-            found[1][name] if 1 in found else None,
-            {scale: places[name] for scale, places in found.items() if scale != 1},
-        )
-        for name in sorted(names)
-    ]
+    folders = {}
+    for archive in archives:
+        if not archive.in_place:
+            wanted = [m for matches in found.values() for a, m in matches.values() if a is archive]
+            beside = archive.path.with_name(f"{archive.path.name}.{dataset}")
+            folders[archive] = archive.extract(beside, wanted)
+    pairs = []
+    for name in sorted(names):
+        places = {
+            scale: Place(archive, member, folders.get(archive))
+            for scale, (archive, member) in ((s, found[s][name]) for s in sorted(found))
+        }
+        pairs.append(Pair(dataset, name, places.pop(1, None), places))
+    return pairs
 
 
-def _matches(dataset: str, template: str, archives: list[Archive]) -> dict[str, Place]:
-    """Image names to places, of all members that fit a template of the registry."""
+def _matches(
+    dataset: str, template: str, archives: list[Archive]
+) -> dict[str, tuple[Archive, str]]:
+    """Image names to archive and member, of all members that fit a template of the registry."""
     pattern = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
     fits = re.compile(f"(?:.*/)?{pattern}").fullmatch
-    matches = [
-        (match[1], archive, member)
-        for archive in archives
-        for member in archive.sizes
-        if (match := fits(member)) and not member.startswith("__MACOSX/")
-    ]
-    name, count = next(iter(Counter(name for name, *_ in matches).most_common(1)), ("", 0))
-    if count > 1:
-        raise UserError(
-            f"{dataset}: {count} images are named '{name}' in {archives[0].path.parent}: expected "
-            "one: remove the archives and fetch them again"
-        )
-    folders = {
-        archive: None
-        if archive.in_place
-        else archive.extract(archive.path.with_name(f"{archive.path.name}.unpacked"))
-        for archive in {archive for _, archive, _ in matches}
-    }
-    return {name: Place(archive, member, folders[archive]) for name, archive, member in matches}
+    found: dict[str, tuple[Archive, str]] = {}
+    for archive in archives:
+        for member in archive.sizes:
+            match = fits(member)
+            if match is None or member.startswith("__MACOSX/"):
+                continue
+            if match[1] in found:
+                raise UserError(
+                    f"{archive.path}: {member} is a second '{match[1]}' of {dataset}, expected "
+                    "one: remove the archive and fetch it again"
+                )
+            found[match[1]] = archive, member
+    return found

@@ -23,6 +23,7 @@ Prefix = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\s.][^/\\\s]*$")]
 Template = Annotated[str, Field(pattern=r"^[^/{}][^{}]*\{name\}[^{}]*\.png$")]
+Scale = Annotated[int, Field(ge=2, le=4)]
 T = TypeVar("T")
 
 
@@ -62,7 +63,7 @@ class Source(_Entry):
 
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     hr: Template | None = None  # absent where the images have no HR beside them
-    lr: dict[Literal[2, 3, 4], Template] = {}
+    lr: dict[Scale, Template] = {}
 
     @model_validator(mode="after")
     def _some_images(self) -> "Source":
