@@ -223,9 +223,11 @@ def safe_name(raw: str) -> str | None:
     Backslashes, a colon after one letter and control characters are refused with the rest: what
     one system reads as a name, another reads as a way out.
     """
-    if raw.startswith("/") or "\\" in raw or re.match(r"[A-Za-z]:", raw):
+    if raw.startswith("/") or "\\" in raw:
         return None
     if any(ord(character) < 32 or ord(character) == 127 for character in raw):
         return None
     parts = [part for part in raw.split("/") if part not in ("", ".")]
-    return None if ".." in parts else "/".join(parts)
+    if ".." in parts or re.match(r"[A-Za-z]:", "".join(parts[:1])):
+        return None
+    return "/".join(parts)

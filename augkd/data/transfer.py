@@ -89,7 +89,8 @@ def transfer(
             failures = 1 if _size(partial) > furthest else failures + 1
             furthest = max(furthest, _size(partial))
             if failures >= patience.attempts:
-                raise Refused(f"{broken} ({failures} times in a row)") from None
+                times = f" ({failures} times in a row)" if failures > 1 else ""
+                raise Refused(f"{broken}{times}") from None
             time.sleep(max(broken.pause, min(60, patience.pause * 2 ** (failures - 1))))
 
 
@@ -197,8 +198,10 @@ def _network(patience: Patience) -> Iterator[None]:
         raise _Broken(f"sent nothing for {patience.timeout:g} s") from None
     except requests.exceptions.SSLError as error:
         raise Refused(f"has no valid certificate ({_first(error)})") from None
-    except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
-        raise _Broken(f"cannot be reached, or breaks off ({_first(error)})") from None
+    except requests.ConnectionError as error:
+        raise _Broken(f"cannot be reached ({_first(error)})") from None
+    except urllib3.exceptions.ProtocolError as error:
+        raise _Broken(f"breaks off ({_first(error)})") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Refused(f"fails ({_first(error)})") from None
 
@@ -210,7 +213,9 @@ def _first(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return _first(reason)
-    return " ".join(str(error).split()).rpartition(">: ")[2] or type(error).__name__
+    text = " ".join(str(error).split())
+    # urllib3 puts the object that failed before what failed
+    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", text) or type(error).__name__
 
 
 def _resumable(url: str, partial: Path, size: int | None, verified: bool) -> tuple[int, str | None]:
