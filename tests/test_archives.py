@@ -115,7 +115,7 @@ def test_no_archive_writes_outside_its_folder(parts: list[str], zipped: bool) ->
                 zip_of(path, zipfile.ZipInfo(raw))
             else:
                 tar_of(path, tar_info(raw, size=7))
-        except (ValueError, UnicodeEncodeError, zipfile.LargeZipFile):
+        except (ValueError, IndexError):
             return  # a name that cannot be written
         try:
             with Archive(path) as archive:
@@ -125,6 +125,12 @@ def test_no_archive_writes_outside_its_folder(parts: list[str], zipped: bool) ->
         assert {file.name for file in home.iterdir()} <= {"archive", "deep"}
         if (home / "deep").exists():
             assert {file.name for file in (home / "deep").iterdir()} <= {"out"}
+
+
+def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", zipfile.ZipInfo("x"))
+    path.write_bytes(path.read_bytes().replace(b"x", b"\0"))
+    assert "would leave" in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\\..\\x", "C:/x", "a\nb", ""])
@@ -220,9 +226,8 @@ def test_what_is_no_archive(tmp_path: Path, make: Callable[[Path], object], word
 def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
     write_archive(tmp_path / "inner.zip", {"x": b"x"})
     inner = (tmp_path / "inner.zip").read_bytes()
-    info = tarfile.TarInfo("inner.zip")
-    info.size = len(inner)
     path = tmp_path / "a.tar"
-    path.write_bytes(info.tobuf() + inner)
+    write_archive(path, {"inner.zip": inner})
+    assert zipfile.is_zipfile(path)  # so the library would read the wrong one
     with Archive(path) as archive:
         assert list(archive.sizes) == ["inner.zip"]

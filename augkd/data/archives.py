@@ -11,6 +11,7 @@ import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -35,6 +36,8 @@ _DAMAGE = (
     RuntimeError,  # zipfile: encrypted
     NotImplementedError,  # zipfile: a compression that it does not know
     ValueError,  # tarfile: a field that is not a number
+    LookupError,  # zipfile: a name of no length
+    struct.error,
 )
 
 
@@ -86,16 +89,26 @@ class Archive:
                 folders.add(name)
             else:
                 self.sizes[name], self._members[name] = size, member
+        if isinstance(opened, tarfile.TarFile) and not self.in_place:
+            self._finish(opened, RATIO * packed + SLACK)
         for name in self.sizes:
             parents = name.split("/")[:-1]
             for depth in range(1, len(parents) + 1):
                 if (parent := "/".join(parents[:depth])) in self.sizes:
                     self._refuse(f"has '{parent}' both as a file and as a folder")
 
+    def _finish(self, opened: tarfile.TarFile, limit: int) -> None:
+        """Reads what follows the last member, since the check sum of all stands at the end."""
+        assert opened.fileobj is not None
+        while opened.fileobj.read(1 << 20):
+            if (limit := limit - (1 << 20)) < 0:
+                self._refuse(f"unpacks to over {RATIO} times its own size")
+
     def _judge(self, member: zipfile.ZipInfo | tarfile.TarInfo) -> tuple[str, bool, int]:
         """The member's plain name, whether it is a folder, and its size, if it may be unpacked."""
         if isinstance(member, zipfile.ZipInfo):
-            raw, folder, size = member.orig_filename, member.is_dir(), member.file_size
+            raw, size = member.orig_filename, member.file_size
+            folder = raw.endswith("/")
             kind = stat.S_IFMT(member.external_attr >> 16)
             plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             if member.flag_bits & 1:
