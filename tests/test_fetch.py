@@ -202,9 +202,9 @@ def test_a_server_that_never_says_a_word_is_given_up(server: Loopback, folder: P
 
 
 def test_a_server_that_drips_is_given_up(server: Loopback, folder: Path) -> None:
-    server.files[NAME] = Served(BODY, drip=10, pause=0.05)
+    server.files[NAME] = Served(BODY[:600], drip=10, pause=0.05)  # all of it takes 3 s
     hurried = Patience(timeout=0.3, slowest=1000, attempts=1)
-    assert "bytes a second" in refusal(listed(server.url(NAME)), folder, patience=hurried)
+    assert "bytes a second" in refusal(unlisted(server.url(NAME)), folder, patience=hurried)
 
 
 def test_nobody_listens(folder: Path) -> None:

@@ -140,13 +140,14 @@ def _matches(
     dataset: str, template: str, archives: list[Archive]
 ) -> dict[str, tuple[Archive, str]]:
     """Image names to archive and member, of all members that fit a template of the registry."""
+    # a name starts without a dot: not so "._0001.png", which macOS puts beside each file
     pattern = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
     fits = re.compile(f"(?:.*/)?{pattern}").fullmatch
     found: dict[str, tuple[Archive, str]] = {}
     for archive in archives:
         for member in archive.sizes:
             match = fits(member)
-            if match is None or member.startswith("__MACOSX/"):
+            if match is None:
                 continue
             if match[1] in found:
                 raise UserError(
