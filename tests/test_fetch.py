@@ -1,0 +1,443 @@
+"""Fetching, against a loopback server of small archives that misbehaves in every known way."""
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augkd.data.fetch import Fetcher, fetch
+from augkd.data.registry import RemoteFile
+from augkd.data.transfer import Patience
+from augkd.errors import UserError
+from tests.loopback import Loopback, Served, loopback
+from tests.miniature_archives import make_archives, registry, write_archive
+
+BODY = bytes(range(256)) * 700  # 179,200 bytes: several reads
+QUICK = Patience(timeout=0.3, slowest=1000, attempts=3, pause=0.01)
+NAME = "a.zip"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with loopback() as home:
+        yield home
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "fetched"
+
+
+def listed(*urls: str, **changes: object) -> RemoteFile:
+    """A file of the registry with its size and SHA-256."""
+    values = {
+        "name": NAME,
+        "urls": urls,
+        "bytes": len(BODY),
+        "sha256": hashlib.sha256(BODY).hexdigest(),
+        "hash_from": "a test",
+    }
+    return RemoteFile.model_validate({**values, **changes})
+
+
+def unlisted(*urls: str) -> RemoteFile:
+    """A file whose size and hash nobody has published."""
+    return RemoteFile(name=NAME, urls=urls)
+
+
+def get(file: RemoteFile, folder: Path, mirror: Path | None = None, **options: Any) -> Path:
+    values: dict[str, Any] = {"patience": QUICK, "progress": False, **options}
+    return Fetcher(folder, mirror, **values).file(file)
+
+
+def lying(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def refusal(file: RemoteFile, folder: Path, mirror: Path | None = None, **options: object) -> str:
+    """The one line that says why a file could not be had; the name is not taken."""
+    with pytest.raises(UserError) as caught:
+        get(file, folder, mirror, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not (folder / NAME).exists()
+    return text
+
+
+def test_a_file_is_verified_named_and_not_asked_for_again(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    for _ in range(2):
+        path = get(listed(server.url(NAME)), folder)
+        assert path.read_bytes() == BODY
+    assert len(server.asked) == 1
+    assert lying(folder) == {NAME}
+
+
+def test_a_broken_transfer_is_continued_where_it_broke(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, cut=[70_000, 50_000, None])
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert [asked[1:] for asked in server.asked] == [
+        (None, None, 200),
+        ("bytes=70000-", '"1"', 206),
+        ("bytes=120000-", '"1"', 206),
+    ]
+    assert lying(folder) == {NAME}
+
+
+def test_a_later_call_continues_an_earlier_one(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, cut=[100_000, None])
+    once = Patience(timeout=0.3, attempts=1)
+    text = refusal(listed(server.url(NAME)), folder, patience=once)
+    assert "breaks off" in text
+    assert (folder / f"{NAME}.partial").read_bytes() == BODY[:100_000]
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.ranges() == [None, "bytes=100000-"]
+
+
+def test_attempts_are_counted_only_while_the_file_does_not_grow(
+    server: Loopback, folder: Path
+) -> None:
+    cuts = [10_000] * 12
+    server.files[NAME] = Served(BODY, cut=[*cuts, None])
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert len(server.asked) == 13 > QUICK.attempts
+
+
+def test_a_server_without_ranges_starts_again(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, ranges=False, cut=[70_000, None])
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert [asked[3] for asked in server.asked] == [200, 200]
+
+
+def test_a_server_without_ranges_that_always_breaks_is_given_up(
+    server: Loopback, folder: Path
+) -> None:
+    server.files[NAME] = Served(BODY, ranges=False, cut=[70_000])
+    assert "3 times in a row" in refusal(listed(server.url(NAME)), folder)
+
+
+def test_a_file_that_changed_on_the_server_is_not_spliced(server: Loopback, folder: Path) -> None:
+    old = bytes(len(BODY))
+    server.files[NAME] = Served(bodies=[old, BODY], etags=['"old"', '"new"'], cut=[70_000, None])
+    assert get(unlisted(server.url(NAME)), folder).read_bytes() == BODY
+    assert [asked[1:] for asked in server.asked] == [
+        (None, None, 200),
+        ("bytes=70000-", '"old"', 200),
+    ]
+
+
+def test_without_a_validator_a_listed_file_is_continued_and_then_verified(
+    server: Loopback, folder: Path
+) -> None:
+    other = bytes(len(BODY))
+    server.files[NAME] = Served(bodies=[other, BODY], etag=None, cut=[70_000, None])
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.ranges() == [None, "bytes=70000-", None]  # the mixture was thrown away
+
+
+def test_without_a_validator_an_unlisted_file_starts_again(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, etag=None, cut=[70_000, None])
+    assert get(unlisted(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.ranges() == [None, None]
+
+
+def test_a_weak_etag_is_not_asked_with_but_the_date_is(server: Loopback, folder: Path) -> None:
+    date = "Mon, 01 Jan 2024 00:00:00 GMT"
+    server.files[NAME] = Served(BODY, etag='W/"1"', modified=date, cut=[70_000, None])
+    assert get(unlisted(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.asked[1][1:3] == ("bytes=70000-", date)
+
+
+def test_the_second_address_continues_a_listed_file(server: Loopback, folder: Path) -> None:
+    server.files["first"] = Served(BODY, cut=[70_000], etag=None)
+    server.files["second"] = Served(BODY, etag='"2"')
+    once = Patience(timeout=0.3, attempts=1)
+    file = listed(server.url("first"), server.url("second"))
+    assert get(file, folder, patience=once).read_bytes() == BODY
+    assert [asked[:2] for asked in server.asked] == [("first", None), ("second", "bytes=70000-")]
+
+
+def test_a_whole_partial_file_is_not_fetched_again(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    folder.mkdir()
+    (folder / f"{NAME}.partial").write_bytes(BODY)
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.asked == []
+    (folder / f"{NAME}.partial").write_bytes(BODY)
+    (folder / NAME).unlink()
+    assert get(listed(server.url(NAME), bytes=None), folder).read_bytes() == BODY  # size unknown
+    assert [asked[3] for asked in server.asked] == [416]
+
+
+def test_a_partial_file_longer_than_the_servers_is_dropped(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    folder.mkdir()
+    (folder / f"{NAME}.partial").write_bytes(BODY + b"more")
+    assert get(listed(server.url(NAME), bytes=None), folder).read_bytes() == BODY
+    assert [asked[3] for asked in server.asked] == [416, 200]
+
+
+def test_a_server_that_stalls_is_left_and_asked_again(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, stall=[70_000, len(BODY)])
+    start = time.monotonic()
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert server.ranges() == [None, "bytes=70000-"]
+    assert time.monotonic() - start < 2.5  # it would stall for three seconds
+
+
+def test_a_server_that_never_says_a_word_is_given_up(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, stall=[0])
+    assert "sent nothing for 0.3 s (3 times in a row)" in refusal(listed(server.url(NAME)), folder)
+
+
+def test_a_server_that_drips_is_given_up(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY[:600], drip=10, pause=0.05)  # all of it takes 3 s
+    hurried = Patience(timeout=0.3, slowest=1000, attempts=1)
+    assert "bytes a second" in refusal(unlisted(server.url(NAME)), folder, patience=hurried)
+
+
+def test_nobody_listens(folder: Path) -> None:
+    text = refusal(listed("http://127.0.0.1:9/a.zip"), folder)
+    assert "cannot be reached" in text
+    assert "Connection refused" in text
+    assert str(folder) in text  # where to put a copy
+    assert "data.mirror" in text
+
+
+def test_passing_errors_pass(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, status=[503, 429], headers={"Retry-After": "0"})
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert [asked[3] for asked in server.asked] == [503, 429, 200]
+
+
+def test_a_missing_file_is_had_from_the_next_address(
+    server: Loopback, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["there"] = Served(BODY)
+    file = listed(server.url("gone"), server.url("there"))
+    assert get(file, folder).read_bytes() == BODY
+    assert [asked[0] for asked in server.asked] == ["gone", "there"]  # 404 is not asked twice
+    assert "answers 404" in capsys.readouterr().out
+
+
+def test_a_corrupted_file_is_kept_aside_and_the_next_address_asked(
+    server: Loopback, folder: Path
+) -> None:
+    bad = BODY[:-1] + b"?"
+    server.files["bad"], server.files["good"] = Served(bad), Served(BODY)
+    assert get(listed(server.url("bad"), server.url("good")), folder).read_bytes() == BODY
+    assert (folder / f"{NAME}.rejected").read_bytes() == bad
+    shutil.rmtree(folder)
+    text = refusal(listed(server.url("bad")), folder)
+    assert f"SHA-256 {hashlib.sha256(bad).hexdigest()}" in text
+    assert hashlib.sha256(BODY).hexdigest() in text
+    assert lying(folder) == {f"{NAME}.rejected"}
+
+
+def test_the_md5_is_checked_where_it_is_all_there_is(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    md5 = hashlib.md5(BODY).hexdigest()
+    only = {"sha256": None, "bytes": None}
+    assert get(listed(server.url(NAME), md5=md5, **only), folder).is_file()
+    shutil.rmtree(folder)
+    assert "has the MD5" in refusal(listed(server.url(NAME), md5="0" * 32, **only), folder)
+
+
+def test_a_truncated_file_is_refused_before_it_is_fetched(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY[:1000])
+    text = refusal(listed(server.url(NAME)), folder)
+    assert f"offers 1000 bytes, expected {len(BODY)}" in text
+    assert lying(folder) == set()
+
+
+def test_a_page_in_place_of_the_file_is_refused(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, headers={"Content-Type": "text/html; charset=utf-8"})
+    file = listed(server.url(NAME), by_hand="https://example.org/page")
+    text = refusal(file, folder)
+    assert "a web page instead of the file" in text
+    assert "get it from https://example.org/page" in text
+
+
+def test_a_file_without_a_length_and_one_said_to_be_encoded(server: Loopback, folder: Path) -> None:
+    server.files["chunked"] = Served(BODY, chunked=True)
+    server.files["encoded"] = Served(BODY, headers={"Content-Encoding": "gzip"})  # of a .tar.gz
+    for name in server.files:
+        assert get(listed(server.url(name)), folder / name).read_bytes() == BODY
+
+
+def test_a_full_disk_is_told_before_the_transfer(
+    server: Loopback, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files[NAME] = Served(BODY)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
+    assert "do not fit on the disk" in refusal(listed(server.url(NAME)), folder)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        get(listed("http://127.0.0.1:9/a.zip"), tmp_path / "file")
+
+
+def test_the_mirror_comes_first_and_is_linked(
+    server: Loopback, folder: Path, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / NAME).write_bytes(BODY)
+    path = get(listed(server.url(NAME)), folder, mirror)
+    assert path.samefile(mirror / NAME)
+    assert server.asked == []
+
+
+def test_the_mirror_is_copied_from_another_file_system(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / NAME).write_bytes(BODY)
+    path = get(listed(by_hand="nowhere"), folder, tmp_path)
+    assert path.read_bytes() == BODY
+    assert not path.samefile(tmp_path / NAME)
+
+
+def test_a_wrong_file_in_the_mirror_is_not_used(
+    server: Loopback, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / NAME).write_bytes(b"wrong")
+    server.files[NAME] = Served(BODY)
+    assert get(listed(server.url(NAME)), folder, tmp_path).read_bytes() == BODY
+    assert (tmp_path / NAME).read_bytes() == b"wrong"  # the mirror is left alone
+    shutil.rmtree(folder)
+    text = refusal(listed(by_hand="a page"), folder, tmp_path)
+    assert f"{tmp_path / NAME} has 5 bytes, expected {len(BODY)}; not used" in text
+
+
+def test_a_mirror_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    assert "data.mirror" in refusal(listed(by_hand="a page"), folder, tmp_path / "none")
+
+
+def test_what_must_be_got_by_hand(folder: Path) -> None:
+    file = listed(by_hand="https://example.org/page")
+    text = refusal(file, folder)
+    assert text == (
+        f"{NAME}: cannot be fetched: get it from https://example.org/page and put it into "
+        f"{folder}, or into the folder that data.mirror names"
+    )
+    (folder / NAME).write_bytes(BODY)  # as it says
+    assert get(file, folder) == folder / NAME
+
+
+def test_a_wrong_file_in_place_is_set_aside(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"wrong")
+    assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
+    assert (folder / f"{NAME}.rejected").read_bytes() == b"wrong"
+
+
+def test_an_unlisted_file_is_trusted_once(
+    server: Loopback, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files[NAME] = Served(BODY)
+    get(unlisted(server.url(NAME)), folder, locks=tmp_path / "locks")
+    lock = tmp_path / "locks" / f"{NAME}.sha256"
+    assert lock.read_text() == f"{hashlib.sha256(BODY).hexdigest()}  {NAME}\n"
+    assert "trusted this once" in capsys.readouterr().out
+    get(unlisted(server.url(NAME)), folder, locks=tmp_path / "locks")
+    assert capsys.readouterr().out == ""
+    (folder / NAME).unlink()
+    server.files[NAME] = Served(BODY[::-1])
+    text = refusal(unlisted(server.url(NAME)), folder, locks=tmp_path / "locks")
+    assert str(lock) in text
+    assert hashlib.sha256(BODY[::-1]).hexdigest() in text
+
+
+def test_the_start_of_a_hash_is_checked(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY)
+    begins = hashlib.sha256(BODY).hexdigest()[:8]
+    plain = {"sha256": None, "bytes": None}
+    get(listed(server.url(NAME), sha256_begins=begins, **plain), folder)
+    assert (folder / f"{NAME}.sha256").is_file()  # eight digits alone are not enough
+    shutil.rmtree(folder)
+    text = refusal(listed(server.url(NAME), sha256_begins="00000000", **plain), folder)
+    assert "begins 00000000" in text
+
+
+def test_several_at_once_fetch_it_once(server: Loopback, folder: Path) -> None:
+    server.files[NAME] = Served(BODY, drip=60_000, pause=0.05)
+    threads = [
+        threading.Thread(target=get, args=(listed(server.url(NAME)), folder)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (folder / NAME).read_bytes() == BODY
+    assert len(server.asked) == 1
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archives")
+    make_archives(folder, side=48)
+    return folder
+
+
+def test_a_dataset_falls_back_on_its_other_source(
+    server: Loopback, folder: Path, archives: Path
+) -> None:
+    made = registry(archives, server.base)
+    server.files["Flickr2K.zip"] = Served((archives / "Flickr2K.zip").read_bytes())
+    options: dict[str, Any] = {"registry": made, "patience": QUICK, "progress": False}
+    assert fetch("Flickr2K", folder, **options) == [folder / "Flickr2K.zip"]
+    assert [asked[0] for asked in server.asked] == ["Flickr2K.tar", "Flickr2K.zip"]
+    # now the second source is at hand, and the dead address is not asked again
+    assert fetch("Flickr2K", folder, **options) == [folder / "Flickr2K.zip"]
+    assert len(server.asked) == 2
+
+
+def test_a_dataset_of_parts_and_one_that_nobody_has(
+    server: Loopback, folder: Path, archives: Path
+) -> None:
+    made = registry(archives, server.base)
+    options: dict[str, Any] = {"registry": made, "patience": QUICK, "progress": False}
+    found = fetch("DF2K", folder, archives, **options)
+    assert [path.name for path in found][::4] == ["DIV2K_train_HR.zip", "Flickr2K.tar"]
+    assert server.asked == []
+    with pytest.raises(UserError, match=r"Flickr2K: .*Flickr2K\.tar.*; or Flickr2K\.zip"):
+        fetch("Flickr2K", folder / "other", **options)
+    with pytest.raises(UserError, match="'Set6' is not in the registry"):
+        fetch("Set6", folder, **options)
+
+
+def test_a_checkpoint_comes_out_of_its_archive(
+    server: Loopback, folder: Path, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    member = "models_ECCV2018RCAN/RCAN_BIX3.pt"
+    write_archive(mirror / "models_ECCV2018RCAN.zip", {member: b"weights"})
+    made = registry(mirror, server.base)
+    options: dict[str, Any] = {"registry": made, "patience": QUICK, "progress": False}
+    (path,) = fetch("rcan_x3", folder, mirror, **options)
+    assert path == folder / "RCAN_BIX3.pt"
+    assert path.read_bytes() == b"weights"
+    with pytest.raises(UserError, match=r"has no 'models_ECCV2018RCAN/RCAN_BIX2\.pt'"):
+        fetch("rcan_x2", folder, mirror, **options)
+    server.files["rcan_x2.pt"] = Served(b"the other file")
+    (path,) = fetch("rcan_x2", folder / "new", **options)  # its archive cannot be had there
+    assert path.read_bytes() == b"the other file"
