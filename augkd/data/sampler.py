@@ -1,5 +1,6 @@
 """Draws a cohort's batches. Everything random about training images is drawn here."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
 from augkd.data.batch import Batch
+from augkd.data.resident import place
 from augkd.data.store import ImageStore
 from augkd.degrade.bicubic import Edges
 from augkd.errors import UserError
@@ -20,13 +22,17 @@ class PatchSampler:
     do, then flipped and transposed with LR and HR alike (Appendix A.1), each with p = 0.5.
 
     Args:
-        store: prepared training images; their pixels are moved to ``device``.
+        store: prepared training images.
         patch: side of the LR patch, divisible by the scale.
         crops: K, zoom-in crops an image.
         probability: of each operation of F (Section 3.4).
-        images: how many of the store's images are used, spread evenly over it; None is all.
+        images: how many of the images are used, spread evenly over them; None is all.
+        datasets: whose images are used; None is all of the store's.
         degradation: "bicubic" takes the stored LR images; "bsrgan" makes the LR patches from the
             HR patches, each with a degradation drawn for it (Table 5).
+        device: of the batches.
+        on_device: "auto" keeps the images on a GPU where they fit, "never" does not. Batches are
+            the same.
     """
 
     def __init__(
@@ -41,8 +47,10 @@ class PatchSampler:
         crops: int = 1,
         probability: float = 0.3,
         images: int | None = None,
+        datasets: Collection[str] | None = None,
         degradation: Literal["bicubic", "bsrgan"] = "bicubic",
         device: torch.device | None = None,
+        on_device: Literal["auto", "never"] = "auto",
     ) -> None:
         if patch % scale:
             raise UserError(
@@ -55,25 +63,36 @@ class PatchSampler:
         self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
         self.edges, self.crops, self.probability = edges, crops, probability
         self.degradation = degradation
-        self.pixels = store.pixels.to(device or "cpu")
+        self.device = device or torch.device("cpu")
         index = store.index
-        self._lr = index[index.scale == scale][["offset", "height", "width"]].to_numpy()
-        self._hr = index[index.scale == 1][["offset", "height", "width"]].to_numpy()
+        if datasets is not None:
+            index = index[index.dataset.isin(list(datasets))]
+        lr, hr = (
+            index[index.scale == s][["offset", "height", "width"]].to_numpy(np.int64)
+            for s in (scale, 1)
+        )
         names = index[index.scale == scale]["image"].to_numpy()
+        if not len(names):
+            raise UserError(
+                f"no training images at x{scale} of {', '.join(datasets or ['any dataset'])}: "
+                "correct the budget's images, and run the prepare stage"
+            )
         if images:
             chosen = np.linspace(0, len(names), min(images, len(names)), endpoint=False, dtype=int)
-            self._lr, self._hr, names = self._lr[chosen], self._hr[chosen], names[chosen]
-        for name, (_, height, width) in zip(names, self._lr, strict=True):
+            lr, hr, names = lr[chosen], hr[chosen], names[chosen]
+        for name, (_, height, width) in zip(names, lr, strict=True):
             if min(height, width) < patch:
                 raise UserError(
                     f"{name}: its x{scale} LR image ({width} x {height}) is smaller than a patch "
                     f"({patch} x {patch}): make the budget's patch smaller or remove the image"
                 )
-        positions = (self._lr[:, 1] - patch + 1) * (self._lr[:, 2] - patch + 1)
+        positions = (lr[:, 1] - patch + 1) * (lr[:, 2] - patch + 1)
         self._share = positions / positions.sum()
+        held = place(store.pixels, lr, hr, self.device, on_device)
+        self.pixels, self._lr, self._hr = held.pixels, held.lr, held.hr
 
     def draw(self, step: int) -> Batch:
-        """The batch of a step, on the device of the pixels."""
+        """The batch of a step, on the sampler's device."""
         n, scale, patch = self.batch, self.scale, self.patch
         generator = step_generator(self.seed, step)
         image = generator.choice(len(self._lr), n, p=self._share)
@@ -87,7 +106,7 @@ class PatchSampler:
         cells = generator.choice(scale**2, self.crops, replace=False)
         corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
 
-        device = self.pixels.device
+        device = self.device
         paired = Invertible(torch.from_numpy(flags)).to(device)
         hr = paired.apply(self._cut(self._hr[image], scale * row, scale * column, scale * patch))
         if self.degradation == "bicubic":
@@ -121,4 +140,4 @@ class PatchSampler:
             + side.view(1, 1, -1, 1) * width.to(device)
             + side
         )
-        return self.pixels[index].float().div_(255)
+        return self.pixels[index].to(self.device).float().div_(255)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from augkd.errors import UserError
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image: ``hr`` (3, H, W) uint8 and, for each scale, ``lr`` (3, H // s, W // s) uint8."""
+    """One image: ``hr`` (3, H, W) uint8 and, for each scale, ``lr`` (3, H // s, W // s) uint8.
+
+    ``hr`` is None for a photograph that is enlarged as it is (OST300, Table 5).
+    """
 
     dataset: str
     name: str
-    hr: Tensor
+    hr: Tensor | None
     lr: dict[int, Tensor]
     lr_source: str  # "bicubic", or "shipped" with the dataset
 
@@ -37,7 +41,7 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> pd.DataFrame:
     try:
         with (partial / "pixels.u8").open("wb") as file:
             for image in images:
-                for scale, pixels in {1: image.hr, **image.lr}.items():
+                for scale, pixels in _by_scale(image):
                     height, width = pixels.shape[-2:]
                     source = "" if scale == 1 else image.lr_source
                     rows.append(
@@ -55,8 +59,21 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> pd.DataFrame:
     return index
 
 
+def _by_scale(image: Prepared) -> list[tuple[int, Tensor]]:
+    high = [] if image.hr is None else [(1, image.hr)]
+    return high + list(image.lr.items())
+
+
 class ImageStore:
-    """Opens what ``write_store`` wrote, without reading it: pages are loaded when touched."""
+    """Opens what ``write_store`` wrote, without reading it: pages are loaded when touched.
+
+    Attributes:
+        index: as ``write_store`` returns it.
+        pixels: all of the file, uint8, flat. Never write to it: the mapping is read-only, since
+            Linux counts one that may be written to as memory that must be had, and so refuses
+            files larger than the machine's.
+        keys: (dataset, image) of every image, in order.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -65,22 +82,28 @@ class ImageStore:
             raise UserError(f"{folder} holds no prepared images: run the prepare stage") from None
         self.index = index
         empty = np.zeros(0, np.uint8)
-        pixels = np.memmap(folder / "pixels.u8", np.uint8, "c") if len(index) else empty
-        self.pixels = torch.from_numpy(pixels)  # copy-on-write: the file is never changed
+        pixels = np.memmap(folder / "pixels.u8", np.uint8, "r") if len(index) else empty
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            self.pixels = torch.from_numpy(pixels)
         places = index[["offset", "height", "width"]].to_numpy(dtype=np.int64).tolist()
         names: list[tuple[str, str, int]] = list(
             zip(index["dataset"], index["image"], index["scale"], strict=True)
         )
         self._places: dict[tuple[str, str, int], list[int]] = dict(zip(names, places, strict=True))
-        self.keys = [(dataset, image) for dataset, image, scale in names if scale == 1]
+        self.keys = list(dict.fromkeys((dataset, image) for dataset, image, _ in names))
 
     def image(self, dataset: str, name: str, scale: int) -> Tensor:
         """(3, H, W) uint8; scale 1 is the HR image."""
         offset, height, width = self._places[dataset, name, scale]
         return self.pixels[offset : offset + 3 * height * width].view(3, height, width)
 
+    def has(self, dataset: str, name: str, scale: int) -> bool:
+        """Whether there is an image of that scale; 1 is HR."""
+        return (dataset, name, scale) in self._places
+
     def pair(self, dataset: str, name: str, scale: int) -> tuple[Tensor, Tensor]:
-        """LR, and HR cut to scale times its size."""
+        """LR, and HR cut to scale times its size, of an image that has both."""
         lr = self.image(dataset, name, scale)
         height, width = (scale * side for side in lr.shape[-2:])
         return lr, self.image(dataset, name, 1)[:, :height, :width]
