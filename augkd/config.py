@@ -25,6 +25,9 @@ class Section(BaseModel):
 class Data(Section):
     benchmarks: Path | None = None
     edges: Literal["replicate", "symmetric"] = "replicate"
+    registry: Path = Path("augkd/data/registry.yaml")  # of datasets and checkpoints
+    mirror: Path | None = None  # a folder that holds its files: taken first
+    on_device: Literal["auto", "never"] = "auto"  # training images, where a GPU has room
 
 
 class Augment(Section):
@@ -65,7 +68,8 @@ class Cohort(Section):
     seeds: Positive | None = None  # null: as many as the budget says
     bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
     degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
-    training_images: Positive | None = None  # so many, spread evenly; null: all
+    training_images: Positive | None = None  # so many photographs, spread evenly; null: all
+    expanded: bool = False  # also on the datasets that the budget's images name under expanded
     longer: Positive = 1  # times the budget's steps
 
     def method(self, name: str) -> Any:
@@ -100,6 +104,8 @@ class TeacherEntry(Section):
     network: str | None = None
     start: str | None = None
     degradation: Degradation = "bicubic"
+    expanded: bool = False  # as for a cohort
+    checkpoint: str | None = None  # of the registry: named by a budget alone (``checkpoints``)
     weights: Path | None = None
     spandrel: Path | None = None
     factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
@@ -107,7 +113,7 @@ class TeacherEntry(Section):
     @property
     def trained(self) -> bool:
         """Whether it is trained here."""
-        return self.network is not None and self.weights is None
+        return self.network is not None and not (self.weights or self.checkpoint)
 
     @property
     def file(self) -> Path | None:
@@ -122,11 +128,28 @@ class TeacherEntry(Section):
         return door | ({"weights": file} if file else {})
 
 
+class Datasets(Section):
+    """Datasets of the registry, by what they are for."""
+
+    train: tuple[str, ...]
+    expanded: tuple[str, ...] = ()  # beside those of train, where a cohort is expanded
+    watch: tuple[str, ...]  # for the curves of validation; never scored
+    test: tuple[str, ...]
+    real: tuple[str, ...] = ()  # tests of students for real degradations, and of no others
+
+    def names(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(
+            dict.fromkeys((*self.train, *self.expanded, *self.watch, *self.test, *self.real))
+        )
+
+
 class Images(Section):
-    """How many listed photographs are used; null is all."""
+    """How many listed photographs are used, null is all; or datasets in place of them."""
 
     train: Positive | None = None
     test: Positive | None = None
+    datasets: Datasets | None = None
 
 
 class Training(Section):
@@ -157,7 +180,12 @@ class Budget(Section):
     backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
     mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
     slow_pages: list[str]  # likewise where the pages are made that time methods
+    teaching: list[str]  # likewise where the backbones' teachers are trained here
+    public: list[str]  # likewise where they are public checkpoints, and images are fetched
+    origin: Path  # of the images: a list of photographs, or the folder of what is fetched
     images: Images
+    checkpoints: dict[str, str] = {}  # teachers that are checkpoints of the registry
+    methods: dict[str, dict[str, Any]] = {}  # options of methods, beside those of the cohorts
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
     distil: Training
@@ -188,10 +216,26 @@ class Study:
         return self.root / "runs" / self.budget.name / stage / name
 
     def cohort(self, name: str) -> Cohort:
-        return _entry(self.params.cohorts, name, "cohort")
+        """A cohort, with the options that the budget adds to its methods."""
+        cohort = _entry(self.params.cohorts, name, "cohort")
+        return _with_options(cohort, self.budget)
 
     def teacher(self, name: str) -> TeacherEntry:
-        return _entry(self.params.teachers, name, "teacher")
+        """A teacher, by the checkpoint that the budget names for it, if it names one."""
+        entry = _entry(self.params.teachers, name, "teacher")
+        if name not in self.budget.checkpoints:
+            return entry
+        return entry.model_copy(
+            update={"checkpoint": self.budget.checkpoints[name], "start": None}
+        )
+
+    def training_set(self, entry: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
+        """The datasets that an entry is trained on (None: all that were prepared), and how many of
+        their images (None: all)."""
+        datasets = self.budget.images.datasets
+        if datasets is None:
+            return None, entry.training_images if isinstance(entry, Cohort) else None
+        return (*datasets.train, *(datasets.expanded if entry.expanded else ())), None
 
     def trained(self, *cohorts: str) -> tuple[str, ...]:
         """Of the named cohorts, or of all, those that the budget trains."""
@@ -221,6 +265,13 @@ class Study:
         """The budget's sizes of a network in a role."""
         sizes = _entry(self.budget.networks, network, f"budgets.{self.budget.name}.networks")
         return _entry(sizes, role, f"budgets.{self.budget.name}.networks.{network}")
+
+
+def _with_options(cohort: Cohort, budget: Budget) -> Cohort:
+    if not budget.methods.keys() & cohort.methods.keys():
+        return cohort
+    methods = {m: {**budget.methods.get(m, {}), **own} for m, own in cohort.methods.items()}
+    return cohort.model_copy(update={"methods": methods})
 
 
 def _entry(table: Mapping[str, T], name: str, what: str) -> T:
@@ -300,6 +351,13 @@ def _check_methods(params: Params) -> None:
             _check_network(teacher.network, f"params.yaml: teachers.{name}.network")
     for name, budget in params.budgets.items():
         _check_sizes(params, budget, f"params.yaml: budgets.{name}")
+        for cohort in params.cohorts.values():
+            for method in budget.methods.keys() & cohort.methods.keys():
+                try:
+                    _with_options(cohort, budget).method(method)
+                except ValidationError as error:
+                    where = f"params.yaml: budgets.{name}.methods.{method}"
+                    raise UserError(f"{where}.{_first(error)}") from None
     for name, cohort in params.cohorts.items():
         where = f"params.yaml: cohorts.{name}"
         _check_network(cohort.network, f"{where}.network")
@@ -353,6 +411,33 @@ def _check_references(params: Params) -> None:
                     f"params.yaml: budgets.{name}.{training}.patch: {patch} is not divisible by "
                     "12, which zooming out by 2, 3 and 4 needs: correct the value"
                 )
+        _check_sources(params, budget)
+
+
+def _check_sources(params: Params, budget: Budget) -> None:
+    """Where a budget's teachers and images come from: trained and photographs, or the registry."""
+    where = f"params.yaml: budgets.{budget.name}"
+    for key in ("mixed", "slow_pages", "teaching", "public"):
+        if getattr(budget, key) not in ([], [budget.name]):
+            raise UserError(f"{where}.{key}: give [{budget.name}], or [] for none")
+    if bool(budget.public) == bool(budget.teaching):
+        raise UserError(f"{where}: give either teaching or public as [{budget.name}]")
+    if bool(budget.public) != bool(budget.images.datasets):
+        raise UserError(
+            f"{where}.images.datasets: give them where public is [{budget.name}], and only there"
+        )
+    backbones = {f"{network}_x{scale}" for network in budget.backbones for scale in (2, 3, 4)}
+    wanted = backbones if budget.public else set()
+    if odd := sorted(budget.checkpoints.keys() ^ wanted):
+        raise UserError(
+            f"{where}.checkpoints: {odd[0]}: give one for each backbone and scale where public is "
+            f"[{budget.name}], and no others"
+        )
+    for name in budget.checkpoints:
+        _entry(params.teachers, name, f"budgets.{budget.name}.checkpoints")
+    for name in budget.methods:
+        if not any(name in cohort.methods for cohort in params.cohorts.values()):
+            raise UserError(f"{where}.methods: no cohort has '{name}': correct its name")
 
 
 def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
@@ -368,6 +453,10 @@ def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
     if entry.spandrel and entry.weights:
         raise UserError(
             f"params.yaml: {where}.weights: spandrel names the file already: remove one of them"
+        )
+    if entry.checkpoint:
+        raise UserError(
+            f"params.yaml: {where}.checkpoint: a budget names it: move it to budgets.NAME.checkpoints"
         )
     if entry.start:
         if not entry.trained:

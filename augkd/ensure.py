@@ -11,16 +11,25 @@ def ensure_prepared(study: Study) -> None:
     if not (study.folder("prepare") / "benchmarks").is_dir():
         from augkd.data.prepare import prepare_study
 
+        if study.budget.public:
+            from augkd.data.fetch_study import fetch_study
+
+            fetch_study(study)
         prepare_study(study)
 
 
 def ensure_teacher(study: Study, name: str) -> None:
-    """Trains the teacher ``name``, after the one that it starts from."""
+    """Trains the teacher ``name``, after the one that it starts from, or takes its checkpoint."""
     if (study.folder("teach", name) / "teacher.safetensors").is_file():
+        return
+    ensure_prepared(study)
+    if study.teacher(name).checkpoint:
+        from augkd.gate import take
+
+        take(study, name)
         return
     from augkd.study import teach
 
-    ensure_prepared(study)
     if start := study.teacher(name).start:
         ensure_teacher(study, start)
     teach(study, name)

@@ -23,18 +23,33 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def scored_images(study: Study, cohort: Cohort) -> Iterator[tuple[str, str, str, Tensor, Tensor]]:
-    """(dataset, split, image, lr, hr) of all test images and of the centres of some training ones.
+Scored = tuple[str, str, str, Tensor, Tensor | None]
+"""Dataset, split, image, lr (3, h, w), and hr (3, s*h, s*w) or None; uint8."""
+
+
+def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
+    """All test images that a cohort is scored on, and the centres of some training ones.
 
     Training images are spread evenly over the list: they answer how well a student fits. Of a
-    cohort of another degradation, LR images are made by it.
+    cohort of another degradation, LR images are made by it; but where the budget names real
+    datasets, such a cohort is tested on those, as they are, and on no others (Table 5).
     """
     chosen, scale = study.budget.score, cohort.scale
-    for part in ("test", "benchmarks"):
+    datasets = study.budget.images.datasets
+    real = datasets.real if datasets else ()
+    degrades = cohort.degradation != "bicubic"
+    for part in ("benchmarks",) if datasets else ("test", "benchmarks"):
         store = ImageStore(study.folder("prepare") / part)
         for dataset, image in store.keys:
-            lr, hr = store.pair(dataset, image, scale)
-            yield dataset, "test", image, degraded(lr, hr, cohort, dataset, image), hr
+            if real and (dataset in real) != degrades:
+                continue
+            if dataset not in real:
+                lr, hr = store.pair(dataset, image, scale)
+                yield dataset, "test", image, degraded(lr, hr, cohort, dataset, image), hr
+            elif store.has(dataset, image, 1):
+                yield dataset, "test", image, *store.pair(dataset, image, scale)
+            else:
+                yield dataset, "test", image, store.image(dataset, image, scale), None
     store = ImageStore(study.folder("prepare") / "train")
     stride = max(1, len(store.keys) // chosen.train_images)
     for dataset, image in store.keys[::stride][: chosen.train_images]:
@@ -50,7 +65,7 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     cohort that a teacher shares its name with, for its self-ensemble too (Table 12). Where the
     budget's ``score`` says ``self_ensemble: all``, each answer is the mean over eight flips and
     transpositions. Where LR images were not made by bicubic reduction (Table 5), NIQE too, with
-    no border cut; of images too small for it, none.
+    no border cut; of images too small for it, none. Of images without HR, NIQE alone.
 
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
@@ -67,20 +82,23 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
     images = list(scored_images(study, cohort))
     for dataset, split, image, lr, hr in tqdm(images, desc=f"score {name}", unit="image", ncols=88):
-        low, high = lr[None].to(device).float().div(255), hr[None].to(device)
+        low = lr[None].to(device).float().div(255)
         taught = ensemble(low) if every else teacher(low)
         enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
         answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
         if cohort.teacher.trained == name and split == "test":
             answers[name, "teacher_ensemble", -1] = ensemble(low)
         answers |= {key: network(low) for key, network in students.items()}
-        truth, near = Reference(high, scale), Reference(_as_8_bit(taught), scale)
+        near = Reference(_as_8_bit(taught), scale)
+        truth = None if hr is None else Reference(hr[None].to(device), scale)
         for (place, method, seed), sr in answers.items():
-            luma = truth.see(sr)
-            values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
-            if not method.startswith("teacher"):
-                values["psnr_y_teacher"] = near.psnr(luma)
-            if cohort.degradation != "bicubic" and split == "test" and min(hr.shape[1:]) >= 192:
+            values = {}
+            if truth:
+                luma = truth.see(sr)
+                values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
+                if not method.startswith("teacher"):
+                    values["psnr_y_teacher"] = near.psnr(luma)
+            if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
                 from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
 
                 values["niqe"] = niqe(sr)

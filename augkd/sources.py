@@ -6,7 +6,7 @@ that no list has to be kept by hand. What a stage may leave alone is left out:
 
 - networks and methods that the cohort does not have, and what functions import when they need
   it: quantisation, BSRGAN's degradation;
-- for runs (prepare, teach, distil, score), the notebook's prose, the look of its plots and the
+- for runs (prepare, take, teach, distil, score), the notebook's prose, the look of its plots and the
   record of the run; for all, how params.yaml is checked and how files are replaced. A changed
   value of params.yaml is a dependency of its own.
 """
@@ -23,7 +23,7 @@ import yaml
 
 from augkd.files import replacing
 
-RUNS = ("prepare", "teach", "distil", "score")  # notebooks of one run each; the rest are pages
+RUNS = ("prepare", "take", "teach", "distil", "score")  # one run each; the rest are pages
 LEFT_OUT = {f"augkd/{name}.py" for name in ("__init__", "config", "ensure", "errors", "files")}
 LEFT_OUT_OF_RUNS = LEFT_OUT | {
     f"augkd/{name}.py"
@@ -88,7 +88,10 @@ def _imports(root: Path, code: str) -> Iterator[str]:
 
 def _entries(root: Path, notebook: str, params: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
     """What a notebook is run for, and the files that this has and others may not."""
-    if notebook == "teach":
+    if notebook == "take":
+        for network in sorted({str(t["network"]) for t in params["teachers"].values() if t.get("network")}):
+            yield network, _of_networks([{"network": network}])
+    elif notebook == "teach":
         for name, entry in params["teachers"].items():
             plain = {_methods(root)["scratch"]}  # Equation 1 alone
             yield name, plain | _of_networks([entry]) | _of_cases([entry])

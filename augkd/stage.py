@@ -17,12 +17,13 @@ from augkd.errors import UserError
 from augkd.sources import RUNS, write_sources
 from augkd.warm import ADDRESS, fork, keep_memory
 
-OF_COHORTS = ("teach", "distil", "score")
+OF_COHORTS = ("take", "teach", "distil", "score")
+FOLDERS = {"take": "teach"}  # where a stage's runs lie, if not under its own name
 
 
 def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
     """Where a stage keeps its executed notebook."""
-    parts = [name, cohort] if cohort else [name] if name in RUNS else ["pages", name]
+    parts = [FOLDERS.get(name, name), cohort] if cohort else [name] if name in RUNS else ["pages", name]
     return Path("runs", budget, *parts)
 
 
@@ -89,7 +90,7 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
     folder = notebook_folder(name, budget, cohort)
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    of = "group" if name == "score" else "cohort"
+    of = {"score": "group", "take": "network"}.get(name, "cohort")
     parameters = {"budget": budget} | ({of: cohort} if cohort else {})
     try:
         papermill.execute_notebook(
@@ -114,14 +115,15 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
 def check_request(name: str, budget: str, cohort: str | None) -> None:
     """Raises UserError for a stage that there is not, or one without what it needs."""
     notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
-    known = ["sources", *notebooks, "site"]
+    known = ["sources", "fetch", *notebooks, "site"]
     if name not in known:
         raise UserError(f"stage '{name}' is unknown: choose of {', '.join(known)}")
     if name != "sources" and not budget:
         raise UserError(f"stage '{name}' needs a budget: python -m augkd.stage {name} smoke")
     if name in OF_COHORTS and not cohort:
         raise UserError(
-            f"stage '{name}' needs a cohort: python -m augkd.stage {name} {budget} edsr_x2"
+            f"stage '{name}' needs a cohort: python -m augkd.stage {name} {budget} "
+            f"{'edsr' if name in ('take', 'score') else 'edsr_x2'}"
         )
 
 
@@ -140,6 +142,11 @@ def main(arguments: list[str]) -> int:
         announce(name, cohort)
         if name == "sources":
             write_sources()
+        elif name == "fetch":
+            from augkd.config import load_study
+            from augkd.data.fetch_study import fetch_study
+
+            fetch_study(load_study(budget, check_methods=False))
         elif name == "site":
             from augkd.site import build
 

@@ -202,6 +202,7 @@ def _learn(
 ) -> Curves:
     store = ImageStore(study.folder("prepare") / "train")
     augment = study.params.augment
+    datasets, images = study.training_set(entry)
     sampler = PatchSampler(
         store,
         scale=entry.scale,
@@ -211,9 +212,11 @@ def _learn(
         edges=study.params.data.edges,
         crops=augment.crops,
         probability=augment.probability,
-        images=entry.training_images if isinstance(entry, Cohort) else None,
+        images=images,
+        datasets=datasets,
         degradation=entry.degradation,
         device=run.device,
+        on_device=study.params.data.on_device,
     )
     run.state = study.root / ".state" / f"{run.label}-{_fingerprint(study, run, members, store)}"
     return train(
@@ -231,7 +234,8 @@ def _learn(
 def validation(
     study: Study, entry: Cohort | TeacherEntry, device: torch.device
 ) -> Callable[[SRNetwork], float]:
-    """Mean PSNR-Y over the centres of the test photographs: for the curves, never for choosing.
+    """Mean PSNR-Y over the centres of the test photographs, or of the datasets that the budget
+    watches: for the curves, never for choosing.
 
     The last weights are what is scored; no checkpoint is picked by these values.
     """
@@ -244,12 +248,15 @@ def validation(
         lr = degraded(lr, hr, entry, dataset, image)
         lows.append(lr)
         highs.append(hr)
-    low = torch.stack(lows).to(device).float().div(255)
-    high = torch.stack(highs).to(device)
+    low, high = torch.stack(lows), torch.stack(highs)
 
     @torch.no_grad()
     def score(network: SRNetwork) -> float:
-        return float(psnr_y(network(low), high, border=scale).mean())
+        values = []
+        for few, truth in zip(low.split(16), high.split(16), strict=True):
+            sr = network(few.to(device).float().div(255))
+            values.append(psnr_y(sr, truth.to(device), border=scale))
+        return float(torch.cat(values).mean())
 
     return score
 
@@ -283,10 +290,13 @@ def centre(
 def _fingerprint(study: Study, run: Run, members: list[Member], store: ImageStore) -> str:
     """Names all that the result depends on, so that no state is resumed into another run."""
     digest = hashlib.sha256()
-    params = study.params.model_dump(mode="json", include={"seed", "data", "augment", "optimiser"})
+    params = study.params.model_dump(mode="json", include={"seed", "augment", "optimiser"})
+    params["edges"] = study.params.data.edges
     params["training"] = getattr(study.budget, run.stage).model_dump(mode="json")
     table = study.params.cohorts if run.stage == "distil" else study.params.teachers
     params["entry"] = table[run.name].model_dump(mode="json")
+    params["methods"] = study.budget.methods
+    params["training_set"] = study.training_set(table[run.name])
     digest.update(json.dumps(params, sort_keys=True).encode())
     digest.update(store.index.to_csv().encode())
     digest.update(run.record["code"].encode())

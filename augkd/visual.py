@@ -150,7 +150,7 @@ def compare(study: Study, name: str, side: int = 48, area: int = 96) -> list[Exa
     networks = {**students, "teacher": teacher}
     examples = []
     for dataset, split, image, lr, hr in scored_images(study, cohort):
-        if split != "test" or min(hr.shape[-2:]) < side + 2 * scale:
+        if hr is None or split != "test" or min(hr.shape[-2:]) < side + 2 * scale:
             continue
         low, high = centre(lr, hr, scale, area)
         answers = {"bicubic": bicubic(low[None], scale, edges, up=True)[0]}

@@ -1,12 +1,15 @@
 """From photographs and benchmark folders to prepared images."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
 
-from augkd.config import Study
+from augkd.config import Datasets, Study
+from augkd.data.find import find_images
 from augkd.data.photographs import Photograph, Split, photographs
+from augkd.data.registry import Registry, load_registry
 from augkd.data.store import Prepared, write_store
 from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
@@ -39,13 +42,39 @@ def prepare_photographs(
         yield Prepared(DATASETS[split], photograph.name, hr, lr, "bicubic")
 
 
-def prepare_benchmarks(folder: Path, edges: Edges) -> Iterator[Prepared]:
+def prepare_datasets(
+    names: Iterable[str], folder: Path, registry: Registry, edges: Edges, real: bool = False
+) -> Iterator[Prepared]:
+    """Datasets whose files were fetched into ``folder``.
+
+    LR images are those shipped with them. Of scales that are not shipped they are made here, but
+    for ``real`` ones: their LR images are photographs of their own, and HR may be absent.
+    """
+    for dataset in names:
+        with find_images(dataset, folder, registry) as pairs:
+            for pair in pairs:
+                hr, lr = pair.read()
+                made = {}
+                if not real:
+                    if hr is None:
+                        raise UserError(f"{dataset}: has no HR images: name it under real instead")
+                    made = {s: degrade(hr, s, edges) for s in SCALES if s not in lr}
+                source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
+                both = dict(sorted((lr | made).items()))
+                yield Prepared(pair.dataset, pair.name, hr, both, source)
+
+
+def prepare_benchmarks(
+    folder: Path, edges: Edges, but: Collection[str] = ()
+) -> Iterator[Prepared]:
     """Every dataset of ``folder`` that has an HR folder, with its own LR images if shipped.
 
-    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png.
+    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png. Datasets named in ``but`` are left out.
     """
     for hr_folder in sorted(folder.glob("*/HR")):
         dataset = hr_folder.parent
+        if dataset.name in but:
+            continue
         for file in list_images(hr_folder):
             hr, lr, source = read_image(file), {}, "bicubic"
             for scale in SCALES:
@@ -66,13 +95,50 @@ def prepare_benchmarks(folder: Path, edges: Edges) -> Iterator[Prepared]:
 
 
 def prepare_study(study: Study) -> None:
-    """Writes a budget's train, test and benchmarks: stores that are mapped, not loaded."""
-    out, data, images = study.folder("prepare"), study.params.data, study.budget.images
+    """Writes a budget's train, test and benchmarks: stores that are mapped, not loaded.
+
+    Where the budget names datasets, train holds those of both training sets and test those that
+    are watched in training.
+    """
+    out, data = study.folder("prepare"), study.params.data
+    folder = study.root / data.benchmarks if data.benchmarks else None
+    if datasets := study.budget.images.datasets:
+        found = _of_datasets(study, datasets)
+    else:
+        found = _of_photographs(study)
+    for split, images in found.items():
+        write_store(out / split, images)
+    taken = (*datasets.test, *datasets.real) if datasets else ()
+    benchmarks = prepare_benchmarks(folder, data.edges, but=taken) if folder else iter(())
+    tests = _tests(study, datasets) if datasets else iter(())
+    write_store(out / "benchmarks", chain(tests, benchmarks))
+
+
+def _of_photographs(study: Study) -> dict[Split, Iterator[Prepared]]:
+    images, edges = study.budget.images, study.params.data.edges
     smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
     counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
-    for split, first in counts.items():
-        chosen = photographs(split, first)
-        write_store(out / split, prepare_photographs(split, chosen, data.edges, smallest))
-    folder = study.root / data.benchmarks if data.benchmarks else None
-    found = prepare_benchmarks(folder, data.edges) if folder else iter(())
-    write_store(out / "benchmarks", found)
+    return {
+        split: prepare_photographs(split, photographs(split, first), edges, smallest)
+        for split, first in counts.items()
+    }
+
+
+def _of_datasets(study: Study, datasets: Datasets) -> dict[Split, Iterator[Prepared]]:
+    place, registry, edges = _fetched(study)
+    names: dict[Split, tuple[str, ...]] = {
+        "train": tuple(dict.fromkeys((*datasets.train, *datasets.expanded))),
+        "test": datasets.watch,
+    }
+    return {s: prepare_datasets(n, place, registry, edges) for s, n in names.items()}
+
+
+def _tests(study: Study, datasets: Datasets) -> Iterator[Prepared]:
+    place, registry, edges = _fetched(study)
+    yield from prepare_datasets(datasets.test, place, registry, edges)
+    yield from prepare_datasets(datasets.real, place, registry, edges, real=True)
+
+
+def _fetched(study: Study) -> tuple[Path, Registry, Edges]:
+    data = study.params.data
+    return study.root / study.budget.origin, load_registry(study.root / data.registry), data.edges
