@@ -185,7 +185,7 @@ class Budget(Section):
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
     images: Images
     checkpoints: dict[str, str] = {}  # teachers that are checkpoints of the registry
-    methods: dict[str, dict[str, Any]] = {}  # options of methods, beside those of the cohorts
+    methods: dict[str, dict[str, Any]]  # options of methods, beside those of the cohorts
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
     distil: Training
@@ -225,11 +225,11 @@ class Study:
         entry = _entry(self.params.teachers, name, "teacher")
         if name not in self.budget.checkpoints:
             return entry
-        return entry.model_copy(
-            update={"checkpoint": self.budget.checkpoints[name], "start": None}
-        )
+        return entry.model_copy(update={"checkpoint": self.budget.checkpoints[name], "start": None})
 
-    def training_set(self, entry: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
+    def training_set(
+        self, entry: Cohort | TeacherEntry
+    ) -> tuple[tuple[str, ...] | None, int | None]:
         """The datasets that an entry is trained on (None: all that were prepared), and how many of
         their images (None: all)."""
         datasets = self.budget.images.datasets

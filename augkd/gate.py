@@ -68,9 +68,7 @@ def take(study: Study, *names: str) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def measure(
-    study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint
-) -> pd.DataFrame:
+def measure(study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint) -> pd.DataFrame:
     """PSNR-Y (dB) of a single pass over every dataset of which a figure is published.
 
     Returns:

@@ -89,7 +89,9 @@ def _imports(root: Path, code: str) -> Iterator[str]:
 def _entries(root: Path, notebook: str, params: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
     """What a notebook is run for, and the files that this has and others may not."""
     if notebook == "take":
-        for network in sorted({str(t["network"]) for t in params["teachers"].values() if t.get("network")}):
+        for network in sorted(
+            {str(t["network"]) for t in params["teachers"].values() if t.get("network")}
+        ):
             yield network, _of_networks([{"network": network}])
     elif notebook == "teach":
         for name, entry in params["teachers"].items():

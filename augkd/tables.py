@@ -265,11 +265,11 @@ def real_world_rows(study: Study, ends: bool = False) -> list[Row]:
     return method_rows(study, "real_x4", methods, 5)
 
 
-def expansion_rows(study: Study, photographs: int) -> list[Row]:
+def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
     """Table 9: students of fewer and of more images, with how many, and of how many steps.
 
     Args:
-        photographs: how many the budget trains on where a cohort does not choose.
+        counts: how many training images were prepared, by dataset.
     """
     rows = []
     printed = load_table(9)
@@ -277,7 +277,9 @@ def expansion_rows(study: Study, photographs: int) -> list[Row]:
         own = study.cohort(cohort)
         theirs = printed[printed["training_set"] == training_set]
         size = theirs.set_index("metric")["value"]
-        images = min(own.training_images or photographs, photographs)
+        datasets, limit = study.training_set(own)
+        at_hand = sum(counts[name] for name in datasets or counts)
+        images = min(limit or at_hand, at_hand)
         labels = {
             "images (paper)": f"{images} ({size['training_images']:,.0f})",
             "steps (paper)": f"{own.longer * study.budget.distil.steps:,} "

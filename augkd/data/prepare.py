@@ -64,9 +64,7 @@ def prepare_datasets(
                 yield Prepared(pair.dataset, pair.name, hr, both, source)
 
 
-def prepare_benchmarks(
-    folder: Path, edges: Edges, but: Collection[str] = ()
-) -> Iterator[Prepared]:
+def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str] = ()) -> Iterator[Prepared]:
     """Every dataset of ``folder`` that has an HR folder, with its own LR images if shipped.
 
     Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png. Datasets named in ``but`` are left out.
