@@ -456,7 +456,8 @@ def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
         )
     if entry.checkpoint:
         raise UserError(
-            f"params.yaml: {where}.checkpoint: a budget names it: move it to budgets.NAME.checkpoints"
+            f"params.yaml: {where}.checkpoint: a budget names it: move it to "
+            "budgets.NAME.checkpoints"
         )
     if entry.start:
         if not entry.trained:

@@ -42,7 +42,11 @@ def take(study: Study, *names: str) -> pd.DataFrame:
     device, taken = pick_device(), []
     for name in names:
         entry, out = study.teacher(name), study.folder("teach", name)
-        assert entry.network and entry.checkpoint  # the configuration has checked it
+        if not entry.network or not entry.checkpoint:
+            raise UserError(
+                f"teacher '{name}': budget '{study.budget.name}' names no checkpoint for it: add "
+                "one, or train it (python -m augkd.stage teach)"
+            )
         run = Run(study, "teach", name, 0, ["teacher"], device, out)
         checkpoint = registry.checkpoint(entry.checkpoint)
         file = Fetcher(study.root / study.budget.origin, registry=registry).checkpoint(
@@ -82,20 +86,23 @@ def measure(study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint
     device = next(network.parameters()).device
     rows = []
     published = expected_scores(checkpoint)
-    for row in published[published["metric"] == "psnr_y"].itertuples():
-        keys = [key for key in store.keys if key[0] == row.dataset]
+    figures = published[published["metric"] == "psnr_y"]
+    for dataset, expected, decimals in zip(
+        figures["dataset"], figures["value"], figures["decimals"], strict=True
+    ):
+        keys = [key for key in store.keys if key[0] == dataset]
         if not keys:
             raise UserError(
-                f"{row.dataset}: not prepared, and a public teacher is measured on it: add it to "
+                f"{dataset}: not prepared, and a public teacher is measured on it: add it to "
                 f"budgets.{study.budget.name}.images.datasets.test"
             )
         total = 0.0
         for key in keys:
             lr, hr = (image[None].to(device) for image in store.pair(*key, scale))
             total += float(psnr_y(network(lr.float().div(255)), hr, border=scale))
-        measured = round(total / len(keys), int(row.decimals))
-        difference = round(measured - float(row.value), int(row.decimals))
-        rows.append((row.dataset, len(keys), float(row.value), measured, difference))
+        measured = round(total / len(keys), decimals)
+        difference = round(measured - expected, decimals)
+        rows.append((dataset, len(keys), expected, measured, difference))
     return pd.DataFrame(rows, columns=["dataset", "images", "expected", "measured", "difference"])
 
 

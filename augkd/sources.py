@@ -6,8 +6,8 @@ that no list has to be kept by hand. What a stage may leave alone is left out:
 
 - networks and methods that the cohort does not have, and what functions import when they need
   it: quantisation, BSRGAN's degradation;
-- for runs (prepare, take, teach, distil, score), the notebook's prose, the look of its plots and the
-  record of the run; for all, how params.yaml is checked and how files are replaced. A changed
+- for runs (prepare, take, teach, distil, score), the notebook's prose, the look of its plots and
+  the record of the run; for all, how params.yaml is checked and how files are replaced. A changed
   value of params.yaml is a dependency of its own.
 """
 
@@ -89,9 +89,8 @@ def _imports(root: Path, code: str) -> Iterator[str]:
 def _entries(root: Path, notebook: str, params: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
     """What a notebook is run for, and the files that this has and others may not."""
     if notebook == "take":
-        for network in sorted(
-            {str(t["network"]) for t in params["teachers"].values() if t.get("network")}
-        ):
+        teachers = params["teachers"].values()
+        for network in sorted({str(t["network"]) for t in teachers if t.get("network")}):
             yield network, _of_networks([{"network": network}])
     elif notebook == "teach":
         for name, entry in params["teachers"].items():

@@ -253,7 +253,7 @@ def validation(
     @torch.no_grad()
     def score(network: SRNetwork) -> float:
         values = []
-        for few, truth in zip(low.split(16), high.split(16), strict=True):
+        for few, truth in zip(torch.split(low, 16), torch.split(high, 16), strict=True):
             sr = network(few.to(device).float().div(255))
             values.append(psnr_y(sr, truth.to(device), border=scale))
         return float(torch.cat(values).mean())
