@@ -23,9 +23,8 @@ FOLDERS = {"take": "teach"}  # where a stage's runs lie, if not under its own na
 
 def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
     """Where a stage keeps its executed notebook."""
-    parts = (
-        [FOLDERS.get(name, name), cohort] if cohort else [name] if name in RUNS else ["pages", name]
-    )
+    stage = FOLDERS.get(name, name)
+    parts = [stage, cohort] if cohort else [stage] if name in RUNS else ["pages", name]
     return Path("runs", budget, *parts)
 
 

@@ -21,14 +21,15 @@ _EDSR = [
     (r"body\.(\d+)\.conv2\.", r"body.\1.body.2."),
     (r"conv_after_body\.", "body.{blocks}."),
 ]
+_IN_GROUP = r"body\.(\d+)\.residual_group\.(\d+)\.rcab\."
 _RCAN = [
     *_ENDS,
-    (r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.1\.", r"body.\1.body.\2.body.3.conv_du.0."),
-    (r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.3\.", r"body.\1.body.\2.body.3.conv_du.2."),
-    (r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.([02])\.", r"body.\1.body.\2.body.\3."),
+    (_IN_GROUP + r"3\.attention\.1\.", r"body.\1.body.\2.body.3.conv_du.0."),
+    (_IN_GROUP + r"3\.attention\.3\.", r"body.\1.body.\2.body.3.conv_du.2."),
+    (_IN_GROUP + r"([02])\.", r"body.\1.body.\2.body.\3."),
     (r"body\.(\d+)\.conv\.", r"body.\1.body.{blocks}."),
     (r"conv_after_body\.", "body.{groups}."),
-]  # fmt: skip
+]
 
 
 def official(model: SRNetwork) -> dict[str, Any]:
