@@ -10,11 +10,12 @@ in params.yaml but for
 - their registry, with the sizes and hashes of these files, and addresses that nobody answers;
 - the published scores of the checkpoints: those that they have on these images. For a first run
   one of them is 0.06 dB off, which must stop it;
-- 2 steps a training, batches of 2, and networks as small as those of budget `smoke`.
+- 2 steps a training, batches of 3, and networks as small as those of budget `smoke`.
 
 What is not exercised: the networks' real sizes, the real archives' sizes, GPUs.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -73,8 +74,6 @@ def make_mirror(mirror: Path, networks: dict[str, Any]) -> Registry:
     for name, file in made.files.items():
         own = mirror / name
         if file.sha256_begins and own.is_file():
-            import hashlib
-
             begins = hashlib.sha256(own.read_bytes()).hexdigest()[:8]
             file = file.model_copy(update={"sha256_begins": begins})
         files[name] = file
@@ -128,7 +127,7 @@ def cut(values: dict[str, Any], mirror: Path) -> None:
     values["data"] |= {"registry": "rehearsal.yaml", "mirror": str(mirror)}
     paper["networks"] = smoke["networks"]
     for training in ("teach", "distil"):
-        paper[training] |= {"steps": 2, "batch": 2, "decay_every": 1, "validate_every": 1}
+        paper[training] |= {"steps": 2, "batch": 3, "decay_every": 1, "validate_every": 1}
     paper["score"] |= {"train_images": 2}
     values["budget"] = paper
 
@@ -152,9 +151,8 @@ def rehearse(folder: Path) -> int:
     pd.concat([published, wrong]).to_csv(table, index=False)
     code, output = _dvc(study, "repro", warm=True)
     stop = [line for line in output.splitlines() if line.startswith("augkd: ")]
-    print(
-        f"one figure 0.06 dB off: dvc repro ends with {code}\n  {stop[-1] if stop else output[-2000:]}"
-    )
+    print(f"one figure 0.06 dB off: dvc repro ends with {code}")
+    print(f"  {stop[-1] if stop else output[-2000:]}", flush=True)
     if code == 0 or not any("off by more than 0.05 dB" in line for line in stop):
         return 1
     if any((study / "runs" / "paper" / "distil").glob("*")):
@@ -166,9 +164,8 @@ def rehearse(folder: Path) -> int:
     started = time.monotonic()
     code, output = _dvc(study, "repro", warm=True)
     ran = RAN.findall(output)
-    print(
-        f"figures as they are: dvc repro ends with {code} after {time.monotonic() - started:.0f} s"
-    )
+    took = time.monotonic() - started
+    print(f"figures as they are: dvc repro ends with {code} after {took:.0f} s", flush=True)
     if code:
         print(output[-6000:])
         return 1
