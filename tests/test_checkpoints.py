@@ -79,6 +79,16 @@ def test_the_same_weights_make_the_same_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
+def test_a_header_of_any_length_is_known(tmp_path: Path) -> None:
+    """Its length comes first in the file, and one in 32 begins as a pickle does."""
+    model, path, first = tiny("edsr"), tmp_path / "a.safetensors", set()
+    for length in range(0, 256, 8):
+        save_checkpoint(path, model, {"note": "x" * length})
+        first.add(path.read_bytes()[0])
+        assert same(load_network(path), model)
+    assert 0x80 in first
+
+
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, tiny("edsr"))

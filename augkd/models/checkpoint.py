@@ -173,12 +173,13 @@ def fit_weights(path: Path, weights: dict[str, Tensor], model: nn.Module) -> Non
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Told by content: PyTorch's files begin as a zip archive or a pickle."""
+    """Told by content: PyTorch's files begin as a zip archive or a pickle, safetensors with the
+    length of a JSON header in eight bytes, which may happen to begin so too, and then it."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(9)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return start != b"PK" and start[:1] != b"\x80"
+    return start[8:] == b"{" or (start[:2] != b"PK" and start[:1] != b"\x80")

@@ -1,0 +1,312 @@
+"""Public teachers: fetched, read in their own layouts, measured before anyone learns from them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from augkd import gate
+from augkd.config import Study, load_study
+from augkd.data.fetch_study import fetch_study
+from augkd.data.prepare import prepare_study
+from augkd.data.store import ImageStore
+from augkd.ensure import ensure_teacher
+from augkd.errors import UserError
+from augkd.gate import TOLERANCE, measure, take
+from augkd.metrics import psnr_y
+from augkd.models import create_model, load_network
+from augkd.score import scored_images
+from augkd.study import load_teacher, validation
+from tests.miniature_archives import NAMES, make_archives, registry, write_registry
+from tests.public_layouts import publish
+from tests.study_copy import ROOT
+
+SIZE = {"channels": 4, "blocks": 1, "res_scale": 1.0}
+REAL = ("RealSR", "DRealSR", "OST300")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose budget `paper` is small, with all that it fetches, and nothing run."""
+    root = tmp_path_factory.mktemp("study")
+    mirror = root / "mirror"
+    make_archives(mirror, 96)
+    torch.manual_seed(3)
+    for scale, file in ((2, "edsr_x2.pt"), (3, "edsr_x3.pt"), (4, "edsr_x4.pt")):
+        publish(create_model("edsr", scale=scale, **SIZE), mirror / file)
+    write_registry(root / "registry.yaml", registry(mirror, "http://127.0.0.1:9"))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    paper = params["budgets"]["paper"]
+    params["data"] |= {"mirror": "mirror", "registry": "registry.yaml"}
+    paper |= {"backbones": ["edsr"], "mixed": [], "methods": {}}
+    paper["checkpoints"] = {f"edsr_x{scale}": f"edsr_x{scale}" for scale in (2, 3, 4)}
+    paper["networks"] = {"edsr": {"teacher": SIZE, "student": SIZE, "small": SIZE}}
+    params["budget"] = paper
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    study = load_study(None, root)
+    files = {file.name for file in fetch_study(study)}
+    assert files >= {"edsr_x2.pt", "DIV2K_train_HR.zip", "benchmark.tar", "OST300_img.zip"}
+    before = sorted(p.relative_to(root) for p in (root / "data" / "fetched").rglob("*"))
+    prepare_study(study)
+    after = sorted(p.relative_to(root) for p in (root / "data" / "fetched").rglob("*"))
+    assert before == after  # a stage must not change what it depends on
+    return root
+
+
+@pytest.fixture
+def study(made: Path) -> Study:
+    shutil.rmtree(made / "runs" / "paper" / "teach", ignore_errors=True)
+    return load_study(None, made)
+
+
+def published(study: Study, **off: float) -> pd.DataFrame:
+    """What the x2 stand-in scores, found without the gate's code; some figures wrong."""
+    (file,) = (study.root / "mirror").glob("edsr_x2.pt")
+    weights = torch.load(file, weights_only=True)
+    network = create_model("edsr", scale=2, **SIZE).eval()
+    network.load_state_dict(
+        network.state_dict()
+        | {
+            "conv_first.weight": weights["head.0.weight"],
+            "conv_first.bias": weights["head.0.bias"],
+            "body.0.conv1.weight": weights["body.0.body.0.weight"],
+            "body.0.conv1.bias": weights["body.0.body.0.bias"],
+            "body.0.conv2.weight": weights["body.0.body.2.weight"],
+            "body.0.conv2.bias": weights["body.0.body.2.bias"],
+            "conv_after_body.weight": weights["body.1.weight"],
+            "conv_after_body.bias": weights["body.1.bias"],
+            "upsample.0.weight": weights["tail.0.0.weight"],
+            "upsample.0.bias": weights["tail.0.0.bias"],
+            "conv_last.weight": weights["tail.1.weight"],
+            "conv_last.bias": weights["tail.1.bias"],
+        }
+    )
+    store, rows = ImageStore(study.folder("prepare") / "benchmarks"), []
+    for dataset in ("Set5", "Urban100"):
+        values = []
+        for name in NAMES[dataset]:
+            lr, hr = store.pair(dataset, name, 2)
+            with torch.no_grad():
+                values.append(float(psnr_y(network(lr[None].float() / 255), hr[None], 2)))
+        value = round(sum(values) / len(values), 2) + off.get(dataset, 0)
+        rows.append((dataset, "psnr_y", round(value, 2), 2))
+        rows.append((dataset, "ssim_y", 0.5, 4))  # not judged
+    return pd.DataFrame(rows, columns=["dataset", "metric", "value", "decimals"])
+
+
+def expect(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame) -> None:
+    monkeypatch.setattr(gate, "expected_scores", lambda checkpoint: table)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.05, -0.05])
+def test_a_teacher_that_scores_as_published_is_taken(
+    study: Study, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    expect(monkeypatch, published(study, Set5=off))
+    table = take(study, "edsr_x2")
+    assert table["difference"].to_list() == [pytest.approx(-off), 0.0]
+    assert table["dataset"].to_list() == ["Set5", "Urban100"]
+    assert table["images"].to_list() == [2, 2]
+    out = study.folder("teach", "edsr_x2")
+    names = {path.name for path in out.iterdir()}
+    assert names == {"teacher.safetensors", "curves", "run.json", "gate.csv"}
+    assert pd.read_csv(out / "gate.csv")["measured"].to_list() == table["measured"].to_list()
+    record = json.loads((out / "run.json").read_text())
+    assert record["source"]["file"] == "edsr_x2.pt"
+    assert record["source"]["checkpoint"] == "edsr_x2"
+    assert record["steps"] == 0
+    taught = load_teacher(study, study.cohort("edsr_x2"), torch.device("cpu"))
+    again = load_network(out / "teacher.safetensors").eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(taught(x), again(x))
+
+
+@pytest.mark.parametrize("off", [0.06, -0.06])
+def test_a_teacher_that_is_off_stops_the_run(
+    study: Study, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    table = published(study, Urban100=off)
+    expect(monkeypatch, table)
+    with pytest.raises(UserError) as error:
+        take(study, "edsr_x2", "edsr_x2")
+    text = str(error.value)
+    assert "\n" not in text
+    figure = table[table.dataset == "Urban100"]["value"].iloc[0]
+    assert f"off by more than {TOLERANCE} dB (edsr_x2 on Urban100" in text
+    assert f"published {figure:g}" in text
+    assert "Set5" not in text
+    assert not study.folder("teach").exists()
+
+
+def test_a_score_that_nobody_published_is_not_judged(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(monkeypatch, published(study).iloc[:0])
+    assert take(study, "edsr_x2").empty
+    assert (study.folder("teach", "edsr_x2") / "teacher.safetensors").is_file()
+
+
+def test_a_set_that_was_not_prepared(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect(monkeypatch, published(study).replace("Urban100", "Manga109"))
+    with pytest.raises(UserError, match=r"Manga109: not prepared.*images\.datasets\.test"):
+        take(study, "edsr_x2")
+
+
+def test_a_notebook_that_runs_alone_takes_its_teacher(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(monkeypatch, published(study))
+    ensure_teacher(study, "edsr_x2")
+    assert (study.folder("teach", "edsr_x2") / "gate.csv").is_file()
+
+
+def test_images_are_those_that_the_budget_names(study: Study) -> None:
+    folder = study.folder("prepare")
+    held = {
+        part: list(dict.fromkeys(dataset for dataset, _ in ImageStore(folder / part).keys))
+        for part in ("train", "test", "benchmarks")
+    }
+    assert held == {
+        "train": ["DIV2K", "Flickr2K"],
+        "test": ["DIV2K-valid"],
+        "benchmarks": ["Set5", "Set14", "B100", "Urban100", *REAL],
+    }
+    index = pd.read_csv(folder / "train" / "index.csv", keep_default_na=False)
+    assert set(index[index.scale > 1]["lr_source"]) == {"shipped"}
+    train = study.training_set(study.cohort("edsr_x2"))
+    assert train == study.training_set(study.cohort("unexpanded_x4")) == (("DIV2K",), None)
+    expanded = (("DIV2K", "Flickr2K"), None)
+    assert study.training_set(study.cohort("expanded_x4")) == expanded
+    assert study.training_set(study.cohort("real_x4")) == expanded
+    assert study.training_set(study.teacher("real_x4")) == expanded
+    validate = validation(study, study.cohort("edsr_x2"), torch.device("cpu"))
+    assert 0 < validate(create_model("edsr", scale=2, **SIZE)) < 60
+
+
+@pytest.mark.parametrize(
+    ("cohort", "expected"),
+    [("edsr_x4", {"Set5", "Set14", "B100", "Urban100"}), ("real_x4", set(REAL))],
+)
+def test_what_a_cohort_is_scored_on(study: Study, cohort: str, expected: set[str]) -> None:
+    scored = list(scored_images(study, study.cohort(cohort)))
+    tests = [row for row in scored if row[1] == "test"]
+    assert {row[0] for row in tests} == expected
+    assert {row[0] for row in tests if row[4] is None} == expected & {"OST300"}
+    for dataset, _, image, lr, hr in tests:
+        store = ImageStore(study.folder("prepare") / "benchmarks")
+        assert torch.equal(lr, store.image(dataset, image, 4))  # as it was shipped
+        if hr is not None:
+            assert hr.shape == (3, 4 * lr.shape[1], 4 * lr.shape[2])
+    assert {row[0] for row in scored if row[1] == "train"} <= {"DIV2K", "Flickr2K"}
+
+
+def test_a_set_without_lr_is_reduced(study: Study, tmp_path: Path) -> None:
+    """Flickr2K's second source ships HR alone."""
+    archives = {"Flickr2K.tar", "Flickr2K.zip"}
+    fetched = study.root / "data" / "fetched"
+    for file in archives - {"Flickr2K.tar"}:
+        shutil.copyfile(study.root / "mirror" / file, tmp_path / file)
+    for file in fetched.iterdir():
+        if file.is_file() and file.name not in archives:
+            (tmp_path / file.name).symlink_to(file)
+    budget = study.budget.model_copy(update={"origin": tmp_path})
+    other = Study(study.params, budget, study.root)
+    from augkd.data.prepare import prepare_datasets
+    from augkd.data.registry import load_registry
+
+    listed = load_registry(study.root / "registry.yaml")
+    images = list(prepare_datasets(["Flickr2K"], other.budget.origin, listed, "replicate"))
+    shipped = list(prepare_datasets(["Flickr2K"], fetched, listed, "replicate"))
+    assert [image.lr_source for image in images] == ["bicubic"] * 2
+    assert [image.lr_source for image in shipped] == ["shipped"] * 2
+    for one, two in zip(images, shipped, strict=True):
+        assert all(torch.equal(one.lr[scale], two.lr[scale]) for scale in (2, 3, 4))
+
+
+def test_what_a_budget_does_not_fetch(study: Study) -> None:
+    with pytest.raises(UserError, match="budget 'smoke' fetches nothing"):
+        fetch_study(load_study("smoke", study.root))
+    with pytest.raises(UserError, match="budget 'smoke' names no checkpoint for it"):
+        take(load_study("smoke", study.root), "edsr_x2")
+
+
+def test_measure_takes_one_pass(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect(monkeypatch, published(study))
+    seen = []
+
+    class Counted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.shape)
+            return torch.nn.functional.interpolate(x, scale_factor=2.0)
+
+    checkpoint: Any = None
+    measure(study, Counted(), 2, checkpoint)
+    assert len(seen) == 4  # two images of two sets
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def change(path: str, value: Any) -> Change:
+    """Sets a key of budget `paper`; None removes it."""
+
+    def apply(params: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        table = params["budgets"]["paper"]
+        for key in parents:
+            table = table[key]
+        table[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (change("public", ["papers"]), r"budgets\.paper\.public: give \[paper\], or \[\]"),
+        (change("teaching", ["paper"]), "budgets.paper: give either teaching or public"),
+        (change("images", {"train": None}), r"paper\.images\.datasets: give them where public"),
+        (change("checkpoints.edsr_x9", "edsr_x2"), r"paper\.checkpoints: edsr_x9: give one for"),
+        (change("checkpoints", {}), r"paper\.checkpoints: edsr_x2: give one for each backbone"),
+        (change("methods", {"csf": {}}), r"paper\.methods: no cohort has 'csf'"),
+        (change("methods", {"csd": {"vgh": 1}}), r"paper\.methods\.csd\.vgh: unknown key"),
+        (change("images.datasets.tests", ["Set5"]), r"images\.datasets\.tests: unknown key"),
+    ],
+)
+def test_a_wrong_value_is_named(edit: Change, message: str, tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    edit(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=message) as error:
+        load_study("smoke", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_paper_is_as_published() -> None:
+    """Appendix A.1 and Table 1, at the budget of that name."""
+    from augkd.models import SIZES
+
+    budget = load_study("paper", ROOT).budget
+    for training in (budget.distil, budget.teach):
+        assert (training.steps, training.batch, training.patch) == (250_000, 16, 48)
+        assert (training.lr, training.decay_every) == (1e-4, 100_000)
+    for network, roles in SIZES.items():
+        for role, size in roles.items():
+            given = budget.networks[network][role]
+            assert {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()} == size
+    study = load_study("paper", ROOT)
+    assert study.cohort("edsr_x4").methods["csd"]["vgg"].startswith("data/fetched/vgg19")
+    assert study.cohort("controls_x2").methods["csd_features"] == {"method": "csd"}
+    assert load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"] == {}
+    assert len(study.trained()) == len(study.params.cohorts)
