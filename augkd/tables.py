@@ -265,6 +265,25 @@ def real_world_rows(study: Study, ends: bool = False) -> list[Row]:
     return method_rows(study, "real_x4", methods, 5)
 
 
+def real_test_note(study: Study) -> str:
+    """What Table 5's students are tested on, as Markdown."""
+    datasets = study.budget.images.datasets
+    if datasets and datasets.real:
+        absent = [name for name in PAPER_SETS[4:] if name not in datasets.real]
+        lacking = f" This budget does without {', '.join(absent)}." if absent else ""
+        return (
+            f"**The test images** are those of {', '.join(datasets.real)}, enlarged as they are. "
+            "PSNR and SSIM are against photographs at a longer focal length, where the set has "
+            f"any: OST300 has none.{lacking}"
+        )
+    return (
+        "**The test images are not the paper's.** RealSR, DRealSR and OST300 are not at hand. In "
+        "their place stand the packages' test photographs, degraded by BSRGAN's random blur, "
+        "noise, reduction and JPEG with a fixed seed, the kind of degradation that the students "
+        "were trained on. Since their HR is known, PSNR and SSIM can be had too."
+    )
+
+
 def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
     """Table 9: students of fewer and of more images, with how many, and of how many steps.
 

@@ -146,8 +146,7 @@ def rehearse(folder: Path) -> int:
     stages = _dvc(study, "stage", "list", "--name-only")[1].split()
     print(f"{len(stages)} stages, {len(list(mirror.iterdir()))} files in the mirror", flush=True)
 
-    wrong = own.copy()
-    wrong.loc[0, "value"] = round(wrong.loc[0, "value"] + 0.06, 2)
+    wrong = own.assign(value=(own["value"] + 0.06 * (own.index == 0)).round(2))
     pd.concat([published, wrong]).to_csv(table, index=False)
     code, output = _dvc(study, "repro", warm=True)
     stop = [line for line in output.splitlines() if line.startswith("augkd: ")]
