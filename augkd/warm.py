@@ -97,6 +97,8 @@ def main(arguments: list[str]) -> int:
         command = [sys.executable, "-m", "augkd.warm", "--serve", address]
         server = subprocess.Popen(command, env=environ)
         try:
+            if arguments[0] == "dvc":
+                arguments = [sys.executable, "-m", "augkd.swift", *arguments[1:]]
             return subprocess.run(arguments, env=environ).returncode
         except KeyboardInterrupt:
             return 130
