@@ -27,11 +27,18 @@ from typing import Any
 ADDRESS = "AUGKD_WARM"  # variable that names the server's socket
 # not matplotlib_inline's backend, which enters itself at the shell that first imports it
 LIBRARIES: tuple[str, ...] = (
-    *("torch", "torch._dynamo", "torch.utils.checkpoint", "safetensors.torch", "pandas", "scipy"),
+    *("torch", "torch._dynamo", "torch.utils.checkpoint", "safetensors.torch", "scipy.stats"),
     *("matplotlib", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_agg"),
     *("papermill", "ipykernel.ipkernel", "ipykernel.kernelapp", "ipykernel.zmqshell"),
-    *("pydantic", "tqdm", "PIL.Image", "jinja2", "nbconvert.exporters.html", "debugpy"),
-    *("pandas.io.formats.style", "matplotlib.pyplot"),
+    *(
+        "pydantic.type_adapter",
+        "tqdm",
+        "PIL.Image",
+        "jinja2",
+        "nbconvert.exporters.html",
+        "debugpy",
+    ),
+    *("pandas", "pandas.io.formats.style", "matplotlib.pyplot"),
 )
 
 
@@ -97,6 +104,8 @@ def main(arguments: list[str]) -> int:
         command = [sys.executable, "-m", "augkd.warm", "--serve", address]
         server = subprocess.Popen(command, env=environ)
         try:
+            if arguments[0] == "dvc":
+                arguments = [sys.executable, "-m", "augkd.swift", *arguments[1:]]
             return subprocess.run(arguments, env=environ).returncode
         except KeyboardInterrupt:
             return 130
