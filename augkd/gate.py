@@ -24,6 +24,10 @@ from augkd.study import build, pick_device
 from augkd.train import Curves
 
 TOLERANCE = 0.05  # dB
+COLUMNS = [
+    *("teacher", "checkpoint"),
+    *("dataset", "images", "expected", "measured", "difference"),
+]
 
 
 def take(study: Study, *names: str) -> pd.DataFrame:
@@ -60,7 +64,8 @@ def take(study: Study, *names: str) -> pd.DataFrame:
         source = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         run.record["source"] = source | {"checkpoint": entry.checkpoint, "page": checkpoint.page}
         taken.append((run, network, table))
-    gate = pd.concat([table for _, _, table in taken], ignore_index=True)
+    tables = [table for _, _, table in taken]
+    gate = pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
     judge(gate)
     for run, network, table in taken:
         with run:
@@ -103,7 +108,7 @@ def measure(study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint
         measured = round(total / len(keys), decimals)
         difference = round(measured - expected, decimals)
         rows.append((dataset, len(keys), expected, measured, difference))
-    return pd.DataFrame(rows, columns=["dataset", "images", "expected", "measured", "difference"])
+    return pd.DataFrame(rows, columns=COLUMNS[2:])
 
 
 def judge(gate: pd.DataFrame) -> None:

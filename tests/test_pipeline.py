@@ -23,7 +23,7 @@ DISTIL = {
 }
 SCORE = {"score", "score_extras", "score_mixed"}
 PICTURES = {f"figure_{n:02}" for n in (1, 4, 5, 7, 8)}
-RUNS = {"prepare"} | TEACH | DISTIL | SCORE
+RUNS = {"fetch", "prepare", "take"} | TEACH | DISTIL | SCORE
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 LIST = """
@@ -43,7 +43,7 @@ Stage = dict[str, Any]
 Graph = dict[str, Stage]
 
 
-@pytest.fixture(scope="session", params=["smoke", "cpu"])
+@pytest.fixture(scope="session", params=["smoke", "cpu", "paper"])
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graph:
     study = copy_study(tmp_path_factory.mktemp("graph") / "study", request.param)
     done = subprocess.run(
@@ -170,6 +170,28 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         assert "seed" in stage["params"]
         table = "teachers" if taught else "cohorts"
         assert f"{table}.{entry}" in stage["params"], name
+
+
+def test_public_teachers_stand_before_their_students(graph: Graph) -> None:
+    """Who takes teachers trains none but Table 5's, and nobody learns before they are measured."""
+    study = load_study(graph["study"]["budget"], graph["study"]["root"])
+    kinds = {kind(name) for name in stages(graph)}
+    assert ("fetch" in kinds) == ("take" in kinds) == bool(study.budget.public)
+    assert ("teach" in kinds) == ("teach_x4" in kinds) == bool(study.budget.teaching)
+    if not study.budget.public:
+        return
+    (fetch,) = (stage for name, stage in stages(graph).items() if kind(name) == "fetch")
+    assert fetch["outs"] == {"data/fetched": False}
+    assert fetch["deps"] == ["augkd/data/registry.yaml"]
+    for name, stage in stages(graph).items():
+        if kind(name) in DISTIL:
+            assert "take" in {kind(p) for p in ancestors(graph, name)}, name
+        if kind(name) == "take":
+            listed = sources(graph, name)
+            assert {"augkd/gate.py", "augkd/metrics/fidelity.py"} <= set(listed)
+            assert {kind(p) for p in parents(graph, name)} == {"sources", "fetch", "prepare"}
+            assert "augkd/paper/external.csv" in stage["deps"]
+            assert all(stage["outs"].values())
 
 
 def module_file(cls: type) -> str:
