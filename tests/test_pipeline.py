@@ -253,7 +253,7 @@ def test_groups_are_those_of_the_study(graph: Graph) -> None:
         for network in networks:
             assert f"augkd/models/{network}.py" in text
         for stage in stages(graph).values():
-            if stage["cmd"].endswith(f" {group}"):
+            if stage["cmd"].endswith(f" {group}") and " score " in stage["cmd"]:
                 held = {p.removeprefix("cohorts.") for p in stage["params"] if "cohorts." in p}
                 assert held == set(members)
 
@@ -269,7 +269,8 @@ def test_every_source_that_is_named_is_there(graph: Graph) -> None:
 def test_x4_starts_from_x2(graph: Graph) -> None:
     budget = graph["study"]["budget"]
     assert f"distil@{budget}-edsr-2" in parents(graph, f"distil_x4@{budget}-edsr")
-    assert f"teach@{budget}-edsr-2" in parents(graph, f"teach_x4@{budget}-edsr")
+    if f"teach@{budget}-edsr-2" in graph:
+        assert f"teach@{budget}-edsr-2" in parents(graph, f"teach_x4@{budget}-edsr")
 
 
 def test_the_report_comes_last(graph: Graph) -> None:
@@ -286,9 +287,11 @@ def test_no_output_is_in_git_but_reports(graph: Graph) -> None:
     tracked = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for name, stage in stages(graph).items():
         for out, cached in stage["outs"].items():
-            if not cached:  # reports, and metrics that DVC wants to read
-                assert out.startswith("reports") or out.endswith("metrics.json"), out
-                continue
+            if not cached:  # reports, metrics that DVC wants to read, what is fetched
+                kept = ("reports", "data/fetched")
+                assert out.startswith(kept) or out.endswith("metrics.json"), out
+                if out != "data/fetched":
+                    continue
             held = [file for file in tracked.split("\0") if file and holds(out, file)]
             assert held == [], name
 

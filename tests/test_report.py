@@ -132,7 +132,7 @@ def test_the_papers_cells_are_all_on_the_pages(study: Study) -> None:
         3: backbone_rows(study, "rcan", 3),
         4: [row for row in tables.heterogeneous_rows() if row.table == 4],
         5: tables.real_world_rows(study, ends=True),
-        9: tables.expansion_rows(study, 50),
+        9: tables.expansion_rows(study, {"train": 50}),
         10: backbone_rows(study, "swinir", 10),
         12: tables.evaluated_teachers(),
     }
