@@ -3,6 +3,7 @@
 #   make repro                 build the environment, run the pipeline, name the report
 #   make repro BUDGET=smoke    the same with another budget of params.yaml
 #   make test                  the tests
+#   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, notebooks free of outputs
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -17,7 +18,7 @@ BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lab check lock clean
+.PHONY: repro test rehearse lab check lock clean
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -27,6 +28,10 @@ repro: $(INSTALLED)
 
 test: $(INSTALLED)
 	python -m pytest
+
+rehearse: $(INSTALLED)
+	rm -rf build/rehearsal
+	python tests/rehearse_paper.py build/rehearsal
 
 lab: $(INSTALLED)
 	jupyter lab notebooks
