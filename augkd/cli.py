@@ -266,16 +266,17 @@ def train(
     study = load_study(budget)
     stage = "teach" if teacher else "distil"
     missing = [path for path in rests_on(study, stage, name) if not path.exists()]
-    if missing and joined().count > 1:
+    if joined().count == 1:
+        (ensure_before_teacher if teacher else ensure_before)(study, name)
+    elif missing:
         raise UserError(
             f"{missing[0].relative_to(study.root)}: missing, and the training of {name} rests on "
             "it: run 'dvc repro' up to there, or 'augkd train' without a launcher"
         )
-    (ensure_before_teacher if teacher else ensure_before)(study, name)
     (teach if teacher else distil)(study, name)
-    leave()
     if joined().main:
         typer.echo(study.folder(stage, name).relative_to(study.root))
+    leave()
 
 
 @app.command()

@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import torch
@@ -171,20 +172,14 @@ def launch(arguments: list[str], processes: int, folder: Path) -> None:
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
     command += ["--num_cpu_threads_per_process", str(max(1, cores // processes))]
     command += ["-m", "augkd", *arguments]
-    environ = os.environ | {"PYTHONUNBUFFERED": "1"}
     said = ""
     with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        newline="",
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as run:
         assert run.stdout
         try:
-            for line in run.stdout:
+            # newline="": a bar's carriage returns end lines, and stay what they are
+            for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
                 sys.stderr.write(line)
                 said = line.strip() if line.startswith("augkd: ") else said
         except BaseException:

@@ -80,8 +80,10 @@ class Run:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.main and self.state and error[0] is None:
-            finish(self.state)
+        if error[0] is None:
+            if self.main and self.state:
+                finish(self.state)
+            joined().wait()  # others read what the main process has written
 
     def end(self, curves: Curves) -> tuple[pd.DataFrame, ...]:
         """Writes curves and record, in the main process; the training is over."""

@@ -134,7 +134,7 @@ def test_two_processes_lose_as_one_does(
     assert one.step.nunique() >= 6  # every step
     assert (one.value - two.value).abs().max() < 1e-5
     one, two = (curves(root, stage, name, "psnr") for root in studies)
-    pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-3)  # dB, rounded to 1e-6
+    pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-3)  # dB
 
 
 @pytest.mark.slow
@@ -150,19 +150,8 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
         weights, others = load_file(one / path), load_file(two / path)
         assert weights.keys() == others.keys()
         for key in weights:
-            # Adam's first steps are lr * sign(gradient): rounding may turn a tiny gradient
-            torch.testing.assert_close(weights[key], others[key], rtol=0, atol=1e-3)
+            torch.testing.assert_close(weights[key], others[key], rtol=0, atol=1e-5)
     assert not list((two / ".state").iterdir())
-
-
-def test_a_member_that_needs_the_whole_batch_is_the_same_bit_for_bit(
-    studies: tuple[Path, Path],
-) -> None:
-    path = Path("runs/smoke/distil/shared_x2/students/rkd-0.safetensors")
-    teacher = Path("runs/smoke/teach/edsr_x2/teacher.safetensors")
-    one, two = studies
-    same_teacher = (one / teacher).read_bytes() == (two / teacher).read_bytes()
-    assert not same_teacher or (one / path).read_bytes() == (two / path).read_bytes()
 
 
 # --- parts of a batch ---
