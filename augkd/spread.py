@@ -18,9 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock
 
 from augkd.errors import UserError
 
@@ -55,7 +57,7 @@ def levels(root: Path, processes: int = 1) -> list[list[Task]]:
     with Repo(str(root)) as repo:
         graph = repo.index.graph.reverse()  # from what a stage rests on, to the stage
         return [
-            [_task(stage, processes) for stage in sorted(level, key=lambda s: s.addressing)]
+            sorted(_task(stage, processes) for stage in level if hasattr(stage, "name"))
             for level in topological_generations(graph)
         ]
 
@@ -64,7 +66,7 @@ def _task(stage: Any, processes: int) -> Task:
     words = (stage.cmd or "").split()
     notebook = words[words.index("augkd.stage") + 1] if "augkd.stage" in words else ""
     trains = notebook in ("teach", "distil")
-    return Task(stage.addressing, processes if trains else int(notebook in USES_GPU))
+    return Task(stage.name, processes if trains else int(notebook in USES_GPU))
 
 
 def spread(
@@ -225,22 +227,24 @@ def _require(client: Any, gpus: int) -> None:
 def main(stage: str) -> int:
     """Runs a stage by DVC; if standard input ends before it, so does all that was started."""
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_end_with_input, args=(child.pid,), daemon=True).start()
-    return child.wait()
+    with FileLock(LOGS / f"{stage}.lock"):  # what a lost worker had started may still be ending
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+        return child.wait()
 
 
-def _end_with_input(pid: int) -> None:
+def _end_with_input(dvc: "subprocess.Popen[bytes]") -> None:
+    """Kills what DVC started, so that it fails and releases its locks; at last, DVC itself."""
     import psutil
 
-    sys.stdin.buffer.read()
-    child = psutil.Process(pid)
-    for process in [*child.children(recursive=True), child]:  # kernels have sessions of their own
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    os._exit(1)
+    os.read(0, 1)
+    for _ in range(100):
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(dvc.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()  # one by one: kernels have sessions of their own
+        time.sleep(0.1)
+    dvc.kill()
 
 
 if __name__ == "__main__":
