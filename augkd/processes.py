@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,7 +59,7 @@ class Part:
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""
         device = batch.lr.device
-        taken = {
+        taken: dict[str, Any] = {
             field.name: value[self.rows(len(value)).to(device)]
             for field in fields(batch)
             if isinstance(value := getattr(batch, field.name), Tensor)
@@ -124,7 +125,8 @@ class Group:
         summed = [*(p.grad for p in parameters if p.grad is not None), values]
         flat = torch.cat([tensor.flatten() for tensor in summed])
         dist.all_reduce(flat)
-        for tensor, piece in zip(summed, flat.split([t.numel() for t in summed]), strict=True):
+        sizes = [tensor.numel() for tensor in summed]
+        for tensor, piece in zip(summed, torch.split(flat, sizes), strict=True):  # type: ignore[no-untyped-call]
             tensor.copy_(piece.view(tensor.shape))
         for p, old in zip(parameters, before, strict=True):
             if old is not None:

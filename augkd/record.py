@@ -39,7 +39,8 @@ def code_hash() -> str:
 class Run:
     """The record of one training: made before it starts, since code may change meanwhile.
 
-    Of several processes, the main one alone writes it. Used as a context, it forgets the resume state at the end, once the result is on disk.
+    Used as a context, it forgets the resume state at the end, once the result is on disk. Of
+    several processes the main one alone writes; the others leave the context after it.
     """
 
     def __init__(

@@ -86,12 +86,15 @@ class Member:
         if self.part:
             for module in self.network.modules():
                 if hasattr(module, "draw"):  # drop-path
-                    module.draw = self.part.draw
+                    module.draw = self.part.draw  # type: ignore[assignment]
         return self.part is not None
 
     def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
-        """One iteration, on this process' part of the batch where it is shared. A method that yields several groups of terms takes a step after each,
-        on gradients that go on accumulating (the predecessor's released two-step update)."""
+        """One iteration, on this process' part of the batch where it is shared.
+
+        A method that yields several groups of terms takes a step after each, on gradients that go
+        on accumulating (the predecessor's released two-step update).
+        """
         torch.manual_seed(batch.seed ^ self.key)  # for drop-path: by member, not by order
         self.network.train()
         for group in self.optimiser.param_groups:

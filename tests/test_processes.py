@@ -1,5 +1,7 @@
 """A training shared by two processes against the same by one: losses, weights, states."""
 
+import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -10,13 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from augkd.augment import Invertible
+from augkd.cli import app
 from augkd.config import load_study
 from augkd.data.batch import Batch
 from augkd.distill import METHODS
 from augkd.errors import UserError
-from augkd.processes import Group, Part
+from augkd.processes import Group, Part, launch
+from augkd.record import by_method
+from augkd.study import teach
 from tests.study_copy import ROOT
 from tests.test_cohort import small_study
 
@@ -125,9 +131,7 @@ def curves(root: Path, stage: str, name: str, kind: str) -> pd.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "name"), STAGES)
-def test_two_processes_lose_as_one_does(
-    studies: tuple[Path, Path], stage: str, name: str
-) -> None:
+def test_two_processes_lose_as_one_does(studies: tuple[Path, Path], stage: str, name: str) -> None:
     one, two = (curves(root, stage, name, "terms") for root in studies)
     keys = ["step", "member", "term"]
     assert one[keys].equals(two[keys])
@@ -152,6 +156,62 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
         for key in weights:
             torch.testing.assert_close(weights[key], others[key], rtol=0, atol=1e-5)
     assert not list((two / ".state").iterdir())
+
+
+# --- started from a notebook or a shell ---
+
+accelerate = pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
+)
+
+
+@accelerate
+@pytest.mark.slow
+def test_a_budgets_processes_are_started(
+    studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = study_with(tmp_path)
+    params = root / "params.yaml"
+    params.write_text(
+        params.read_text().replace("name: smoke\n", "name: smoke\n    processes: 2\n")
+    )
+    loss, psnr = teach(load_study("smoke", root), "edsr_x2")
+    assert json.loads((root / "runs/smoke/teach/edsr_x2/run.json").read_text())["processes"] == 2
+    expected = curves(studies[0], "teach", "edsr_x2", "terms")
+    assert (loss.value - expected.value).abs().max() < 1e-5
+    assert by_method(psnr).equals(curves(root, "teach", "edsr_x2", "psnr"))
+    shown = capsys.readouterr().err
+    assert shown.count("8/8 [") == 1  # one bar
+
+
+@accelerate
+@pytest.mark.slow
+def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
+    root = study_with(tmp_path)
+    params = root / "params.yaml"
+    params.write_text(
+        params.read_text().replace("name: smoke\n", "name: smoke\n    processes: 3\n")
+    )
+    with pytest.raises(UserError, match="^3 processes cannot share a batch of 2: use at most 2"):
+        teach(load_study("smoke", root), "edsr_x2")
+    assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
+
+
+def test_without_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="several processes need accelerate: pip install"):
+        launch(["train", "edsr_x2"], 2, tmp_path)
+
+
+def test_a_process_among_others_needs_all_that_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study_with(tmp_path))
+    monkeypatch.setattr("augkd.processes.joined", lambda: Group(1, 2))
+    result = CliRunner().invoke(app, ["train", "edsr_x2", "--budget", "smoke"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("augkd: runs/smoke/teach/edsr_x2/teacher.safetensors: missing")
+    assert result.stderr.count("\n") == 1
 
 
 # --- parts of a batch ---
@@ -205,7 +265,6 @@ def test_a_part_draws_what_the_whole_would() -> None:
 def test_fewer_images_than_processes() -> None:
     with pytest.raises(UserError, match="3 processes cannot share a batch of 2: use at most 2"):
         Group(0, 3).part(2)
-
 
 
 def test_which_methods_share_a_batch() -> None:
