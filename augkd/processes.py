@@ -126,7 +126,7 @@ class Group:
         flat = torch.cat([tensor.flatten() for tensor in summed])
         dist.all_reduce(flat)
         sizes = [tensor.numel() for tensor in summed]
-        for tensor, piece in zip(summed, torch.split(flat, sizes), strict=True):  # type: ignore[no-untyped-call]
+        for tensor, piece in zip(summed, torch.split(flat, sizes), strict=True):
             tensor.copy_(piece.view(tensor.shape))
         for p, old in zip(parameters, before, strict=True):
             if old is not None:

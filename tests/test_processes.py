@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -165,16 +164,19 @@ accelerate = pytest.mark.skipif(
 )
 
 
+def ask_for(root: Path, processes: int) -> None:
+    params = root / "params.yaml"
+    old = "    name: smoke\n"
+    params.write_text(params.read_text().replace(old, f"{old}    processes: {processes}\n"))
+
+
 @accelerate
 @pytest.mark.slow
 def test_a_budgets_processes_are_started(
     studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = study_with(tmp_path)
-    params = root / "params.yaml"
-    params.write_text(
-        params.read_text().replace("name: smoke\n", "name: smoke\n    processes: 2\n")
-    )
+    ask_for(root, 2)
     loss, psnr = teach(load_study("smoke", root), "edsr_x2")
     assert json.loads((root / "runs/smoke/teach/edsr_x2/run.json").read_text())["processes"] == 2
     expected = curves(studies[0], "teach", "edsr_x2", "terms")
@@ -188,11 +190,8 @@ def test_a_budgets_processes_are_started(
 @pytest.mark.slow
 def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
     root = study_with(tmp_path)
-    params = root / "params.yaml"
-    params.write_text(
-        params.read_text().replace("name: smoke\n", "name: smoke\n    processes: 3\n")
-    )
-    with pytest.raises(UserError, match="^3 processes cannot share a batch of 2: use at most 2"):
+    ask_for(root, 3)
+    with pytest.raises(UserError, match=r"^3 processes cannot share a batch of 2: use at most 2"):
         teach(load_study("smoke", root), "edsr_x2")
     assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
 
