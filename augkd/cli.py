@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class _OneLine(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                raise typer.Exit(2) from None  # of several processes, one says it
             typer.echo(f"augkd: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
 
@@ -237,6 +240,67 @@ def budget(
         return
     before = switch_budget(path, name)
     typer.echo(f"budget: {name}" + (f" (was {before})" if before != name else " (as before)"))
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A cohort of params.yaml, or with -t a teacher.")],
+    budget: Annotated[
+        str | None, typer.Option("--budget", "-b", help="By default the chosen one.")
+    ] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", "-t", help="Train the teacher of this name.")
+    ] = False,
+) -> None:
+    """Train a cohort or a teacher, by the call that its notebook makes.
+
+    What it rests on is made first if it is missing. Weights go to runs/BUDGET, where 'dvc repro'
+    puts them too; a run by hand is not recorded there. Several processes share the training where
+    a launcher starts them: accelerate launch --multi_gpu --num_processes 2 -m augkd train NAME.
+    """
+    from augkd.config import load_study
+    from augkd.ensure import ensure_before, ensure_before_teacher, rests_on
+    from augkd.processes import joined, leave
+    from augkd.study import distil, teach
+
+    study = load_study(budget)
+    stage = "teach" if teacher else "distil"
+    missing = [path for path in rests_on(study, stage, name) if not path.exists()]
+    if joined().count == 1:
+        (ensure_before_teacher if teacher else ensure_before)(study, name)
+    elif missing:
+        raise UserError(
+            f"{missing[0].relative_to(study.root)}: missing, and the training of {name} rests on "
+            "it: run 'dvc repro' up to there, or 'augkd train' without a launcher"
+        )
+    (teach if teacher else distil)(study, name)
+    if joined().main:
+        typer.echo(study.folder(stage, name).relative_to(study.root))
+    leave()
+
+
+@app.command()
+def spread(
+    workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="On this machine.")] = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler that has workers.")
+    ] = None,
+) -> None:
+    """Run the pipeline of the chosen budget on several workers, level by level of its graph.
+
+    It does what 'dvc repro' does. See docs/many_gpus.md.
+    """
+    from augkd.config import load_study
+    from augkd.spread import spread as run
+
+    study = load_study(check_methods=False)
+    run(
+        study.root,
+        workers=workers,
+        scheduler=scheduler,
+        processes=study.budget.processes,
+        say=typer.echo,
+    )
 
 
 @dataclass(frozen=True)

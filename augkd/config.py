@@ -190,6 +190,7 @@ class Budget(Section):
     teach: Training
     distil: Training
     score: Scoring
+    processes: Positive = 1  # that share each training, a GPU each; results do not rest on it
 
 
 class Params(Section):

@@ -3,7 +3,22 @@
 In the pipeline everything is there already. At smoke size all of it takes seconds.
 """
 
+from pathlib import Path
+
 from augkd.config import Study
+
+
+def rests_on(study: Study, stage: str, name: str) -> list[Path]:
+    """What the training of a teacher ("teach") or cohort ("distil") needs to be there."""
+    paths = [study.folder("prepare") / split / "index.csv" for split in ("train", "test")]
+    if stage == "teach":
+        start = study.teacher(name).start
+        return paths + ([study.folder("teach", start) / "teacher.safetensors"] if start else [])
+    cohort = study.cohort(name)
+    if cohort.teacher.trained:
+        paths.append(study.folder("teach", cohort.teacher.trained) / "teacher.safetensors")
+    others = (cohort.teacher.student, cohort.start.cohort if cohort.start else None)
+    return paths + [study.folder("distil", other) / "students" for other in others if other]
 
 
 def ensure_prepared(study: Study) -> None:
@@ -30,9 +45,15 @@ def ensure_teacher(study: Study, name: str) -> None:
         return
     from augkd.study import teach
 
+    ensure_before_teacher(study, name)
+    teach(study, name)
+
+
+def ensure_before_teacher(study: Study, name: str) -> None:
+    """Makes what the training of the teacher ``name`` rests on."""
+    ensure_prepared(study)
     if start := study.teacher(name).start:
         ensure_teacher(study, start)
-    teach(study, name)
 
 
 def ensure_before(study: Study, name: str) -> None:

@@ -16,11 +16,12 @@ import torch
 
 from augkd.config import Study
 from augkd.files import replacing
+from augkd.processes import joined
 from augkd.train import Curves, finish
 
 # What a trained network is made of: part of the fingerprint of its resume state, and recorded.
 TRAINING_CODE = (
-    *("augment.py", "quantize.py", "study.py", "train.py"),
+    *("augment.py", "processes.py", "quantize.py", "study.py", "train.py"),
     *("data", "degrade", "distill", "models"),
 )
 
@@ -38,7 +39,8 @@ def code_hash() -> str:
 class Run:
     """The record of one training: made before it starts, since code may change meanwhile.
 
-    Used as a context, it forgets the resume state at the end, once the result is on disk.
+    Used as a context, it forgets the resume state at the end, once the result is on disk. Of
+    several processes the main one alone writes; the others leave the context after it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Run:
     ) -> None:
         self.stage, self.name, self.device, self.out = stage, name, device, out
         self.label = f"{stage} {study.budget.name} {name}".replace(" ", "-")
+        self.main = joined().main
         self.state: Path | None = None
         self.begun = time.monotonic()
         self.record: dict[str, Any] = {
@@ -66,6 +69,7 @@ class Run:
             "dirty": bool(_git(study.root, "status", "--porcelain", "--untracked-files=no")),
             "code": code_hash(),
             "device": device_name(device),
+            "processes": joined().count,
             "cpu_count": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -77,12 +81,16 @@ class Run:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.state and error[0] is None:
-            finish(self.state)
+        if error[0] is None:
+            if self.main and self.state:
+                finish(self.state)
+            joined().wait()  # others read what the main process has written
 
     def end(self, curves: Curves) -> tuple[pd.DataFrame, ...]:
-        """Writes curves and record; the training is over."""
+        """Writes curves and record, in the main process; the training is over."""
         loss, psnr = curves.frames()
+        if not self.main:
+            return loss, psnr
         frames = {"terms": loss, "loss": by_method(loss), "psnr": by_method(psnr)}
         for name, frame in frames.items():
             with replacing(self.out / "curves" / f"{name}.csv") as partial:
@@ -91,6 +99,13 @@ class Run:
         with replacing(self.out / "run.json") as partial:
             partial.write_text(json.dumps(self.record, indent=2) + "\n")
         return loss, psnr
+
+
+def read_curves(folder: Path) -> tuple[pd.DataFrame, ...]:
+    """What ``Run.end`` wrote; of the validation, a line a method, the mean over its seeds."""
+    psnr = pd.read_csv(folder / "curves" / "psnr.csv").melt("step", var_name="member")
+    loss = pd.read_csv(folder / "curves" / "terms.csv", float_precision="round_trip")
+    return loss, psnr
 
 
 def by_method(frame: pd.DataFrame) -> pd.DataFrame:

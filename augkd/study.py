@@ -21,12 +21,13 @@ from augkd.distill.kd import Scratch
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.teacher import load_teacher as open_teacher
-from augkd.record import Run
+from augkd.processes import joined, launch
+from augkd.record import Run, read_curves
 from augkd.train import Curves, Member, train
 
 
 def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return joined().device()
 
 
 def build(study: Study, network: str, role: str, scale: int, seed: int) -> SRNetwork:
@@ -113,9 +114,14 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     that it does not matter to them whether the file that they came from is still as it was. The
     record names that file and its SHA-256.
 
+    Where the budget asks for several processes, this one starts them, and they do all that. A
+    process among others does its part of the training, and writes only if it is the main one.
+
     Returns:
         The curves: loss (step, member, term, value) and validation PSNR (step, member, value).
     """
+    if study.teacher(name).trained and study.budget.processes > 1 and joined().count == 1:
+        return _launch(study, "teach", name)
     entry, out, device = study.teacher(name), study.folder("teach", name), pick_device()
     training = study.budget.teach
     steps = training.steps if entry.trained else 0
@@ -130,7 +136,8 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
         member = Member("teacher", network, method, None, optimiser, training, device)
         curves = _learn(study, run, [member], None, training, entry)
         header = {"network": entry.network, "scale": str(entry.scale)}
-        save_checkpoint(out / "teacher.safetensors", member.result(), header)
+        if run.main:
+            save_checkpoint(out / "teacher.safetensors", member.result(), header)
         return run.end(curves)
 
 
@@ -154,9 +161,13 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
 
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.
 
+    Several processes share it as they do ``teach``.
+
     Returns:
         The curves, as ``teach`` does.
     """
+    if study.budget.processes > 1 and joined().count == 1:
+        return _launch(study, "distil", name)
     cohort, out, device = study.cohort(name), study.folder("distil", name), pick_device()
     training = study.budget.distil.longer(cohort.longer)
     teacher = load_teacher(study, cohort, device)
@@ -181,6 +192,8 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     names = [member.name for member in members]
     with Run(study, "distil", name, training.steps, names, device, out) as run:
         curves = _learn(study, run, members, Teacher(teacher), training, cohort)
+        if not run.main:
+            return run.end(curves)
         partial = out / "students.partial"
         shutil.rmtree(partial, ignore_errors=True)
         header = {"network": cohort.network, "scale": str(cohort.scale)}
@@ -190,6 +203,14 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
         shutil.rmtree(out / "students", ignore_errors=True)
         os.replace(partial, out / "students")
         return run.end(curves)
+
+
+def _launch(study: Study, stage: str, name: str) -> tuple[pd.DataFrame, ...]:
+    """Trains in the budget's number of processes; the curves that they leave."""
+    arguments = ["train", name, "--budget", study.budget.name]
+    arguments += ["--teacher"] if stage == "teach" else []
+    launch(arguments, study.budget.processes, study.root)
+    return read_curves(study.folder(stage, name))
 
 
 def _learn(

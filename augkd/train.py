@@ -2,13 +2,15 @@
 
 Two laws, both tested. A student's weights do not depend on who else is in its cohort: every draw
 is a function of (seed, step), and no student touches what another reads. A run killed anywhere
-and resumed ends with the same weights as one never killed, bit for bit on the CPU.
+and resumed ends with the same weights as one never killed, bit for bit on the CPU. Several
+processes may share a training: see augkd/processes.py.
 """
 
 import copy
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from augkd.distill.options import Updates
 from augkd.errors import UserError
 from augkd.files import replacing
 from augkd.models import SRNetwork
+from augkd.processes import Part, joined
 
 Method = Callable[[SRNetwork, Any, Batch], Updates]
 
@@ -55,6 +58,8 @@ class Member:
         self.network: SRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = name
         self.key = zlib.crc32(name.encode())
+        self.per_image: bool = getattr(method, "per_image", False)
+        self.part: Part | None = None
         self.method: Method = method
         trained = list(self.network.parameters())
         if hasattr(method, "bind"):
@@ -75,9 +80,21 @@ class Member:
         self.average = [p.detach().clone() for p in self.network.parameters()] if self.ema else []
         self.sums: dict[str, Tensor] = {}
 
+    def share(self, part: Part | None) -> bool:
+        """Prepares for sharing batches with other processes, or for None; whether it does."""
+        self.part = part if self.per_image else None
+        if self.part:
+            for module in self.network.modules():
+                if hasattr(module, "draw"):  # drop-path
+                    module.draw = self.part.draw  # type: ignore[assignment]
+        return self.part is not None
+
     def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
-        """One iteration. A method that yields several groups of terms takes a step after each,
-        on gradients that go on accumulating (the predecessor's released two-step update)."""
+        """One iteration, on this process' part of the batch where it is shared.
+
+        A method that yields several groups of terms takes a step after each, on gradients that go
+        on accumulating (the predecessor's released two-step update).
+        """
         torch.manual_seed(batch.seed ^ self.key)  # for drop-path: by member, not by order
         self.network.train()
         for group in self.optimiser.param_groups:
@@ -87,10 +104,14 @@ class Member:
         for terms in [answer] if isinstance(answer, dict) else answer:
             if not terms:
                 raise UserError(f"{self.name}: every weight of its loss is 0: give one that is not")
-            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+            losses = torch.stack(list(terms.values()))
+            if self.part:
+                losses = joined().backward(losses, self.part, self.trained)
+            else:
+                losses.sum().backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-            for term, value in terms.items():
-                self.sums[term] = self.sums.get(term, 0) + value.detach()
+            for term, value in zip(terms, losses.detach(), strict=True):
+                self.sums[term] = self.sums.get(term, 0) + value
         if self.ema:
             if hasattr(self.method, "sync"):
                 self.method.sync(self.network)
@@ -162,6 +183,9 @@ def train(
 ) -> Curves:
     """Trains the members together, from the last state saved or from the start.
 
+    Started in several processes alike, it shares each batch among them; what the other processes
+    return, and their members, are not complete.
+
     Args:
         teacher: None where no member asks for one (training a teacher).
         state: folder of the resume state, named by a fingerprint of all that the result depends
@@ -173,17 +197,18 @@ def train(
     Raises:
         UserError: another process trains the same, or a loss is no longer finite.
     """
+    processes = joined()
+    part = processes.part(training.batch)
+    shared = [member.share(part) for member in members]
+    whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
+    if not processes.main:
+        members = [member for member, shares in zip(members, shared, strict=True) if shares]
     state.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(state / "lock").acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{label}: another process is training it (lock: {state / 'lock'}): "
-            "wait for it or stop it"
-        ) from None
+    lock = _lock(state / "lock", label) if processes.main else nullcontext()
     with lock, torch.random.fork_rng(devices=_cuda_devices()):
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
+        processes.wait()  # until all have read the state, before a newer one is written
         saved = time.monotonic()
         window = max(1, training.validate_every // 10)
         bar = tqdm(
@@ -195,28 +220,38 @@ def train(
             mininterval=0.5,
             dynamic_ncols=False,
             ncols=88,
+            disable=not processes.main,
         )
+        if not processes.main:
+            validate = None
         if start == 0 and validate:
             _validate(members, validate, 0, curves)
         for step in bar:
             batch = sampler.draw(step)
+            mine = part.of(batch) if part else batch
             if teacher:
-                teacher.see(batch)
+                teacher.see(mine)
+            if whole and part:
+                whole.see(batch)
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
             for member in members:
-                member.update(batch, teacher, rate)
+                if member.part:
+                    member.update(mine, teacher, rate)
+                else:
+                    member.update(batch, whole, rate)
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
                 bar.set_postfix(loss=f"{_log(members, steps, done, curves):.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or done == training.steps):
                 _validate(members, validate, done, curves)
-            if time.monotonic() - saved > save_every:
+            if processes.main and time.monotonic() - saved > save_every:
                 _save(state / "state.pt", done, members, curves)
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
-        _save(state / "state.pt", training.steps, members, curves)
+        if processes.main:
+            _save(state / "state.pt", training.steps, members, curves)
     return curves
 
 
@@ -227,7 +262,19 @@ def finish(state: Path) -> None:
     state.rmdir()
 
 
+def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
+    try:
+        return FileLock(path).acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{label}: another process is training it (lock: {path}): wait for it or stop it"
+        ) from None
+
+
 def _cuda_devices() -> list[int]:
+    """Whose generators are put back: this process' own where several share a machine."""
+    if joined().count > 1:
+        return [torch.cuda.current_device()] if torch.cuda.is_available() else []
     return list(range(torch.cuda.device_count()))
 
 

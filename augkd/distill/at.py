@@ -1,5 +1,7 @@
 """Attention transfer (Zagoruyko and Komodakis, ICLR 2017), adapted: Tables 2 and 3."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -36,6 +38,7 @@ class AT:
     48 x 48 patches, and no weight carries over between patch sizes.
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
     kd: Weight = 0.0
     attention: Weight = 1000 / 255

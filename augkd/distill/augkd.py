@@ -1,7 +1,7 @@
 """AugKD, the paper's method (Section 3): auxiliary distillation samples, label consistency."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn.functional import l1_loss
@@ -53,6 +53,7 @@ class AugKD:
     with the truth alone. Zooming in has no such control, since no sharper truth exists.
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
     kd: Weight = 0.2
     aug: Weight = 0.2

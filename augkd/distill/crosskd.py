@@ -1,7 +1,7 @@
 """CrossKD (Fang et al., JVCIR 2023), a reconstruction: Table 3, RCAN."""
 
 from copy import deepcopy
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 from torch.nn.functional import l1_loss
@@ -48,6 +48,7 @@ class CrossKD:
     of object detection (CVPR 2024).
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
     kd: Weight = 0.0
     cross: Weight = 1.0

@@ -6,6 +6,7 @@ Also its control, a student that only starts as a slice of the teacher.
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveInt
@@ -179,6 +180,7 @@ class SlicedInit:
     reaches CSD's scores at x4; cut without training the slice gives about 14 dB.
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
 
     def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:

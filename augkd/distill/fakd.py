@@ -1,5 +1,7 @@
 """FAKD (He et al., ICIP 2020): spatial feature affinity. Tables 2, 3, 8 and 11."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
@@ -70,6 +72,7 @@ class FAKD:
     distillation is what remains.
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 0.5
     kd: Weight = 0.5
     affinity: Weight = 10 / 255

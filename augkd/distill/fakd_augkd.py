@@ -1,5 +1,7 @@
 """FAKD and AugKD together (Table 8)."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from augkd.distill.augkd import AugKD
@@ -25,6 +27,7 @@ class FAKDAugKD:
     method"), and every weight.
     """
 
+    per_image: ClassVar[bool] = True
     augkd: AugKD = AugKD()
     affinity: Weight = 10 / 255
     taps: Taps = (1, 2, 3)

@@ -1,7 +1,7 @@
 """The plain methods: no teacher, the teacher's response, and the teacher's response alone."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn.functional import l1_loss
@@ -26,6 +26,7 @@ def response(output: Tensor, teacher: Teacher, batch: Batch, rec: float, kd: flo
 class Scratch:
     """Training without distillation: Equation 1, L_rec = |S(x) - y|_1."""
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
 
     def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
@@ -43,6 +44,7 @@ class KD:
     at the weights of the first step, on top of the first step's gradient.
     """
 
+    per_image: ClassVar[bool] = True
     rec: Weight = 1.0
     kd: Weight = 0.2
     updates: Literal[1, 2] = 1
@@ -65,6 +67,7 @@ class DataFreeKD:
     paper assumes "an oracle image generator" (Section 3.2).
     """
 
+    per_image: ClassVar[bool] = True
     kd: Weight = 1.0
 
     def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:

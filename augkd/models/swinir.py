@@ -4,7 +4,7 @@ Names of parameters are the official ones, which BasicSR shares. Inside the body
 (N, H, W, C) with H and W multiples of the window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -45,20 +45,29 @@ def shift_mask(height: int, width: int, window: int, shift: int, device: torch.d
         return (tokens[:, None, :] != tokens[:, :, None]) * -100.0
 
 
+def _draw(count: int, device: torch.device) -> Tensor:
+    return torch.rand(count, device=device)
+
+
 class DropPath(nn.Module):
     """Drops the residual branch of a whole sample, with the given rate, in training alone.
 
     It draws from torch's global generator of the device: whoever trains seeds that for each step.
+
+    Attributes:
+        draw: count, device -> (count,) numbers in [0, 1), one a sample; ``torch.rand`` unless the
+            samples are a part of a batch, which several processes share.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.draw: Callable[[int, torch.device], Tensor] = _draw
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.rate
+        kept = self.draw(len(x), x.device).view(-1, 1, 1, 1) >= self.rate
         return x * kept / (1 - self.rate)
 
 

@@ -1,0 +1,270 @@
+"""A training shared by two processes against the same by one: losses, weights, states."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from augkd.augment import Invertible
+from augkd.cli import app
+from augkd.config import load_study
+from augkd.data.batch import Batch
+from augkd.distill import METHODS
+from augkd.errors import UserError
+from augkd.processes import Group, Part, launch
+from augkd.record import by_method
+from augkd.study import teach
+from tests.study_copy import ROOT
+from tests.test_cohort import small_study
+
+SHARED = {"scratch", "kd", "dfkd", "at", "fakd", "fakd_augkd", "augkd", "crosskd", "sliced_init"}
+COHORT = """
+  shared_x2:
+    network: edsr
+    scale: 2
+    student: student
+    teacher: {trained: edsr_x2}
+    seeds: 1
+    methods:
+      scratch: {}
+      kd: {}
+      augkd: {}
+      two_step: {method: augkd, updates: 2}
+      fakd: {}
+      rkd: {}
+  dropping_x2:
+    network: swinir
+    scale: 2
+    student: student
+    teacher: {trained: edsr_x2}
+    seeds: 1
+    methods:
+      kd: {}
+      augkd: {}
+"""
+WORK = """
+import sys
+from pathlib import Path
+import torch
+from augkd import train as loop
+from augkd.config import load_study
+from augkd.study import distil, teach
+import augkd.study as study_module
+
+torch.set_num_threads(1)
+root, kill = Path(sys.argv[1]), int(sys.argv[2])
+learn = study_module.train
+def train(*a, **k):
+    def after(done):
+        if done == kill:
+            raise SystemExit(7)
+    return learn(*a, **k, save_every=0 if kill else 60, after_step=after)
+study_module.train = train
+study = load_study("smoke", root)
+for call, name in ((teach, "edsr_x2"), (distil, "shared_x2"), (distil, "dropping_x2")):
+    if not (study.folder(call.__name__, name) / "run.json").exists():
+        call(study, name)
+"""
+
+
+def study_with(root: Path) -> Path:
+    small_study(root)
+    params = root / "params.yaml"
+    text = params.read_text().replace("\ncohorts:\n", "\ncohorts:" + COHORT, 1)
+    params.write_text(text.replace("steps: 4, batch: 3,", "steps: 6, batch: 5,", 1))
+    return root
+
+
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def work(root: Path, processes: int, kill: int = 0) -> list[int]:
+    """Trains the three in so many processes, which torch connects; their exit codes."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
+    address |= {"WORLD_SIZE": str(processes), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    code = "import torch.distributed as d\nd.init_process_group('gloo')\n" if processes > 1 else ""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code + WORK, str(root), str(kill)],
+            env=os.environ | address | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    errors = [process.communicate()[1] for process in started]
+    codes = [process.returncode for process in started]
+    assert set(codes) <= {0, 7}, errors
+    return codes
+
+
+STAGES = (("teach", "edsr_x2"), ("distil", "shared_x2"), ("distil", "dropping_x2"))
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same study trained by one process and by two."""
+    one, two = (study_with(tmp_path_factory.mktemp("study") / name) for name in ("one", "two"))
+    assert work(one, 1) == [0]
+    assert work(two, 2, kill=3) == [7, 7]  # amid the teacher's training: it goes on from there
+    assert len(list((two / ".state").iterdir())) == 1
+    assert work(two, 2) == [0, 0]
+    return one, two
+
+
+def curves(root: Path, stage: str, name: str, kind: str) -> pd.DataFrame:
+    folder = load_study("smoke", root).folder(stage, name)
+    return pd.read_csv(folder / "curves" / f"{kind}.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "name"), STAGES)
+def test_two_processes_lose_as_one_does(studies: tuple[Path, Path], stage: str, name: str) -> None:
+    one, two = (curves(root, stage, name, "terms") for root in studies)
+    keys = ["step", "member", "term"]
+    assert one[keys].equals(two[keys])
+    assert one.step.nunique() >= 6  # every step
+    assert (one.value - two.value).abs().max() < 1e-5
+    one, two = (curves(root, stage, name, "psnr") for root in studies)
+    pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-3)  # dB
+
+
+@pytest.mark.slow
+def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
+    from safetensors.torch import load_file
+
+    one, two = studies
+    files = [sorted(p.relative_to(root) for p in root.rglob("*")) for root in studies]
+    assert files[0] == files[1]  # neither more nor less than one process leaves
+    compared = [path for path in files[0] if path.suffix == ".safetensors"]
+    assert len(compared) == 1 + 6 + 2
+    for path in compared:
+        weights, others = load_file(one / path), load_file(two / path)
+        assert weights.keys() == others.keys()
+        for key in weights:
+            torch.testing.assert_close(weights[key], others[key], rtol=0, atol=1e-5)
+    assert not list((two / ".state").iterdir())
+
+
+# --- started from a notebook or a shell ---
+
+accelerate = pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
+)
+
+
+def ask_for(root: Path, processes: int) -> None:
+    params = root / "params.yaml"
+    old = "    name: smoke\n"
+    params.write_text(params.read_text().replace(old, f"{old}    processes: {processes}\n"))
+
+
+@accelerate
+@pytest.mark.slow
+def test_a_budgets_processes_are_started(
+    studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = study_with(tmp_path)
+    ask_for(root, 2)
+    loss, psnr = teach(load_study("smoke", root), "edsr_x2")
+    assert json.loads((root / "runs/smoke/teach/edsr_x2/run.json").read_text())["processes"] == 2
+    expected = curves(studies[0], "teach", "edsr_x2", "terms")
+    assert (loss.value - expected.value).abs().max() < 1e-5
+    assert by_method(psnr).equals(curves(root, "teach", "edsr_x2", "psnr"))
+    shown = capsys.readouterr().err
+    assert shown.count("8/8 [") == 1  # one bar
+
+
+@accelerate
+@pytest.mark.slow
+def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
+    root = study_with(tmp_path)
+    ask_for(root, 3)
+    with pytest.raises(UserError, match=r"^3 processes cannot share a batch of 2: use at most 2"):
+        teach(load_study("smoke", root), "edsr_x2")
+    assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
+
+
+def test_without_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="several processes need accelerate: pip install"):
+        launch(["train", "edsr_x2"], 2, tmp_path)
+
+
+def test_a_process_among_others_needs_all_that_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study_with(tmp_path))
+    monkeypatch.setattr("augkd.processes.joined", lambda: Group(1, 2))
+    result = CliRunner().invoke(app, ["train", "edsr_x2", "--budget", "smoke"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("augkd: runs/smoke/teach/edsr_x2/teacher.safetensors: missing")
+    assert result.stderr.count("\n") == 1
+
+
+# --- parts of a batch ---
+
+
+def batch(n: int, crops: int) -> Batch:
+    def images(count: int, side: int) -> torch.Tensor:
+        return torch.arange(count).view(-1, 1, 1, 1).expand(count, 3, side, side).float()
+
+    flags = torch.arange(crops * n).view(-1, 1).expand(-1, 4)
+    return Batch(
+        lr=images(n, 6),
+        hr=images(n, 12),
+        zoom_in=images(crops * n, 6),
+        zoom_out=images(n, 3),
+        transform=Invertible(flags),
+        seed=3,
+        uniform=flags / 100,
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_parts_make_the_batch(processes: int) -> None:
+    whole = batch(5, crops=2)
+    parts = [Group(rank, processes).part(5) or Part(0, 5, 5) for rank in range(processes)]
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    pieces = [part.of(whole) for part in parts]
+    assert torch.equal(torch.cat([piece.lr for piece in pieces]), whole.lr)
+    assert torch.equal(torch.cat([piece.hr for piece in pieces]), whole.hr)
+    for piece in pieces:
+        n = len(piece.lr)
+        own = piece.lr[:, 0, 0, 0].tolist()
+        # crop k * n + i is of image i, with its transform
+        assert piece.zoom_in[:, 0, 0, 0].tolist() == own + [5 + image for image in own]
+        assert piece.transform.flags[:, 0].tolist() == own + [5 + image for image in own]
+        assert piece.uniform is not None
+        assert len(piece.uniform) == 2 * n
+        assert (piece.seed, piece.zoom_cell) == (3, None)
+
+
+def test_a_part_draws_what_the_whole_would() -> None:
+    torch.manual_seed(0)
+    every = torch.rand(10)
+    drawn = []
+    for part in (Part(0, 2, 5), Part(2, 5, 5)):
+        torch.manual_seed(0)
+        drawn.append(part.draw(2 * (part.last - part.first), torch.device("cpu")).view(2, -1))
+    assert torch.equal(torch.cat(drawn, 1).flatten(), every)
+
+
+def test_fewer_images_than_processes() -> None:
+    with pytest.raises(UserError, match="3 processes cannot share a batch of 2: use at most 2"):
+        Group(0, 3).part(2)
+
+
+def test_which_methods_share_a_batch() -> None:
+    assert {name for name, kind in METHODS.items() if getattr(kind, "per_image", False)} == SHARED
