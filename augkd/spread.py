@@ -111,8 +111,8 @@ def spread(
                 )
                 futures[future] = (task.stage, log)
             failed = []
-            for future in as_completed(futures):
-                stage, log = futures[future]
+            for future in as_completed(list(futures)):
+                stage, log = futures.pop(future)  # or a result lost later would be made again
                 count += 1
                 where = f"[{count}/{total}] {stage}"
                 if future.status == "error":  # its workers died, again and again

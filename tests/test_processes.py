@@ -21,7 +21,7 @@ from augkd.distill import METHODS
 from augkd.errors import UserError
 from augkd.processes import Group, Part, launch
 from augkd.record import by_method
-from augkd.study import teach
+from augkd.study import distil, teach
 from tests.study_copy import ROOT
 from tests.test_cohort import small_study
 
@@ -53,13 +53,12 @@ COHORT = """
 WORK = """
 import sys
 from pathlib import Path
-import torch
-from augkd import train as loop
+import torch.distributed
 from augkd.config import load_study
 from augkd.study import distil, teach
 import augkd.study as study_module
 
-torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
 root, kill = Path(sys.argv[1]), int(sys.argv[2])
 learn = study_module.train
 def train(*a, **k):
@@ -89,14 +88,13 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def work(root: Path, processes: int, kill: int = 0) -> list[int]:
+def work(root: Path, processes: int = 2, kill: int = 0) -> list[int]:
     """Trains the three in so many processes, which torch connects; their exit codes."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
     address |= {"WORLD_SIZE": str(processes), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = "import torch.distributed as d\nd.init_process_group('gloo')\n" if processes > 1 else ""
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code + WORK, str(root), str(kill)],
+            [sys.executable, "-c", WORK, str(root), str(kill)],
             env=os.environ | address | {"RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -116,10 +114,11 @@ STAGES = (("teach", "edsr_x2"), ("distil", "shared_x2"), ("distil", "dropping_x2
 def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same study trained by one process and by two."""
     one, two = (study_with(tmp_path_factory.mktemp("study") / name) for name in ("one", "two"))
-    assert work(one, 1) == [0]
-    assert work(two, 2, kill=3) == [7, 7]  # amid the teacher's training: it goes on from there
+    for call, (_, name) in zip((teach, distil, distil), STAGES, strict=True):
+        call(load_study("smoke", one), name)
+    assert work(two, kill=3) == [7, 7]  # amid the teacher's training: it goes on from there
     assert len(list((two / ".state").iterdir())) == 1
-    assert work(two, 2) == [0, 0]
+    assert work(two) == [0, 0]
     return one, two
 
 
@@ -190,8 +189,10 @@ def test_a_budgets_processes_are_started(
 @pytest.mark.slow
 def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
     root = study_with(tmp_path)
-    ask_for(root, 3)
-    with pytest.raises(UserError, match=r"^3 processes cannot share a batch of 2: use at most 2"):
+    ask_for(root, 2)
+    params = root / "params.yaml"
+    params.write_text(params.read_text().replace("steps: 8, batch: 2,", "steps: 8, batch: 1,"))
+    with pytest.raises(UserError, match=r"^2 processes cannot share a batch of 1: use at most 1"):
         teach(load_study("smoke", root), "edsr_x2")
     assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
 
