@@ -168,6 +168,20 @@ class Training(Section):
         return self.model_copy(update=stretched)
 
 
+class Changes(Section):
+    """What is another in a network's schedule than in the budget's."""
+
+    steps: Positive | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    decay_every: Positive | None = None
+    validate_every: Positive | None = None
+
+
+class Schedule(Section):
+    teach: Changes
+    distil: Changes
+
+
 class Scoring(Section):
     train_images: Positive
     train_crop: Positive  # side of the centre crop, LR pixels
@@ -189,6 +203,7 @@ class Budget(Section):
     networks: dict[str, dict[str, dict[str, Any]]]
     teach: Training
     distil: Training
+    schedules: dict[str, Schedule]  # by network
     score: Scoring
     processes: Positive = 1  # that share each training, a GPU each; results do not rest on it
 
@@ -253,6 +268,17 @@ class Study:
         network = self.cohort(cohort).network
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
+
+    def schedule(self, entry: Cohort | TeacherEntry) -> Training:
+        """How long and how fast a cohort or a teacher is trained."""
+        cohort = isinstance(entry, Cohort)
+        training = self.budget.distil if cohort else self.budget.teach
+        if entry.network:
+            where = f"budgets.{self.budget.name}.schedules"
+            own = _entry(self.budget.schedules, entry.network, where)
+            changes = own.distil if cohort else own.teach
+            training = training.model_copy(update=changes.model_dump(exclude_none=True))
+        return training.longer(entry.longer) if isinstance(entry, Cohort) else training
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
@@ -404,6 +430,11 @@ def _check_references(params: Params) -> None:
         if name != budget.name:
             raise UserError(
                 f"params.yaml: budgets.{name}.name: must be {name}, not {budget.name!r}"
+            )
+        if odd := sorted(budget.schedules.keys() ^ budget.networks.keys()):
+            raise UserError(
+                f"params.yaml: budgets.{name}.schedules: {odd[0]}: give one for each of "
+                "`networks`, and no others"
             )
         for training in ("teach", "distil"):
             patch = getattr(budget, training).patch

@@ -123,7 +123,7 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     if study.teacher(name).trained and study.budget.processes > 1 and joined().count == 1:
         return _launch(study, "teach", name)
     entry, out, device = study.teacher(name), study.folder("teach", name), pick_device()
-    training = study.budget.teach
+    training = study.schedule(entry)
     steps = training.steps if entry.trained else 0
     with Run(study, "teach", name, steps, ["teacher"], device, out) as run:
         if not entry.network or not entry.trained:
@@ -169,7 +169,7 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     if study.budget.processes > 1 and joined().count == 1:
         return _launch(study, "distil", name)
     cohort, out, device = study.cohort(name), study.folder("distil", name), pick_device()
-    training = study.budget.distil.longer(cohort.longer)
+    training = study.schedule(cohort)
     teacher = load_teacher(study, cohort, device)
     members = []
     for student, (method, bits) in cohort.variants().items():

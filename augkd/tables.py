@@ -301,7 +301,7 @@ def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
         images = min(limit or at_hand, at_hand)
         labels = {
             "images (paper)": f"{images} ({size['training_images']:,.0f})",
-            "steps (paper)": f"{own.longer * study.budget.distil.steps:,} "
+            "steps (paper)": f"{study.schedule(own).steps:,} "
             f"({size['training_steps']:,.0f})",
         }
         for method in ("scratch", "kd", "augkd"):
