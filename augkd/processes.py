@@ -51,10 +51,11 @@ class Part:
         """Where its images are among K * whole ones, k * whole + i being of image i."""
         return torch.arange(count).view(-1, self.whole)[:, self.first : self.last].flatten()
 
-    def draw(self, count: int, device: torch.device) -> Tensor:
+    def draw(self, count: int, device: torch.device, generator: torch.Generator) -> Tensor:
         """What ``torch.rand`` draws for its ``count`` images where it draws for the whole batch."""
         every = count * self.whole // (self.last - self.first)
-        return torch.rand(every, device=device)[self.rows(every).to(device)]
+        drawn = torch.rand(every, generator=generator, device=device)
+        return drawn[self.rows(every).to(device)]
 
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""

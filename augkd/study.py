@@ -239,7 +239,9 @@ def _learn(
         device=run.device,
         on_device=study.params.data.on_device,
     )
-    run.state = study.root / ".state" / f"{run.label}-{_fingerprint(study, run, members, store)}"
+    run.state = (
+        study.root / ".state" / f"{run.label}-{_fingerprint(study, run, members, store, training)}"
+    )
     return train(
         members,
         teacher,
@@ -308,12 +310,14 @@ def centre(
     return low, high
 
 
-def _fingerprint(study: Study, run: Run, members: list[Member], store: ImageStore) -> str:
+def _fingerprint(
+    study: Study, run: Run, members: list[Member], store: ImageStore, training: Training
+) -> str:
     """Names all that the result depends on, so that no state is resumed into another run."""
     digest = hashlib.sha256()
     params = study.params.model_dump(mode="json", include={"seed", "augment", "optimiser"})
     params["edges"] = study.params.data.edges
-    params["training"] = getattr(study.budget, run.stage).model_dump(mode="json")
+    params["training"] = training.model_dump(mode="json")
     table = study.params.cohorts if run.stage == "distil" else study.params.teachers
     params["entry"] = table[run.name].model_dump(mode="json")
     params["methods"] = study.budget.methods

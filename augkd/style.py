@@ -44,6 +44,9 @@ METHOD_NAMES = {
 """What methods are called in tables and figures. Without VGG19, CSD compares other features; of
 CrossKD the text is not public."""
 
+UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")
+"""Rows of tables that are no students."""
+
 PARTS = ("paper", "ours", "Δ", "interval", "difference")
 
 _TABLE_STYLES: list[Any] = [

@@ -1,6 +1,5 @@
 """The pages of the paper's tables: rows of ours beside the paper's, and what is not run."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
@@ -8,6 +7,7 @@ import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
+from augkd import notes
 from augkd.config import Study
 from augkd.paper import load_table
 from augkd.report import (
@@ -16,12 +16,11 @@ from augkd.report import (
     gains,
     mean_gains,
     ranks,
-    test_sets,
     tidy,
     trained_scores,
     values,
 )
-from augkd.style import METHOD_NAMES, paper_table
+from augkd.style import METHOD_NAMES, UNTAUGHT, paper_table
 
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
 LABELS = {
@@ -30,7 +29,6 @@ LABELS = {
     "difference": "ours − paper",
     "photographs": "package photographs",
 }
-UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows that are no students
 EIGHT = "mean of 8"
 RANKED = "Bold: best, underlined: second, by the mean alone."
 
@@ -90,7 +88,7 @@ class TablePage:
 
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
-        lines = [*self._absent_rows(), *self._absent_sets(), *self._seeds()]
+        lines = notes.of_page(self.study, self.rows, self.scores)
         return Markdown("\n".join(f"- {line}" for line in lines))  # type: ignore[no-untyped-call]
 
     def save(self) -> None:
@@ -111,62 +109,6 @@ class TablePage:
         self._shown.append(tidy(frame, table=name, metric=metric, **constants))
         frame = frame if shown is None else shown
         return paper_table(frame, f"{self.name}_{name}", metric, caption, LABELS, marks)
-
-    def _absent_rows(self) -> list[str]:
-        study, lines = self.study, []
-        for cohort in self.cohorts:
-            if cohort in study.trained(cohort):
-                done = set(self.scores.loc[self.scores["cohort"] == cohort, "method"])
-                done.update(UNTAUGHT)
-                absent = [r for r in self.rows if r.cohort == cohort and r.method not in done]
-                if absent:
-                    names = ", ".join(METHOD_NAMES[row.method] for row in absent)
-                    lines.append(
-                        f"{names}: not run in `{cohort}`. To run, name under "
-                        f"`cohorts.{cohort}.methods` in `params.yaml`; the whole cohort is then "
-                        "trained again."
-                    )
-        missing = [cohort for cohort in self.cohorts if cohort not in study.trained(cohort)]
-        if missing:
-            budgets = sorted(
-                name
-                for name, budget in study.params.budgets.items()
-                if dataclasses.replace(study, budget=budget).trained(*missing)
-            )
-            how = " or ".join(f"`make repro BUDGET={name}`" for name in budgets)
-            lines.append(
-                f"Budget `{study.budget.name}` does not train {_listed(missing)}: "
-                + (f"{how} does." if how else "no budget does; choose its group in `params.yaml`.")
-            )
-        return lines
-
-    def _absent_sets(self) -> list[str]:
-        printed = {dataset for row in self.rows for _, dataset in row.printed}
-        absent = [s for s in PAPER_SETS[:4] if s in printed - set(test_sets(self.scores))]
-        if not absent or self.scores.empty:
-            return []
-        return [
-            f"{', '.join(absent)}: not at hand, so the paper stands alone there. Put the sets "
-            "into `data/benchmarks` and `make repro`: students are scored again, not trained."
-        ]
-
-    def _seeds(self) -> list[str]:
-        """How many seeds the rows have: an interval over one says nothing of another training."""
-        keys = self.scores["cohort"] + "/" + self.scores["method"]
-        counts = self.scores["seed"].groupby(keys).nunique()
-        students = {row.key for row in self.rows if row.method not in UNTAUGHT}
-        number = {str(key): int(n) for key, n in counts.items() if key in students}
-        if not number:
-            return []
-        few, many = min(number.values()), max(number.values())
-        text = f"{many} seed{'s' if many > 1 else ''} a method"
-        if few < many:
-            most = sorted({key.partition("/")[0] for key, n in number.items() if n == many})
-            text = f"{few} to {many} seeds a method ({many} in {_listed(most)})"
-        if few == 1:
-            text += ". Where there is one, an interval is over images alone: it says nothing of "
-            text += "another training of the same method"
-        return [f"{text}."]
 
 
 def framed(rows: Sequence[Row]) -> list[Row]:
@@ -301,8 +243,7 @@ def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
         images = min(limit or at_hand, at_hand)
         labels = {
             "images (paper)": f"{images} ({size['training_images']:,.0f})",
-            "steps (paper)": f"{study.schedule(own).steps:,} "
-            f"({size['training_steps']:,.0f})",
+            "steps (paper)": f"{study.schedule(own).steps:,} ({size['training_steps']:,.0f})",
         }
         for method in ("scratch", "kd", "augkd"):
             rows.append(
@@ -375,7 +316,3 @@ def million_parameters(study: Study, network: str, scale: int) -> pd.DataFrame:
             for role in ("teacher", "student")
         }
     ).T.rename_axis("network")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

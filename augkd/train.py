@@ -9,9 +9,11 @@ processes may share a training: see augkd/processes.py.
 import copy
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,20 @@ from augkd.models import SRNetwork
 from augkd.processes import Part, joined
 
 Method = Callable[[SRNetwork, Any, Batch], Updates]
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as map
+
+
+@dataclass
+class Draws:
+    """Drop-path's numbers, from a member's own generator; of shared batches, those of its part."""
+
+    generator: torch.Generator
+    part: Part | None
+
+    def __call__(self, count: int, device: torch.device) -> Tensor:
+        if self.part:
+            return self.part.draw(count, device, self.generator)
+        return torch.rand(count, generator=self.generator, device=device)
 
 
 class Member:
@@ -60,6 +76,7 @@ class Member:
         self.key = zlib.crc32(name.encode())
         self.per_image: bool = getattr(method, "per_image", False)
         self.part: Part | None = None
+        self.generator = torch.Generator(device)
         self.method: Method = method
         trained = list(self.network.parameters())
         if hasattr(method, "bind"):
@@ -83,10 +100,10 @@ class Member:
     def share(self, part: Part | None) -> bool:
         """Prepares for sharing batches with other processes, or for None; whether it does."""
         self.part = part if self.per_image else None
-        if self.part:
-            for module in self.network.modules():
-                if hasattr(module, "draw"):  # drop-path
-                    module.draw = self.part.draw  # type: ignore[assignment]
+        bound = self.method.modules() if isinstance(self.method, nn.Module) else ()
+        for module in (*self.network.modules(), *bound):
+            if hasattr(module, "draw"):  # drop-path
+                module.draw = Draws(self.generator, self.part)
         return self.part is not None
 
     def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
@@ -95,7 +112,7 @@ class Member:
         A method that yields several groups of terms takes a step after each, on gradients that go
         on accumulating (the predecessor's released two-step update).
         """
-        torch.manual_seed(batch.seed ^ self.key)  # for drop-path: by member, not by order
+        self.generator.manual_seed(batch.seed ^ self.key)  # for drop-path: by member, not by order
         self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -205,7 +222,7 @@ def train(
         members = [member for member, shares in zip(members, shared, strict=True) if shares]
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    with lock, torch.random.fork_rng(devices=_cuda_devices()):
+    with lock, _side_by_side(members if teacher else []) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
         processes.wait()  # until all have read the state, before a newer one is written
@@ -225,7 +242,7 @@ def train(
         if not processes.main:
             validate = None
         if start == 0 and validate:
-            _validate(members, validate, 0, curves)
+            _validate(members, validate, 0, curves, each)
         for step in bar:
             batch = sampler.draw(step)
             mine = part.of(batch) if part else batch
@@ -234,17 +251,19 @@ def train(
             if whole and part:
                 whole.see(batch)
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
-            for member in members:
-                if member.part:
-                    member.update(mine, teacher, rate)
-                else:
-                    member.update(batch, whole, rate)
+            turns = [
+                partial(m.update, mine, teacher, rate)
+                if m.part
+                else partial(m.update, batch, whole, rate)
+                for m in members
+            ]
+            list(each(partial.__call__, turns))
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
                 bar.set_postfix(loss=f"{_log(members, steps, done, curves):.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or done == training.steps):
-                _validate(members, validate, done, curves)
+                _validate(members, validate, done, curves, each)
             if processes.main and time.monotonic() - saved > save_every:
                 _save(state / "state.pt", done, members, curves)
                 saved = time.monotonic()
@@ -271,11 +290,25 @@ def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
         ) from None
 
 
-def _cuda_devices() -> list[int]:
-    """Whose generators are put back: this process' own where several share a machine."""
-    if joined().count > 1:
-        return [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    return list(range(torch.cuda.device_count()))
+@contextmanager
+def _side_by_side(members: Sequence[Member]) -> Iterator[Each]:
+    """A ``map`` over what is to be done for each member: on the CPU, as many at once as cores.
+
+    For students, of which a cohort has many (a teacher that is trained has all cores for its
+    operations). Each has a single core: on patches of a few pixels a second one is of little use,
+    and so a student's numbers depend neither on how many there are nor on the machine. A GPU is
+    busy with one member, and several processes must come to their sums in the same order.
+    """
+    cores, cpu = torch.get_num_threads(), all(m.generator.device.type == "cpu" for m in members)
+    if not members or not cpu or joined().count > 1:
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores, "member") as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(cores)
 
 
 def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> float:
@@ -296,10 +329,14 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
 
 
 def _validate(
-    members: Sequence[Member], validate: Callable[[SRNetwork], float], step: int, curves: Curves
+    members: Sequence[Member],
+    validate: Callable[[SRNetwork], float],
+    step: int,
+    curves: Curves,
+    each: Each,
 ) -> None:
-    for member in members:
-        value = validate(member.result())
+    values = each(lambda member: validate(member.result()), members)
+    for member, value in zip(members, values, strict=True):
         curves.psnr.append({"step": step, "member": member.name, "value": value})
 
 

@@ -127,6 +127,16 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
             "{student: edsr_x4, method: augk}",
             r"teacher\.method 'augk' is unknown",
         ),
+        (
+            "      rcan: {teach: {}, distil: {}}",
+            "      rcam: {teach: {}, distil: {}}",
+            r"budgets\.smoke\.schedules: rcam: give one for each",
+        ),
+        (
+            "rcan: {teach: {}, distil: {}}",
+            "rcan: {teach: {step: 1}, distil: {}}",
+            r"budgets\.smoke\.schedules\.rcan\.teach\.step: unknown key",
+        ),
         ("name: smoke", "name: smoky", r"budgets\.smoke\.name: must be smoke, not 'smoky'"),
         ("student: small", "student: tiny", r"ablation_x4\.student: 'tiny' is unknown"),
         ("blocks: 2, res_scale", "layers: 2, res_scale", r"networks\.edsr\.teacher: .*'layers'"),
@@ -137,6 +147,19 @@ def test_a_wrong_value_is_named(root: Path, old: str, new: str, expected: str) -
     text = refusal(root)
     assert text.startswith("params.yaml: ")
     assert re.search(expected, text), text
+
+
+def test_a_network_has_a_schedule_of_its_own() -> None:
+    """The budget's, but for what ``schedules`` says of it; longer where a cohort asks for it."""
+    study = load_study("cpu", ROOT)
+    budget, own = study.budget, study.budget.schedules["swinir"]
+    assert study.schedule(study.teacher("edsr_x2")) == budget.teach
+    assert study.schedule(study.cohort("rcan_x4_from_swinir")) == budget.distil
+    teach, distil = (study.schedule(f("swinir_x2")) for f in (study.teacher, study.cohort))
+    assert (teach.lr, teach.steps) == (own.teach.lr, own.teach.steps)
+    assert (distil.lr, distil.steps) == (own.distil.lr, own.distil.steps)
+    assert (teach.batch, distil.patch) == (budget.teach.batch, budget.distil.patch)
+    assert study.schedule(study.cohort("expanded_x4")) == budget.distil.longer(2)
 
 
 def test_what_is_not_yaml_is_placed(root: Path) -> None:

@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paper |= {"backbones": ["edsr"], "mixed": [], "methods": {}}
     paper["checkpoints"] = {f"edsr_x{scale}": f"edsr_x{scale}" for scale in (2, 3, 4)}
     paper["networks"] = {"edsr": {"teacher": SIZE, "student": SIZE, "small": SIZE}}
+    paper["schedules"] = {"edsr": paper["schedules"]["edsr"]}
     params["budget"] = paper
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from augkd import report, step_cost, tables
+from augkd import notes, report, step_cost, tables
 from augkd.config import Study, load_study
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
@@ -154,11 +154,32 @@ def page(study: Study, monkeypatch: pytest.MonkeyPatch) -> TablePage:
 
 
 def test_notes_say_what_is_not_run(page: TablePage) -> None:
-    notes = str(page.notes().data)
-    assert "FitNet, RKD, FAKD, CSD (teacher's features): not run in `edsr_x2`" in notes
-    assert "Set14, B100, Urban100: not at hand" in notes
-    assert "1 to 2 seeds a method" in notes
-    assert "nothing of another training" in notes
+    text = str(page.notes().data)
+    assert "FitNet, RKD, FAKD, CSD (teacher's features): not run in `edsr_x2`" in text
+    assert "Set14, B100, Urban100: not at hand" in text
+    assert "1 to 2 seeds a method" in text
+    assert "nothing of another training" in text
+
+
+def test_notes_say_how_long_students_were_trained(page: TablePage, study: Study) -> None:
+    assert "Trained for 4 steps of 3 patches of 12 pixels (LR); the paper's for 250,000 steps" in (
+        str(page.notes().data)
+    )
+    published = load_study("paper", ROOT, check_methods=False)
+    assert not any("Trained for" in line for line in notes.of_page(published, ROWS, SCORES))
+
+
+def test_students_below_bicubic_are_named(study: Study) -> None:
+    """The mean over sets decides; one that is above is not named."""
+    bicubic = scored("edsr_x2", {"bicubic": 0.1}).query("seed == 0").assign(seed=-1)
+    (line,) = [
+        line
+        for line in notes.of_page(study, ROWS, pd.concat([SCORES, bicubic]))
+        if "Below bicubic" in line
+    ]
+    assert "Scratch by 0.60 dB, KD by 0.10 dB in `edsr_x2`" in line
+    assert "AugKD by" not in line
+    assert not any("Below" in line for line in notes.of_page(study, ROWS, SCORES))
 
 
 def test_a_page_writes_what_it_shows(page: TablePage, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The frozen teacher of a cohort: computed once a batch, shared by every student."""
 
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Teacher:
         self._wanted: dict[str, set[str]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._features: dict[str, dict[str, Tensor]] = {}
+        self._lock = Lock()  # students may ask from several threads
 
     def see(self, batch: Batch) -> "Teacher":
         self._batch = batch
@@ -32,9 +34,10 @@ class Teacher:
 
     def output(self, name: str) -> Tensor:
         """T of the batch's image ``name``."""
-        if name not in self._outputs:
-            self._compute(name)
-        return self._outputs[name]
+        with self._lock:
+            if name not in self._outputs:
+                self._compute(name)
+            return self._outputs[name]
 
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         """T's features of the batch's image ``name`` at the given taps.
@@ -45,11 +48,12 @@ class Teacher:
             UserError: the network has no features to read, or no such tap.
         """
         self.own()
-        wanted = self._wanted.setdefault(name, set())
-        if not wanted.issuperset(taps) or name not in self._features:
-            wanted.update(taps)
-            self._compute(name)
-        return {tap: self._features[name][tap] for tap in taps}
+        with self._lock:
+            wanted = self._wanted.setdefault(name, set())
+            if not wanted.issuperset(taps) or name not in self._features:
+                wanted.update(taps)
+                self._compute(name)
+            return {tap: self._features[name][tap] for tap in taps}
 
     def own(self) -> SRNetwork:
         """The network itself, where it is one whose features can be read.

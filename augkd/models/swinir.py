@@ -52,11 +52,10 @@ def _draw(count: int, device: torch.device) -> Tensor:
 class DropPath(nn.Module):
     """Drops the residual branch of a whole sample, with the given rate, in training alone.
 
-    It draws from torch's global generator of the device: whoever trains seeds that for each step.
-
     Attributes:
-        draw: count, device -> (count,) numbers in [0, 1), one a sample; ``torch.rand`` unless the
-            samples are a part of a batch, which several processes share.
+        draw: count, device -> (count,) numbers in [0, 1), one a sample. ``torch.rand`` with the
+            global generator of the device; whoever trains puts one in its place that is seeded
+            for each step.
     """
 
     def __init__(self, rate: float) -> None:
