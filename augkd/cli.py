@@ -243,6 +243,40 @@ def budget(
 
 
 @app.command()
+def plan(
+    budget: Annotated[
+        str | None, typer.Option("--budget", "-b", help="By default the chosen one.")
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Time steps on this device, for about a minute."
+        ),
+    ] = True,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write a row a training to this file.")
+    ] = None,
+) -> None:
+    """Say what a budget takes before it is run: updates, operations, memory, disk, hours.
+
+    Nothing is fetched or trained. See docs/plan.md for how each figure is come by.
+    """
+    from augkd.config import load_study
+    from augkd.files import replacing
+    from augkd.plan import make_plan, show
+
+    study = load_study(budget)
+    if csv_file is None:
+        typer.echo(show(make_plan(study, measure)))
+        return
+    with replacing(csv_file) as partial:
+        partial.touch()  # a place that cannot be written to is found before the minute is spent
+        made = make_plan(study, measure)
+        made.trainings.to_csv(partial, index=False)
+    typer.echo(show(made))
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(help="A cohort of params.yaml, or with -t a teacher.")],
     budget: Annotated[

@@ -29,25 +29,36 @@ def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
 
 
 def stage_names() -> list[str]:
-    """The stages that dvc.yaml and params.yaml make together, in the order of the file.
+    """The stages that dvc.yaml and params.yaml make together, in the order of the file."""
+    return list(stage_commands())
+
+
+def stage_commands(budget: str | None = None) -> dict[str, str]:
+    """Those stages and their commands, for the chosen budget or for the one of that name.
 
     DVC can list them too, in over a second: too long for every stage.
     """
     stages, params = _read("dvc.yaml")["stages"], _read("params.yaml")
-    names: list[str] = []
+    if budget:
+        params["budget"] = params["budgets"][budget]
+    commands: dict[str, str] = {}
     for stage, body in stages.items():
         if "matrix" not in body:
-            names.append(stage)
+            commands[stage] = body["cmd"]
             continue
-        combinations = [""]
-        for values in body["matrix"].values():
+        combinations: list[dict[str, str]] = [{}]
+        for key, values in body["matrix"].items():
             listed: list[Any] = []
             for value in [values] if isinstance(values, str) else values:
                 found = _interpolate(value, params)
                 listed += found if isinstance(found, list) else [found]
-            combinations = [f"{head}-{value}" for head in combinations for value in listed]
-        names += [f"{stage}@{combination[1:]}" for combination in combinations]
-    return names
+            combinations = [{**one, key: str(value)} for one in combinations for value in listed]
+        for item in combinations:
+            command = body["cmd"]
+            for key, value in item.items():
+                command = command.replace(f"${{item.{key}}}", value)
+            commands[f"{stage}@{'-'.join(item.values())}"] = command
+    return commands
 
 
 def _read(name: str) -> dict[str, Any]:
