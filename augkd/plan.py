@@ -80,9 +80,7 @@ def make_plan(study: Study, measure: bool = True, limit: float = LIMIT) -> Plan:
             left -= bar.format_dict["elapsed"] - begun
     frame = _with_hours(frame, timed)
     place = _describe(device) if measure else None
-    return Plan(
-        study.budget.name, len(commands), frame, _chain(study, frame), disk(study), place
-    )
+    return Plan(study.budget.name, len(commands), frame, _chain(study, frame), disk(study), place)
 
 
 def _trainings(study: Study, commands: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -95,7 +93,9 @@ def _trainings(study: Study, commands: dict[str, str]) -> Iterator[tuple[str, st
 
 def _with_hours(frame: pd.DataFrame, timed: list[Timed]) -> pd.DataFrame:
     """Hours together and apart; apart, every student draws its own batches."""
-    columns = {c: [getattr(t, c) for t in timed] or float("nan") for c in ("draw", "update", "share")}
+    columns = {
+        c: [getattr(t, c) for t in timed] or float("nan") for c in ("draw", "update", "share")
+    }
     frame = frame.assign(**columns)
     ratio = frame["operations_apart"] / frame["operations"]
     together = frame["draw"] + frame["update"]
@@ -107,7 +107,10 @@ def _with_hours(frame: pd.DataFrame, timed: list[Timed]) -> pd.DataFrame:
 def _chain(study: Study, frame: pd.DataFrame) -> tuple[str, ...]:
     """The trainings that wait for one another for longest: by hours, or else by operations."""
     key = "operations" if frame["hours"].isna().any() else "hours"
-    cost = {(r.stage, r.name_): getattr(r, key) for r in frame.rename(columns={"name": "name_"}).itertuples()}
+    cost = {
+        (r.stage, r.name_): getattr(r, key)
+        for r in frame.rename(columns={"name": "name_"}).itertuples()
+    }
 
     @cache
     def longest(stage: str, name: str) -> tuple[float, tuple[str, ...]]:
@@ -204,7 +207,9 @@ def _hour_lines(plan: Plan) -> list[str]:
         f"             {_number(chain['hours'].sum())} on devices enough (augkd spread): {names}",
     ]
     if (frame["share"] < 1).any():
-        lines.append("             extrapolated by operations where less than a whole step was timed")
+        lines.append(
+            "             extrapolated by operations where less than a whole step was timed"
+        )
     return lines
 
 
@@ -219,4 +224,3 @@ def _share(value: float) -> str:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.3g} GB"
-

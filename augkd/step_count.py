@@ -94,7 +94,9 @@ class Step:
     @property
     def memory(self) -> int:
         """Peak bytes: students take turns, so only one's activations are there at a time."""
-        answers = {name: size for student in self.students for name, size in student.answers.items()}
+        answers = {
+            name: size for student in self.students for name, size in student.answers.items()
+        }
         state = self.seeds * sum(student.state for student in self.students)
         return (
             self.constant

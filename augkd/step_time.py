@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import Teacher
 from augkd.step_count import Step
+from augkd.train import side_by_side
 from augkd.untrained import schedule, untrained
 
 FEWEST = 3  # images that RKD compares
@@ -61,23 +63,28 @@ def time_step(
         members, network = untrained(study, stage, name, device)
         teacher = Teacher(network) if network else None
         rate, timed = 0.0, Timed(draw, 0.0, 0.0)
-        for images, side in _sizes(training):
-            part = step.operations(images / training.batch, side / training.patch, seeds=1)
-            left = end - time.perf_counter()
-            if rate and 3 * part / rate > left:
-                break
-            smaller = training.model_copy(update={"batch": images, "patch": side})
-            batch = _sampler(study, entry, smaller, store, device).draw(0)
+        with side_by_side(members if teacher else []) as each:
+            for images, side in _sizes(training):
+                part = step.operations(images / training.batch, side / training.patch, seeds=1)
+                left = end - time.perf_counter()
+                if rate and 3 * part / rate > left:
+                    break
+                smaller = training.model_copy(update={"batch": images, "patch": side})
+                batch = _sampler(study, entry, smaller, store, device).draw(0)
 
-            def update(batch: Batch = batch) -> None:
-                if teacher:
-                    teacher.see(batch)
-                for member in members:
-                    member.update(batch, teacher, 1e-6)
+                def update(batch: Batch = batch) -> None:
+                    if teacher:
+                        teacher.see(batch)
+                    list(
+                        each(
+                            partial.__call__,
+                            [partial(m.update, batch, teacher, 1e-6) for m in members],
+                        )
+                    )
 
-            seconds = _median(update, device, left / 2)
-            rate, whole = part / seconds, step.operations()
-            timed = Timed(draw, whole / rate, part / whole)
+                seconds = _median(update, device, left / 2)
+                rate, whole = part / seconds, step.operations()
+                timed = Timed(draw, whole / rate, part / whole)
     return timed
 
 

@@ -222,7 +222,7 @@ def train(
         members = [member for member, shares in zip(members, shared, strict=True) if shares]
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    with lock, _side_by_side(members if teacher else []) as each:
+    with lock, side_by_side(members if teacher else []) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
         processes.wait()  # until all have read the state, before a newer one is written
@@ -291,7 +291,7 @@ def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _side_by_side(members: Sequence[Member]) -> Iterator[Each]:
+def side_by_side(members: Sequence[Member]) -> Iterator[Each]:
     """A ``map`` over what is to be done for each member: on the CPU, as many at once as cores.
 
     For students, of which a cohort has many (a teacher that is trained has all cores for its

@@ -1,4 +1,4 @@
-"""A training's students and their teacher without weights that mean anything, to count and to time."""
+"""A training's students and their teacher without weights of worth, to count and to time."""
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,8 @@ from augkd.train import Member
 
 
 def schedule(study: Study, stage: str, name: str) -> Training:
-    """The budget's for a stage, longer where the cohort asks for it."""
-    if stage == "teach":
-        return study.budget.teach
-    return study.budget.distil.longer(study.cohort(name).longer)
+    """Of the training ``name`` of a stage, "teach" or "distil"."""
+    return study.schedule(study.teacher(name) if stage == "teach" else study.cohort(name))
 
 
 def untrained(
