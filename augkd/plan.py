@@ -165,8 +165,9 @@ def show(plan: Plan) -> str:
         *table.to_string(index=False).splitlines(),
         "",
         f"updates      {total['updates']:,.0f} of optimisers",
-        f"operations   {total['operations']:.3g} multiply-accumulates; {total['operations_apart']:.3g} "
-        f"apart, {total['operations_apart'] / total['operations']:.2f} x",
+        f"operations   {total['operations']:.3g} multiply-accumulates; "
+        f"{total['operations_apart']:.3g} apart, "
+        f"{total['operations_apart'] / total['operations']:.2f} x",
         f"memory       {frame['memory'].max() / 2**30:.2f} GiB at most "
         f"({frame.loc[frame['memory'].idxmax(), 'name']})",
         *_disk_lines(plan),
