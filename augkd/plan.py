@@ -169,7 +169,7 @@ def show(plan: Plan) -> str:
         f"{total['operations_apart']:.3g} apart, "
         f"{total['operations_apart'] / total['operations']:.2f} x",
         f"memory       {frame['memory'].max() / 2**30:.2f} GiB at most "
-        f"({frame.loc[frame['memory'].idxmax(), 'name']})",
+        f"({frame['name'].iloc[frame['memory'].argmax()]})",
         *_disk_lines(plan),
         *_hour_lines(plan),
     ]

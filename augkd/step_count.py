@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from augkd.config import Study
 from augkd.data.batch import Batch
 from augkd.distill import Teacher
-from augkd.models import SRNetwork
+from augkd.models import SRNetwork, create_model
 from augkd.models.cost import multiply_accumulates
 from augkd.models.swinir import SwinIR
 from augkd.train import Member
@@ -134,7 +134,9 @@ class _Answers(Teacher):
 
 
 def _count(member: Member, teacher: nn.Module | None, batch: Batch) -> Student:
-    answers = _Answers(teacher).see(batch) if teacher else None
+    answers = _Answers(teacher) if teacher else None
+    if answers:
+        answers.see(batch)
     found = Student()
     member.network.train()
     with _watched(member, answers, found):
@@ -242,11 +244,13 @@ def _forward(network: nn.Module, pixels: int) -> float:
         side = math.isqrt(pixels)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, side, side, device=META))
-        return counter.get_total_flops() / 2
+        return int(counter.get_total_flops()) / 2
     key = f"{network.name} {network.scale} {network.sizes}"
     if key not in _FORWARD:
         window = network.window if isinstance(network, SwinIR) else 8
-        one, four = (multiply_accumulates(network, k * window, k * window) for k in (1, 2))
+        # fvcore traces, which takes values: another network of the same sizes has some
+        real = create_model(network.name, scale=network.scale, **network.sizes)
+        one, four = (multiply_accumulates(real, k * window, k * window) for k in (1, 2))
         slope = (four - one) / (3 * window**2)
         _FORWARD[key] = (1e9 * (one - slope * window**2), 1e9 * slope)
     constant, slope = _FORWARD[key]

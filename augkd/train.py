@@ -76,7 +76,8 @@ class Member:
         self.key = zlib.crc32(name.encode())
         self.per_image: bool = getattr(method, "per_image", False)
         self.part: Part | None = None
-        self.generator = torch.Generator(device)
+        # none can be had for "meta", on which a step is counted and nothing is drawn
+        self.generator = torch.Generator("cpu" if device.type == "meta" else device)
         self.method: Method = method
         trained = list(self.network.parameters())
         if hasattr(method, "bind"):

@@ -152,7 +152,10 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
         weights, others = load_file(one / path), load_file(two / path)
         assert weights.keys() == others.keys()
         for key in weights:
-            torch.testing.assert_close(weights[key], others[key], rtol=0, atol=1e-5)
+            # losses are held to 1e-5 above. Adam divides by a gradient's own size, so that where
+            # one is almost zero its rounding is a step: tensors are compared as a whole
+            distance = (weights[key] - others[key]).norm() / weights[key].norm()
+            assert distance < 1e-4, (path, key)
     assert not list((two / ".state").iterdir())
 
 
