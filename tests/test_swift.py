@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import dumps_yaml
+from dvc.utils.serialize._yaml import YAMLFileCorruptedError
 
-from augkd.swift import HEAD, replace_stage
+from augkd.swift import HEAD, parse_once, replace_stage
 
 STAGES = {
     "prepare": {"cmd": "a 'b' | c", "outs": [{"path": "x y", "hash": "md5", "nfiles": 2}]},
@@ -42,6 +43,19 @@ def test_a_new_stage_comes_last() -> None:
 @pytest.mark.parametrize("odd", ["", "stages: {}\n", HEAD + "# a remark\n", HEAD + "  a: {}\n"])
 def test_what_dvc_did_not_write_is_left_to_dvc(odd: str) -> None:
     assert replace_stage(odd, "a", lines("a", {"cmd": "b"})) is None
+
+
+def test_a_text_that_was_parsed_is_as_new_each_time() -> None:
+    first = parse_once("a: &a {b: [1]}\nc: *a\n", "params.yaml")
+    first["a"]["b"].append(2)
+    assert first["c"] == {"b": [1, 2]}  # an alias is one object, as DVC's own parser has it
+    assert parse_once("a: &a {b: [1]}\nc: *a\n", "params.yaml") == {
+        "a": {"b": [1]},
+        "c": {"b": [1]},
+    }
+    assert parse_once("a: {b: [3]}\n", "params.yaml") == {"a": {"b": [3]}}
+    with pytest.raises(YAMLFileCorruptedError, match="broken.yaml"):
+        parse_once("a: [", "broken.yaml")
 
 
 def test_a_pipeline_is_locked_as_dvc_locks_it(tmp_path: Path) -> None:
