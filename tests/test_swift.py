@@ -54,7 +54,7 @@ def test_a_text_that_was_parsed_is_as_new_each_time() -> None:
         "c": {"b": [1]},
     }
     assert parse_once("a: {b: [3]}\n", "params.yaml") == {"a": {"b": [3]}}
-    with pytest.raises(YAMLFileCorruptedError, match="broken.yaml"):
+    with pytest.raises(YAMLFileCorruptedError, match=r"broken\.yaml"):
         parse_once("a: [", "broken.yaml")
 
 
