@@ -324,7 +324,8 @@ def load_study(
     root = root or find_root()
     path = root / "params.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # libyaml's loader is ten times as fast, and every stage and page waits for it
+        values = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: run in a clone of the study") from None
     except UnicodeDecodeError:

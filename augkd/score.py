@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from augkd.files import replacing
 from augkd.metrics.fidelity import Reference
 from augkd.models.ensemble import SelfEnsemble
 from augkd.study import centre, degraded, load_student, load_teacher, pick_device
+from augkd.train import side_by_side
 
 COLUMNS = [
     "cohort", "network", "scale", "method", "seed",
@@ -57,7 +59,49 @@ def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
         yield dataset, "train", image, degraded(lr, hr, cohort, dataset, image), hr
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class _Networks:
+    """Who answers for a cohort's images."""
+
+    study: Study
+    name: str
+    device: torch.device
+    teacher: nn.Module
+    ensemble: SelfEnsemble
+    students: dict[tuple[str, str, int], nn.Module]  # by cohort, method and seed
+
+    @torch.no_grad()
+    def rows(self, scored: Scored) -> list[tuple[Any, ...]]:
+        """The scores of one image, as in ``COLUMNS``."""
+        cohort, (dataset, split, image, lr, hr) = self.study.cohort(self.name), scored
+        scale, every = cohort.scale, self.study.budget.score.self_ensemble == "all"
+        low = lr[None].to(self.device).float().div(255)
+        taught = self.ensemble(low) if every else self.teacher(low)
+        enlarged = bicubic(lr[None], scale, self.study.params.data.edges, up=True).to(self.device)
+        answers = {(self.name, "bicubic", -1): enlarged, (self.name, "teacher", -1): taught}
+        if cohort.teacher.trained == self.name and split == "test":
+            answers[self.name, "teacher_ensemble", -1] = self.ensemble(low)
+        near = Reference(_as_8_bit(taught), scale)
+        truth = None if hr is None else Reference(hr[None].to(self.device), scale)
+        rows: list[tuple[Any, ...]] = []
+        for place, method, seed in [*answers, *self.students]:
+            key = (place, method, seed)
+            sr = answers[key] if key in answers else self.students[key](low)
+            values = {}
+            if truth:
+                luma = truth.see(sr)
+                values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
+                if not method.startswith("teacher"):
+                    values["psnr_y_teacher"] = near.psnr(luma)
+            if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
+                from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
+
+                values["niqe"] = niqe(sr)
+            entry = (place, cohort.network, scale, method, seed, dataset, split, image)
+            rows += [(*entry, metric, round(float(value), 6)) for metric, value in values.items()]
+        return rows
+
+
 def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
@@ -70,40 +114,21 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
     cohort, device = study.cohort(name), pick_device()
-    scale, every = cohort.scale, study.budget.score.self_ensemble == "all"
+    every = study.budget.score.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
-    ensemble = SelfEnsemble(teacher)
     students: dict[tuple[str, str, int], nn.Module] = {}
     for student, (method, bits) in cohort.variants().items():
         for seed in range(study.seeds(name)):
             network = load_student(study, name, student, seed, device)
             place = f"{name}_{bits}bit" if bits else name
             students[place, method, seed] = SelfEnsemble(network) if every else network
-    rows: list[tuple[Any, ...]] = []
+    networks = _Networks(study, name, device, teacher, SelfEnsemble(teacher), students)
     images = list(scored_images(study, cohort))
-    for dataset, split, image, lr, hr in tqdm(images, desc=f"score {name}", unit="image", ncols=88):
-        low = lr[None].to(device).float().div(255)
-        taught = ensemble(low) if every else teacher(low)
-        enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
-        answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
-        if cohort.teacher.trained == name and split == "test":
-            answers[name, "teacher_ensemble", -1] = ensemble(low)
-        answers |= {key: network(low) for key, network in students.items()}
-        near = Reference(_as_8_bit(taught), scale)
-        truth = None if hr is None else Reference(hr[None].to(device), scale)
-        for (place, method, seed), sr in answers.items():
-            values = {}
-            if truth:
-                luma = truth.see(sr)
-                values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
-                if not method.startswith("teacher"):
-                    values["psnr_y_teacher"] = near.psnr(luma)
-            if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
-                from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
-
-                values["niqe"] = niqe(sr)
-            key = (place, cohort.network, scale, method, seed, dataset, split, image)
-            rows += [(*key, metric, round(float(value), 6)) for metric, value in values.items()]
+    rows: list[tuple[Any, ...]] = []
+    with side_by_side(device.type == "cpu") as each:
+        found = each(networks.rows, images)
+        for some in tqdm(found, f"score {name}", len(images), unit="image", ncols=88):
+            rows += some
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

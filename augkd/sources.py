@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,13 @@ def closure(root: Path, begin: Iterable[str], skipped: set[str]) -> set[str]:
     return found
 
 
-def _imports(root: Path, code: str) -> Iterator[str]:
+@cache  # a module is met once for each of fifty stages
+def _imports(root: Path, code: str) -> tuple[str, ...]:
     """Files of this package that the head of a module, or a notebook's code, imports."""
+    return tuple(_imported(root, code))
+
+
+def _imported(root: Path, code: str) -> Iterator[str]:
     for node in ast.parse(code).body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("augkd"):
             base = node.module.replace(".", "/")

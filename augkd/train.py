@@ -223,7 +223,8 @@ def train(
         members = [member for member, shares in zip(members, shared, strict=True) if shares]
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    with lock, side_by_side(members if teacher else []) as each:
+    apart = bool(teacher) and all(m.generator.device.type == "cpu" for m in members)
+    with lock, side_by_side(apart) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
         processes.wait()  # until all have read the state, before a newer one is written
@@ -292,18 +293,19 @@ def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def side_by_side(members: Sequence[Member]) -> Iterator[Each]:
-    """A ``map`` over what is to be done for each member: on the CPU, as many at once as cores.
+def side_by_side(apart: bool) -> Iterator[Each]:
+    """A ``map`` over what is to be done for each student or image: if ``apart``, on the CPU, as
+    many at once as cores; else one after the other.
 
-    For students, of which a cohort has many (a teacher that is trained has all cores for its
-    operations). Each has a single core: on patches of a few pixels a second one is of little use,
-    and so a student's numbers depend neither on how many there are nor on the machine. A GPU is
-    busy with one member, and several processes must come to their sums in the same order.
+    Each then has a single core: on patches of a few pixels a second one is of little use, and so
+    numbers depend neither on how many there are nor on the machine. (A teacher that is trained is
+    alone, and has all cores.) A GPU is busy with one, and several processes must come to their
+    sums in the same order. Threads do not inherit ``torch.no_grad``: what is called has to ask.
     """
-    cores, cpu = torch.get_num_threads(), all(m.generator.device.type == "cpu" for m in members)
-    if not members or not cpu or joined().count > 1:
+    if not apart or joined().count > 1:
         yield map
         return
+    cores = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(cores, "member") as pool:
