@@ -223,7 +223,7 @@ def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.Da
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def telling_batch(sampler: PatchSampler, steps: int = 400) -> Batch:
+def telling_batch(sampler: PatchSampler, steps: int = 200) -> Batch:
     """A batch of one patch that shows what the method does.
 
     Of those of the first steps whose F inverts colours and rotates by a quarter turn, the one of
