@@ -100,18 +100,20 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     _zip_notebooks(new / "notebooks.zip", pages)
     for name in ASSETS:
         _copy(Path(__file__).with_name("templates") / name, new / name)
-    _write(new / "index.html", template("index.html.j2").render(shared, **front, others=[]))
+    _write(new / "index.html", template("index.html.j2").render(shared, **front, budgets=[]))
 
     if site.exists():
         site.rename(old)
     new.rename(site)
     shutil.rmtree(old, ignore_errors=True)
-    others = sorted(p.parent.name for p in reports.glob("[!.]*/index.html"))
+    ran = {path.parent.name for path in reports.glob("[!.]*/index.html")}
+    abouts = _abouts(root)
+    budgets = [(b, abouts.get(b, ""), b in ran) for b in [*abouts, *sorted(ran - {*abouts})]]
     shared["base"] = f"{budget}/"
     entry = reports / "index.html"
     _write(
         entry.with_name(".index.html.new"),
-        template("index.html.j2").render(shared, **front, others=others),
+        template("index.html.j2").render(shared, **front, budgets=budgets),
     )
     os.replace(entry.with_name(".index.html.new"), entry)
     return entry
@@ -204,7 +206,7 @@ def _front(budget: str, root: Path, pages: list[Page]) -> dict[str, Any]:
         "students": len(members),
         "seeds": seeds,
         "images": images,
-        "about": _about(budget, root),
+        "about": _abouts(root).get(budget, ""),
         "devices": sorted({p.run["device"] for p in ran if p.run.get("device")}),
         "torches": sorted({p.run["torch"] for p in ran if p.run.get("torch")}),
     }
@@ -224,17 +226,18 @@ def _counts(runs: Path) -> tuple[int, int]:
     return len(images), len([seed for seed in seeds if seed >= 0])  # -1: not trained here
 
 
-def _about(budget: str, root: Path) -> str:
+def _abouts(root: Path) -> dict[str, str]:
+    """The budgets of params.yaml, in its order, and what it says about each."""
     path = root / "params.yaml"
     if not path.is_file():
-        return ""
+        return {}
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return str(params["budgets"][budget].get("about", "")).strip()
+        listed = yaml.safe_load(path.read_text(encoding="utf-8"))["budgets"]
+        return {str(name): str(body.get("about", "")).strip() for name, body in listed.items()}
     except yaml.YAMLError:
         raise UserError(f"{path}: not YAML: mend it (git diff shows what changed)") from None
     except (KeyError, TypeError, AttributeError):
-        return ""
+        return {}
 
 
 def _environment() -> Environment:

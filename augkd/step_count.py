@@ -17,8 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from augkd.config import Study
 from augkd.data.batch import Batch
 from augkd.distill import Teacher
-from augkd.models import SRNetwork, create_model
-from augkd.models.cost import multiply_accumulates
+from augkd.models import SRNetwork
 from augkd.models.swinir import SwinIR
 from augkd.train import Member
 from augkd.untrained import empty_batch, schedule, untrained
@@ -231,27 +230,29 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-_FORWARD: dict[str, tuple[float, float]] = {}
+_LINES: dict[str, tuple[float, float]] = {}
 
 
 def _forward(network: nn.Module, pixels: int) -> float:
-    """Multiply-accumulates of a forward pass of one image, by the convention of Table 1.
+    """Multiply-accumulates of a forward pass of one image: of convolutions and matrix products.
 
-    Those of our networks are a constant and a multiple of the pixels: see ``models.cost``. VGG19
-    and teachers from elsewhere are counted by torch, at this size.
+    Table 1 also counts normalisation and pooling, under a hundredth of the sum. Those of our
+    networks are a constant and a multiple of the pixels, so that two small images tell both.
     """
     if not isinstance(network, SRNetwork):
         side = math.isqrt(pixels)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.empty(1, 3, side, side, device=META))
-        return int(counter.get_total_flops()) / 2
+        return _counted(network, side, side)
     key = f"{network.name} {network.scale} {network.sizes}"
-    if key not in _FORWARD:
-        window = network.window if isinstance(network, SwinIR) else 8
-        # fvcore traces, which takes values: another network of the same sizes has some
-        real = create_model(network.name, scale=network.scale, **network.sizes)
-        one, four = (multiply_accumulates(real, k * window, k * window) for k in (1, 2))
-        slope = (four - one) / (3 * window**2)
-        _FORWARD[key] = (1e9 * (one - slope * window**2), 1e9 * slope)
-    constant, slope = _FORWARD[key]
+    if key not in _LINES:
+        side = network.window if isinstance(network, SwinIR) else 8
+        one, two = _counted(network, side, side), _counted(network, side, 2 * side)
+        slope = (two - one) / side**2
+        _LINES[key] = (one - slope * side**2, slope)
+    constant, slope = _LINES[key]
     return constant + slope * pixels
+
+
+def _counted(network: nn.Module, height: int, width: int) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, 3, height, width, device=META))
+    return int(counter.get_total_flops()) / 2

@@ -172,6 +172,21 @@ def test_the_entry_lists_the_budgets(study: Path, tmp_path: Path) -> None:
     assert _files(tmp_path / "reports/smoke") == _files(study / "reports/smoke")
 
 
+def test_the_entry_says_which_budgets_were_not_run(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "params.yaml").write_text(
+        "budgets: {smoke: {about: Plumbing.}, gpu: {about: For one GPU.}}\n"
+    )
+    entry = _read(build("smoke", tmp_path))
+    assert {"smoke/index.html", "#budget-gpu"} <= {link for _, link in _References(entry).links}
+    said = entry[entry.index('id="budget-gpu"') :]
+    assert "Not run" in said
+    assert "make repro BUDGET=gpu" in said
+    assert "For one GPU." in said
+    assert "Not run" not in entry[entry.index('id="budget-smoke"') : entry.index('id="budget-gpu"')]
+    assert "budget-gpu" not in _read(tmp_path / "reports/smoke/index.html")  # knows of itself alone
+
+
 def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
     folder = tmp_path / "runs/smoke/pages/figure_02"
     folder.mkdir(parents=True)

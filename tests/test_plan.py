@@ -1,0 +1,173 @@
+"""What a plan counts against counts by hand, and what it says."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from augkd.cli import app
+from augkd.config import Study, load_study
+from augkd.models import create_model
+from augkd.models.cost import multiply_accumulates
+from augkd.plan import make_plan, show
+from augkd.step_count import META, _forward, count_step
+from augkd.step_time import time_step
+from augkd.untrained import untrained
+from tests.study_copy import ROOT
+
+BATCH, PATCH = 3, 12  # of budget smoke's distil
+
+
+@pytest.fixture(scope="module")
+def smoke() -> Study:
+    return load_study("smoke", ROOT)
+
+
+def edsr_x2(channels: int, blocks: int, pixels: int) -> int:
+    """Multiply-accumulates of EDSR x2 by hand: nine taps, input by output channels, pixels."""
+    low = 3 * channels + (2 * blocks + 1) * channels**2 + 4 * channels**2  # up to the shuffle
+    return 9 * (low * pixels + 3 * channels * 4 * pixels)
+
+
+def test_a_pass_by_hand() -> None:
+    student = create_model("edsr", scale=2, channels=4, blocks=2, res_scale=1.0).to(META)
+    assert _forward(student, 12 * 12) == edsr_x2(4, 2, 144)
+    assert _forward(student, 48 * 30) == edsr_x2(4, 2, 1440)
+
+
+@pytest.mark.parametrize("name", ["edsr", "rcan", "swinir"])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_pass_is_table_1s_but_for_normalisation(name: str, scale: int) -> None:
+    sizes = {
+        "edsr": {"channels": 8, "blocks": 2, "res_scale": 1.0},
+        "rcan": {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4},
+        "swinir": {
+            "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2
+        },
+    }  # fmt: skip
+    network = create_model(name, scale=scale, **sizes[name])
+    counted = 1e9 * multiply_accumulates(network, 48, 48)
+    assert _forward(network.to(META), 48 * 48) == pytest.approx(counted, rel=0.01)
+
+
+def test_a_teachers_step_by_hand(smoke: Study) -> None:
+    step = count_step(smoke, "teach", "edsr_x2")
+    assert step.operations() == 3 * 2 * edsr_x2(8, 2, PATCH**2)  # there and back, batches of 2
+    assert step.operations_apart() == step.operations()
+    assert step.updates == step.count == 1
+
+
+def test_a_cohorts_step_by_hand(smoke: Study) -> None:
+    small = smoke.params.cohorts["edsr_x2"].model_copy(update={"methods": {"kd": {}, "dfkd": {}}})
+    cohorts = {**smoke.params.cohorts, "edsr_x2": small}
+    study = Study(smoke.params.model_copy(update={"cohorts": cohorts}), smoke.budget, ROOT)
+    step = count_step(study, "distil", "edsr_x2")
+    seeds, student = smoke.seeds("edsr_x2"), BATCH * edsr_x2(4, 2, PATCH**2)
+    teacher = BATCH * edsr_x2(8, 2, PATCH**2)
+    assert step.operations() == teacher + 2 * seeds * 3 * student  # the teacher answers once
+    assert step.operations_apart() == 2 * seeds * (teacher + 3 * student)
+    assert step.updates == step.count == 2 * seeds
+
+
+def test_two_updates_are_counted(smoke: Study) -> None:
+    step = count_step(smoke, "distil", "controls_x2")
+    one, two = len(smoke.params.cohorts["controls_x2"].methods), 2  # *_two_step and *_two_updates
+    assert step.updates == smoke.seeds("controls_x2") * (one + two)
+
+
+def test_bytes_by_hand(smoke: Study) -> None:
+    members, _ = untrained(smoke, "teach", "edsr_x2", META)
+    numbers = sum(p.numel() for p in members[0].network.parameters())
+    student = count_step(smoke, "teach", "edsr_x2").students[0]
+    assert student.weights == 4 * numbers
+    assert student.state == 4 * student.weights  # weights, gradients, Adam's two
+    assert student.resume == 3 * student.weights
+    # at least every convolution's input is kept, of 2 images
+    kept = 2 * 4 * PATCH**2 * (3 + 8 * (2 * 2 + 1) + 8 + 4 * 8)
+    assert kept <= student.saved < 5 * kept
+
+
+@pytest.mark.slow
+def test_a_step_is_timed_whole_where_that_is_quick(smoke: Study) -> None:
+    step = count_step(smoke, "distil", "edsr_x2")
+    timed = time_step(smoke, "distil", "edsr_x2", step, torch.device("cpu"), 30.0)
+    # of the step's two students a method one is timed, the teacher's passes with it
+    assert 1 / smoke.seeds("edsr_x2") <= timed.share <= 1
+    assert 0 < timed.draw < 5
+    assert 0 < timed.update < 30
+
+
+def test_a_step_that_takes_too_long_is_extrapolated() -> None:
+    study = load_study("paper", ROOT)
+    step = count_step(study, "distil", "swinir_x2")
+    timed = time_step(study, "distil", "swinir_x2", step, torch.device("cpu"), 0.1)
+    assert 0 < timed.share < 0.5
+    assert math.isfinite(timed.update)
+    assert timed.update > 0
+
+
+def test_the_longest_chain(smoke: Study) -> None:
+    plan = make_plan(smoke, measure=False)
+    assert plan.chain[-2:] == ("ablation_x4", "quantized_x4")
+    assert plan.chain[0] == "teacher edsr_x2"
+    assert plan.trainings["hours"].isna().all()
+    assert len(plan.trainings) == 3 + 8
+    text = show(plan)
+    assert f"budget smoke: {plan.stages} stages, of which 11 train" in text
+    assert "not measured" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from augkd import plan as module
+    from augkd.step_time import Timed
+
+    monkeypatch.setattr(module, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
+    plan = make_plan(smoke)
+    for row in plan.trainings.itertuples():
+        assert row.hours == pytest.approx(row.steps * 4 / 3600)
+        apart = row.students * 1 + 3 * row.operations_apart / row.operations
+        assert row.hours_apart == pytest.approx(row.steps * apart / 3600)
+    assert "1/4" in show(plan)
+    assert "extrapolated" in show(plan)
+
+
+def test_disk_of_a_budget_that_fetches(tmp_path: Path) -> None:
+    from augkd.plan_disk import disk
+
+    room = disk(load_study("paper", ROOT))
+    # DIV2K's four archives alone have published sizes of 5.1 GB; DF2K's pixels, HR and LR, 44 GB
+    assert room.fetched > 5.1e9
+    assert 40e9 < room.prepared < 50e9
+    assert not room.measured
+
+
+def test_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    before = set((ROOT / "runs").rglob("*"))
+    file = tmp_path / "plan.csv"
+    done = CliRunner().invoke(
+        app, ["plan", "--budget", "smoke", "--no-measure", "--csv", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "budget smoke:" in done.output
+    table = pd.read_csv(file)
+    assert list(table["name"][:2]) == ["edsr_x2", "edsr_x3"]
+    assert (table["operations_apart"] >= table["operations"]).all()
+    assert set((ROOT / "runs").rglob("*")) == before  # nothing is made
+
+
+def test_a_teacher_from_elsewhere_is_counted() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1, device=META)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.pixel_shuffle(self.conv(x), 2)
+
+    assert _forward(Wide(), 144) == 9 * 3 * 12 * 144
