@@ -161,10 +161,12 @@ class Training(Section):
     seeds: Positive
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average of weights; 0 keeps none
     validate_every: Positive
+    # of the steps, where weights of another training are the start: they have taken the rest
+    continued: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-    def longer(self, times: int) -> "Training":
+    def longer(self, times: float) -> "Training":
         """The same schedule, stretched."""
-        stretched = {k: times * getattr(self, k) for k in ("steps", "decay_every")}
+        stretched = {k: max(1, round(times * getattr(self, k))) for k in ("steps", "decay_every")}
         return self.model_copy(update=stretched)
 
 
@@ -278,7 +280,8 @@ class Study:
             own = _entry(self.budget.schedules, entry.network, where)
             changes = own.distil if cohort else own.teach
             training = training.model_copy(update=changes.model_dump(exclude_none=True))
-        return training.longer(entry.longer) if isinstance(entry, Cohort) else training
+        times = training.continued if entry.start else 1
+        return training.longer(times * (entry.longer if isinstance(entry, Cohort) else 1))
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""

@@ -1,5 +1,6 @@
 """What a budget asks for, before it is run: ``augkd plan``. See docs/plan.md."""
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -199,19 +200,25 @@ def _hour_lines(plan: Plan) -> list[str]:
         part = chain["operations"].sum() / frame["operations"].sum()
         return [
             "hours        not measured (--no-measure)",
-            f"longest chain  {part:.0%} of the operations: {names}",
+            *_wrapped(f"longest chain  {part:.0%} of the operations: {names}"),
         ]
     hours, apart = frame["hours"].sum(), frame["hours_apart"].sum()
     lines = [
         f"hours        {_number(hours)} of training on {plan.device}; {_number(apart)} apart, "
         f"{apart / hours:.2f} x",
-        f"             {_number(chain['hours'].sum())} on devices enough (augkd spread): {names}",
+        *_wrapped(
+            f"             {_number(chain['hours'].sum())} on devices enough (augkd spread): {names}"
+        ),
     ]
     if (frame["share"] < 1).any():
         lines.append(
             "             extrapolated by operations where less than a whole step was timed"
         )
     return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 100, subsequent_indent=13 * " ", drop_whitespace=True)
 
 
 def _number(value: float) -> str:

@@ -154,7 +154,9 @@ def test_a_network_has_a_schedule_of_its_own() -> None:
     study = load_study("cpu", ROOT)
     budget, own = study.budget, study.budget.schedules["swinir"]
     assert study.schedule(study.teacher("edsr_x2")) == budget.teach
-    assert study.schedule(study.cohort("rcan_x4_from_swinir")) == budget.distil
+    half = study.schedule(study.cohort("rcan_x4_from_swinir"))  # it starts from x2 students
+    assert half == budget.distil.longer(budget.distil.continued)
+    assert half.steps == budget.distil.steps * budget.distil.continued < budget.distil.steps
     teach, distil = (study.schedule(f("swinir_x2")) for f in (study.teacher, study.cohort))
     assert (teach.lr, teach.steps) == (own.teach.lr, own.teach.steps)
     assert (distil.lr, distil.steps) == (own.distil.lr, own.distil.steps)

@@ -15,8 +15,6 @@ from augkd.errors import UserError
 from augkd.models.layers import rgb_mean, upsampler
 from augkd.models.network import Kept, SRNetwork
 
-HEAD_CHANNELS = 64  # of the upsampler, whatever the width of the body
-
 
 def windows(x: Tensor, window: int) -> Tensor:
     """(N, H, W, C) to (N * windows, window * window, C), row by row."""
@@ -198,6 +196,8 @@ class SwinIR(SRNetwork):
         mlp_ratio: hidden width of a layer's MLP, in units of ``embed_dim``.
         scale: 2, 3 or 4.
         drop_path: rate at the last layer, rising linearly from 0 at the first; in training alone.
+        head_channels: width of the upsampler. In every published network it is 64, whatever the
+            width of the body.
 
     Images are mirrored at the bottom and right up to multiples of the window, and the output and
     the features are cropped again. The official code switches the shift off where its
@@ -219,6 +219,7 @@ class SwinIR(SRNetwork):
         mlp_ratio: float,
         scale: int,
         drop_path: float = 0.1,
+        head_channels: int = 64,
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
@@ -239,6 +240,7 @@ class SwinIR(SRNetwork):
             "window_size": window_size,
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
+            "head_channels": head_channels,
         }
         last = max(sum(depths) - 1, 1)
         rates = iter(drop_path * i / last for i in range(sum(depths)))
@@ -258,10 +260,10 @@ class SwinIR(SRNetwork):
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
         self.conv_before_upsample = nn.Sequential(
-            nn.Conv2d(embed_dim, HEAD_CHANNELS, 3, padding=1), nn.LeakyReLU(0.01)
+            nn.Conv2d(embed_dim, head_channels, 3, padding=1), nn.LeakyReLU(0.01)
         )
-        self.upsample = upsampler(HEAD_CHANNELS, scale)
-        self.conv_last = nn.Conv2d(HEAD_CHANNELS, 3, 3, padding=1)
+        self.upsample = upsampler(head_channels, scale)
+        self.conv_last = nn.Conv2d(head_channels, 3, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
