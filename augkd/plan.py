@@ -207,7 +207,7 @@ def _hour_lines(plan: Plan) -> list[str]:
         f"hours        {_number(hours)} of training on {plan.device}; {_number(apart)} apart, "
         f"{apart / hours:.2f} x",
         *_wrapped(
-            f"             {_number(chain['hours'].sum())} on devices enough (augkd spread): {names}"
+            f"{'':13}{_number(chain['hours'].sum())} on devices enough (augkd spread): {names}"
         ),
     ]
     if (frame["share"] < 1).any():
