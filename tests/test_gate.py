@@ -297,5 +297,5 @@ def test_the_paper_is_as_published() -> None:
     study = load_study("paper", ROOT)
     assert study.cohort("edsr_x4").methods["csd"]["vgg"].startswith("data/fetched/vgg19")
     assert study.cohort("controls_x2").methods["csd_features"] == {"method": "csd"}
-    assert load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"] == {}
+    assert "vgg" not in load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"]
     assert len(study.trained()) == len(study.params.cohorts)
