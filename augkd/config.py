@@ -188,6 +188,7 @@ class Scoring(Section):
     train_images: Positive
     train_crop: Positive  # side of the centre crop, LR pixels
     self_ensemble: Literal["none", "all"] = "none"  # whose answers are means of eight
+    ensemble_images: Positive | None = None  # of each test set, for teachers (Table 12); None: all
 
 
 class Budget(Section):

@@ -69,6 +69,7 @@ class _Networks:
     teacher: nn.Module
     ensemble: SelfEnsemble
     students: dict[tuple[str, str, int], nn.Module]  # by cohort, method and seed
+    ensembled: frozenset[tuple[str, str]]  # datasets and images that the ensemble is asked of
 
     @torch.no_grad()
     def rows(self, scored: Scored) -> list[tuple[Any, ...]]:
@@ -79,7 +80,7 @@ class _Networks:
         taught = self.ensemble(low) if every else self.teacher(low)
         enlarged = bicubic(lr[None], scale, self.study.params.data.edges, up=True).to(self.device)
         answers = {(self.name, "bicubic", -1): enlarged, (self.name, "teacher", -1): taught}
-        if cohort.teacher.trained == self.name and split == "test":
+        if (dataset, image) in self.ensembled:
             answers[self.name, "teacher_ensemble", -1] = self.ensemble(low)
         near = Reference(_as_8_bit(taught), scale)
         truth = None if hr is None else Reference(hr[None].to(self.device), scale)
@@ -106,8 +107,9 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
     Rows for every student, the teacher and bicubic enlargement (seed -1 for these two); in the
-    cohort that a teacher shares its name with, for its self-ensemble too (Table 12). Where the
-    budget's ``score`` says ``self_ensemble: all``, each answer is the mean over eight flips and
+    cohort that a teacher shares its name with, for its self-ensemble too (Table 12), of as many
+    test images a set as the budget's ``score.ensemble_images`` says, spread evenly. Where it says
+    ``self_ensemble: all``, each answer is the mean over eight flips and
     transpositions. Where LR images were not made by bicubic reduction (Table 5), NIQE too, with
     no border cut; of images too small for it, none. Of images without HR, NIQE alone.
 
@@ -122,14 +124,30 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
             network = load_student(study, name, student, seed, device)
             place = f"{name}_{bits}bit" if bits else name
             students[place, method, seed] = SelfEnsemble(network) if every else network
-    networks = _Networks(study, name, device, teacher, SelfEnsemble(teacher), students)
     images = list(scored_images(study, cohort))
+    few = ensembled(images, study.budget.score.ensemble_images)
+    few = few if cohort.teacher.trained == name else frozenset()
+    networks = _Networks(study, name, device, teacher, SelfEnsemble(teacher), students, few)
     rows: list[tuple[Any, ...]] = []
     with side_by_side(device.type == "cpu") as each:
         found = each(networks.rows, images)
         for some in tqdm(found, f"score {name}", len(images), unit="image", ncols=88):
             rows += some
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def ensembled(images: list[Scored], limit: int | None) -> frozenset[tuple[str, str]]:
+    """Dataset and name of ``limit`` images of each test set, spread evenly; of all, if None."""
+    names: dict[str, list[str]] = {}
+    for dataset, split, image, *_ in images:
+        if split == "test":
+            names.setdefault(dataset, []).append(image)
+    return frozenset(
+        (dataset, own[i * len(own) // count])
+        for dataset, own in names.items()
+        for count in [min(limit or len(own), len(own))]
+        for i in range(count)
+    )
 
 
 def _as_8_bit(image: Tensor) -> Tensor:

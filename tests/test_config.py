@@ -158,9 +158,9 @@ def test_a_network_has_a_schedule_of_its_own() -> None:
     assert half == budget.distil.longer(budget.distil.continued)
     assert half.steps == budget.distil.steps * budget.distil.continued < budget.distil.steps
     teach, distil = (study.schedule(f("swinir_x2")) for f in (study.teacher, study.cohort))
-    assert (teach.lr, teach.steps) == (own.teach.lr, own.teach.steps)
-    assert (distil.lr, distil.steps) == (own.distil.lr, own.distil.steps)
-    assert (teach.batch, distil.patch) == (budget.teach.batch, budget.distil.patch)
+    assert (teach.decay_every, teach.steps) == (own.teach.decay_every, own.teach.steps)
+    assert (distil.decay_every, distil.steps) == (own.distil.decay_every, own.distil.steps)
+    assert (teach.lr, distil.patch) == (budget.teach.lr, budget.distil.patch)
     assert study.schedule(study.cohort("expanded_x4")) == budget.distil.longer(2)
 
 

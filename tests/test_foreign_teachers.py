@@ -20,7 +20,7 @@ from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.models.ensemble import SelfEnsemble
-from augkd.score import score_cohort
+from augkd.score import ensembled, score_cohort
 from augkd.study import build, distil, load_teacher, student_path, teach
 from tests.imdn import IMDN
 
@@ -187,6 +187,17 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
     own, target = (n(lr / 255) for n in pair)
     near = psnr_y(own, (target * 255).round().clamp(0, 255).to(torch.uint8), 2).item()
     assert scores["kd", "test", "psnr_y_teacher"] == pytest.approx(near, abs=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "chosen"), [(1, [0]), (2, [0, 2]), (3, [0, 1, 3]), (9, None)])
+def test_ensembles_are_spread_over_each_set(limit: int, chosen: list[int] | None) -> None:
+    """So many test images of each set, never training ones; of all, where there are fewer."""
+    none = torch.empty(0)
+    images = [(s, "test", f"{i}", none, none) for s in ("a", "b") for i in range(5)]
+    images.append(("a", "train", "other", none, none))
+    every = {(s, f"{i}") for s in ("a", "b") for i in chosen or range(5)}
+    assert ensembled(images, limit) == every
+    assert ensembled(images, None) == {(s, f"{i}") for s in ("a", "b") for i in range(5)}
 
 
 def test_an_unknown_ensemble_is_named(make: Make) -> None:

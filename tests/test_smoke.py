@@ -122,6 +122,9 @@ def test_scores_are_complete(pipeline: Pipeline, cohort: str) -> None:
     assert set(trained.method) == methods
     single = {"teacher", "bicubic"} | ({"teacher_ensemble"} if cohort != "ablation_x4" else set())
     assert set(scores[scores.seed == -1].method) == single
+    ensembled = scores[scores.method == "teacher_ensemble"]
+    limit = params.budget.score.ensemble_images
+    assert set(ensembled.split) <= {"test"} and ensembled.image.nunique() in (0, limit)
     # 2 test photographs and 2 training centres; 3 metrics; 2 seeds
     assert len(trained) == len(methods) * 2 * 4 * 3
     group = params.folder("score", params.group(cohort))
