@@ -4,6 +4,7 @@
 reports/index.html. Nothing in it depends on when or where it was built.
 """
 
+import copy
 import json
 import os
 import re
@@ -37,6 +38,7 @@ OVERVIEW = {
 """What stands first in the list of pages, in this order, by these short labels."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 ASSETS = ("site.css", "site.js")
+LARGE = 100_000  # bytes of a picture: more are left out of the copies of notebooks
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,30 @@ def build(budget: str, root: Path = Path(".")) -> Path:
 
 
 def _zip_notebooks(path: Path, pages: Iterable[Page]) -> None:
-    """The executed notebooks in one archive: git keeps notebooks free of outputs."""
+    """The executed notebooks in one archive: git keeps notebooks free of outputs.
+
+    A large picture is on its page already; here a line stands for it, so that the report stays
+    small enough for git. The notebook in runs/ has it.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in pages:
             entry = zipfile.ZipInfo(f"{page.name}.ipynb", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, nbformat.writes(page.notebook) + "\n")
+            archive.writestr(entry, nbformat.writes(_light(page)) + "\n")
+
+
+def _light(page: Page) -> NotebookNode:
+    """A page's notebook without its large pictures."""
+    notebook = copy.deepcopy(page.notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            for kind in [k for k in data if k.startswith("image/")]:
+                size = len(data[kind])
+                if size > LARGE:
+                    del data[kind]
+                    data["text/plain"] = f"[a picture of {size // 1000} kB: see {page.href}]"
+    return notebook
 
 
 def collect(budget: str, root: Path) -> list[Page]:

@@ -20,7 +20,7 @@ from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.models.ensemble import SelfEnsemble
-from augkd.score import ensembled, score_cohort
+from augkd.score import Scored, ensembled, score_cohort
 from augkd.study import build, distil, load_teacher, student_path, teach
 from tests.imdn import IMDN
 
@@ -193,8 +193,8 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
 def test_ensembles_are_spread_over_each_set(limit: int, chosen: list[int] | None) -> None:
     """So many test images of each set, never training ones; of all, where there are fewer."""
     none = torch.empty(0)
-    images = [(s, "test", f"{i}", none, none) for s in ("a", "b") for i in range(5)]
-    images.append(("a", "train", "other", none, none))
+    images: list[Scored] = [("a", "train", "other", none, none)]
+    images += [(s, "test", f"{i}", none, none) for s in ("a", "b") for i in range(5)]
     every = {(s, f"{i}") for s in ("a", "b") for i in chosen or range(5)}
     assert ensembled(images, limit) == every
     assert ensembled(images, None) == {(s, f"{i}") for s in ("a", "b") for i in range(5)}

@@ -132,6 +132,28 @@ def test_sources_are_copied(study: Path) -> None:
     assert not any("papermill" in cell.metadata for cell in copied.cells)
 
 
+def test_a_large_picture_is_on_its_page_alone(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    file = tmp_path / "runs/smoke/pages/table_02/notebook.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    svg = {size: f"<svg><desc>{'x' * size}</desc></svg>" for size in (1_000, 200_000)}
+    notebook.cells += [
+        nbformat.v4.new_code_cell(
+            "plt.show()",
+            outputs=[nbformat.v4.new_output("display_data", {"image/svg+xml": picture})],
+        )
+        for picture in svg.values()
+    ]
+    nbformat.write(notebook, file)
+    build("smoke", tmp_path)
+    with zipfile.ZipFile(tmp_path / "reports/smoke/notebooks.zip") as archive:
+        copied = nbformat.reads(archive.read("table_02.ipynb").decode(), as_version=4)
+    nbformat.validate(copied)
+    small, large = (cell.outputs[0].data for cell in copied.cells[-2:])
+    assert small["image/svg+xml"] == svg[1_000]
+    assert dict(large) == {"text/plain": "[a picture of 200 kB: see table_02.html]"}
+
+
 def test_the_front_page_counts_what_was_run(study: Path) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", _read(study / "reports/index.html")).split())
     assert "Plumbing &lt;only&gt;, for a few steps." in text
