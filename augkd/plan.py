@@ -14,10 +14,10 @@ from augkd.plan_disk import Disk, disk
 from augkd.record import device_name
 from augkd.stage import stage_commands
 from augkd.step_count import count_step
-from augkd.step_time import Timed, time_step
+from augkd.step_time import Timed, time_steps
 from augkd.untrained import schedule
 
-LIMIT = 60.0  # seconds that measuring takes, all in all
+LIMIT = 60.0  # seconds, after which no training is timed but the first of its kind
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ def make_plan(study: Study, measure: bool = True, limit: float = LIMIT) -> Plan:
     frame = pd.DataFrame(rows)
     timed: list[Timed] = []
     if measure:
-        left, bar = limit, tqdm(trainings, desc="timing", unit="training", ncols=88, disable=None)
-        for i, (stage, name) in enumerate(bar):
-            begun = bar.format_dict["elapsed"]
-            share = left / (len(trainings) - i)
-            timed.append(time_step(study, stage, name, steps[stage, name], device, share))
-            left -= bar.format_dict["elapsed"] - begun
+        each = time_steps(study, steps, device, limit)
+        bar = tqdm(each, "timing", len(steps), unit="training", ncols=88, disable=None)
+        found = dict(bar)
+        timed = [found[training] for training in trainings]
     frame = _with_hours(frame, timed)
     place = _describe(device) if measure else None
     return Plan(study.budget.name, len(commands), frame, _chain(study, frame), disk(study), place)
@@ -214,6 +212,8 @@ def _hour_lines(plan: Plan) -> list[str]:
         lines.append(
             "             extrapolated by operations where less than a whole step was timed"
         )
+    if (frame["share"] == 0).any():
+        lines.append("             (-: not timed, taken to be as fast as one of its kind)")
     return lines
 
 
@@ -227,7 +227,9 @@ def _number(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return "whole" if value == 1 else f"1/{1 / value:,.0f}"
+    if value in (0, 1):
+        return "whole" if value else "-"
+    return f"1/{1 / value:,.0f}"
 
 
 def _gb(size: int) -> str:

@@ -88,6 +88,13 @@ def test_sets(scores: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
+def same_images(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Scores on the images that ``method`` was scored on, of its cohorts."""
+    keys = ["cohort", "dataset", "image"]
+    own = scores.loc[scores["method"] == method, keys].drop_duplicates()
+    return scores.merge(own, on=keys)
+
+
 def values(scores: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFrame:
     """Mean scores: paper, ours, and ours minus the paper's.
 

@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ FEWEST = 3  # images that RKD compares
 SIDES = (12, 24)  # of patches, multiples of every scale
 ROUNDS = 5
 
+Key = tuple[str, str]
+"""A training: its stage ("teach" or "distil") and name."""
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -33,12 +36,62 @@ class Timed:
     Attributes:
         draw: of the batch, timed at its full size.
         update: of teacher and students, timed or extrapolated by operations.
-        share: how much of the step's operations was timed; 1 is all of them.
+        share: how much of the step's operations was timed; 1 is all of them, 0 where another
+            training's step was.
     """
 
     draw: float
     update: float
     share: float
+
+    def of_as_fast(self, operations: float) -> "Timed":
+        """A step of another training, so many times the operations of this one's, as fast."""
+        return Timed(self.draw, self.update * operations, 0.0)
+
+
+def time_steps(
+    study: Study,
+    steps: Mapping[Key, Step],
+    device: torch.device,
+    limit: float,
+) -> Iterator[tuple[Key, Timed]]:
+    """Times a step of each training while ``limit`` seconds last, those of least work first.
+
+    The smallest training of each kind (by network and what it learns from) is always timed.
+    Later ones of a kind, once time is up, are taken to be as fast as the one timed of their kind
+    that is nearest in operations.
+
+    Args:
+        steps: of ``count_step``, by stage and name.
+    """
+    end = time.perf_counter() + limit
+    order = sorted(steps, key=lambda training: steps[training].operations())
+    kinds = {training: _kind(study, *training) for training in order}
+    first = [t for i, t in enumerate(order) if kinds[t] not in {kinds[o] for o in order[:i]}]
+    found: dict[Key, Timed] = {}
+    queue = [*first, *(t for t in order if t not in first)]
+    for i, training in enumerate(queue):
+        step, left = steps[training], end - time.perf_counter()
+        if left > 0 or training in first:
+            share = max(left, 0.0) / (len(queue) - i)
+            timed = found[training] = time_step(study, *training, step, device, share)
+        else:
+            work = step.operations()
+            alike = [t for t in found if kinds[t] == kinds[training]]
+            times, nearest = min(
+                ((work / steps[t].operations(), t) for t in alike), key=lambda pair: pair[0]
+            )
+            timed = found[nearest].of_as_fast(times)
+        yield training, timed
+
+
+def _kind(study: Study, stage: str, name: str) -> tuple[object, ...]:
+    """What makes a training's steps as fast as another's."""
+    if stage == "teach":
+        entry = study.teacher(name)
+        return stage, entry.network, entry.degradation
+    cohort = study.cohort(name)
+    return stage, cohort.network, cohort.degradation, bool(cohort.bits)
 
 
 def time_step(

@@ -16,6 +16,7 @@ from augkd.report import (
     gains,
     mean_gains,
     ranks,
+    same_images,
     tidy,
     trained_scores,
     values,
@@ -59,10 +60,14 @@ class TablePage:
         self.path = study.folder("pages", name) / "table.csv"
         self._shown: list[pd.DataFrame] = []
 
-    def mean_gains(self, metric: str, *references: str) -> Styler:
-        """Gains over methods of each row's cohort, or over "cohort/method", mean over sets."""
+    def mean_gains(self, metric: str, *references: str, images_of: str = "") -> Styler:
+        """Gains over methods of each row's cohort, or over "cohort/method", mean over sets.
+
+        ``images_of``: a method that may have been scored on some images alone; over those.
+        """
         titles = {f"gain over {self.called[name]}": name for name in references}
-        frame = mean_gains(self.scores, self.rows, metric, titles)
+        scores = same_images(self.scores, images_of) if images_of else self.scores
+        frame = mean_gains(scores, self.rows, metric, titles)
         shown = frame
         wide = len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y"
         if wide:  # leaves no room for it; table.csv has it

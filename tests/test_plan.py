@@ -111,6 +111,35 @@ def test_a_step_that_takes_too_long_is_extrapolated() -> None:
     assert timed.update > 0
 
 
+def test_what_no_time_is_left_for_is_as_fast_as_the_nearest_of_its_kind(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from augkd import step_time
+    from augkd.step_time import Timed, time_steps
+
+    asked = []
+
+    def fake(study: Study, stage: str, name: str, *_: object) -> Timed:
+        asked.append((stage, name))
+        return Timed(draw=1.0, update=float(len(asked)), share=0.5)
+
+    monkeypatch.setattr(step_time, "time_step", fake)
+    names = [("teach", "edsr_x2"), ("teach", "edsr_x3")]
+    names += [("distil", n) for n in ("edsr_x2", "edsr_x3", "quantized_x4")]
+    steps = {name: count_step(smoke, *name) for name in names}
+    found = dict(time_steps(smoke, steps, torch.device("cpu"), limit=0.0))
+    assert found.keys() == steps.keys()
+    # the least of teachers, of full-precision students and of quantised ones
+    assert set(asked) == {names[0], names[2], names[4]}
+    for timed, other in ((names[0], names[1]), (names[2], names[3])):
+        ratio = steps[other].operations() / steps[timed].operations()
+        assert ratio > 1
+        assert found[other] == Timed(1.0, found[timed].update * ratio, 0.0)
+    asked.clear()
+    assert all(t.share for _, t in time_steps(smoke, steps, torch.device("cpu"), limit=60.0))
+    assert len(asked) == len(steps)
+
+
 def test_the_longest_chain(smoke: Study) -> None:
     plan = make_plan(smoke, measure=False)
     assert plan.chain[-2:] == ("ablation_x4", "quantized_x4")
@@ -124,10 +153,10 @@ def test_the_longest_chain(smoke: Study) -> None:
 
 
 def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from augkd import plan as module
+    from augkd import step_time
     from augkd.step_time import Timed
 
-    monkeypatch.setattr(module, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
+    monkeypatch.setattr(step_time, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
     plan = make_plan(smoke)
     table = plan.trainings
     together = table["steps"] * 4 / 3600

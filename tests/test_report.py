@@ -14,6 +14,7 @@ from augkd.config import Study, load_study
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
+from augkd.errors import UserError
 from augkd.models import create_model
 from augkd.paper import load_table
 from augkd.report import Row, gains, mean_gains, ranks, tidy, values
@@ -74,6 +75,18 @@ def test_gains_are_paired_and_their_reference_is_none() -> None:
     html = paper_table(frame, "x").to_html()
     assert html.count("not run") == 2  # AT, on each set at hand
     assert "better" in html
+
+
+def test_a_method_scored_on_some_images_is_paired_on_those() -> None:
+    few = SCORES[(SCORES["method"] != "augkd") | (SCORES["image"] != "i1")]
+    with pytest.raises(UserError, match="augkd has no psnr_y of image 'i1' of Set5"):
+        mean_gains(few, ROWS, "psnr_y", {"over KD": "kd"})
+    alike = report.same_images(few, "augkd")
+    assert set(alike["image"]) == {"i0", "i2"}
+    assert set(alike["method"]) == {"scratch", "kd", "augkd"}
+    frame = mean_gains(alike, ROWS, "psnr_y", {"over KD": "kd"})
+    assert cell(frame, "augkd", ("over KD", "Δ")) == pytest.approx(0.25)
+    pd.testing.assert_frame_equal(report.same_images(SCORES, "augkd"), SCORES)
 
 
 def test_mean_gains_over_a_row_of_another_cohort() -> None:
