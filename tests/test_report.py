@@ -79,7 +79,7 @@ def test_gains_are_paired_and_their_reference_is_none() -> None:
 
 def test_a_method_scored_on_some_images_is_paired_on_those() -> None:
     few = SCORES[(SCORES["method"] != "augkd") | (SCORES["image"] != "i1")]
-    with pytest.raises(UserError, match="augkd has no psnr_y of image 'i1' of Set5"):
+    with pytest.raises(UserError, match="'augkd' has no psnr_y of image 'i1' of Set5"):
         mean_gains(few, ROWS, "psnr_y", {"over KD": "kd"})
     alike = report.same_images(few, "augkd")
     assert set(alike["image"]) == {"i0", "i2"}
