@@ -177,6 +177,7 @@ class Changes(Section):
     lr: Annotated[float, Field(gt=0)] | None = None
     decay_every: Positive | None = None
     validate_every: Positive | None = None
+    continued: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Schedule(Section):

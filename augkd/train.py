@@ -224,12 +224,14 @@ def train(
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
     apart = bool(teacher) and all(m.generator.device.type == "cpu" for m in members)
+    apart = apart and processes.count == 1
     with lock, side_by_side(apart) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
         processes.wait()  # until all have read the state, before a newer one is written
         saved = time.monotonic()
         window = max(1, training.validate_every // 10)
+        took, order = [0.0] * len(members), [*range(len(members))]  # seconds of the last step
         bar = tqdm(
             range(start, training.steps),
             desc=label,
@@ -259,7 +261,15 @@ def train(
                 else partial(m.update, batch, whole, rate)
                 for m in members
             ]
-            list(each(partial.__call__, turns))
+
+            def turn(i: int, turns: Sequence[Callable[[], None]] = turns) -> None:
+                begun = time.thread_time()
+                turns[i]()
+                took[i] = time.thread_time() - begun
+
+            if apart:  # the longest first, or a core waits for it in the end
+                order.sort(key=lambda i: -took[i])
+            list(each(turn, order))
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
