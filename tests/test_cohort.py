@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -113,6 +114,31 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(value, other[key]), key
+
+
+def test_the_longest_of_a_step_comes_first_in_the_next(store: ImageStore, tmp_path: Path) -> None:
+    asked: list[str] = []
+    seconds = {"brief": 0.01, "long": 0.09, "middle": 0.05}
+
+    def working(name: str) -> Callable[..., dict[str, Tensor]]:
+        def method(student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+            asked.append(name)
+            end = time.thread_time() + seconds[name]
+            while time.thread_time() < end:
+                pass
+            return {"rec": (student(batch.lr) - batch.hr).abs().mean()}
+
+        return method
+
+    plan, cores = training(steps=2), torch.get_num_threads()
+    members = [member(name, plan, working(name)) for name in seconds]
+    torch.set_num_threads(1)  # one after the other, so that the order can be seen
+    try:
+        teacher = Teacher(teacher_network())
+        train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path / "state")
+    finally:
+        torch.set_num_threads(cores)
+    assert asked == ["brief", "long", "middle", "long", "middle", "brief"]
 
 
 # --- the first law ---
