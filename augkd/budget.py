@@ -1,5 +1,6 @@
 """The budget that params.yaml chooses: one line, ``budget: *cpu``, that aliases an anchor."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,29 @@ def switch_budget(path: Path, name: str) -> str:
     with replacing(path) as partial:
         partial.write_bytes(changed)
     return before
+
+
+def refuse_links(path: Path) -> None:
+    """Sees to it that the benchmarks' folder has no linked folders in it.
+
+    DVC does not look behind them: it would not score a set that is added so, and say nothing.
+
+    Raises:
+        UserError: it has, or as ``read_budgets``.
+    """
+    text = _read(path)
+    _parse(path, text)
+    data = yaml.safe_load(text).get("data") or {}
+    if not data.get("benchmarks"):
+        return
+    for folder, below, _ in os.walk(path.parent / data["benchmarks"]):
+        for name in sorted(below):
+            if (Path(folder) / name).is_symlink():
+                raise UserError(
+                    f"{Path(folder) / name}: is a link, and DVC does not see what is behind it: "
+                    "copy the folder, or let data.benchmarks of params.yaml name the folder that "
+                    "it lies in"
+                )
 
 
 def _read(path: Path) -> bytes:

@@ -230,9 +230,10 @@ def budget(
     ] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
-    from augkd.budget import find_params, read_budgets, switch_budget
+    from augkd.budget import find_params, read_budgets, refuse_links, switch_budget
 
     path = find_params()
+    refuse_links(path)
     if name is None:
         chosen, names = read_budgets(path)
         for known in names:

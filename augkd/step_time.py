@@ -44,9 +44,9 @@ class Timed:
     update: float
     share: float
 
-    def of_as_fast(self, operations: float) -> "Timed":
-        """A step of another training, so many times the operations of this one's, as fast."""
-        return Timed(self.draw, self.update * operations, 0.0)
+    def scaled(self, times: float) -> "Timed":
+        """Another training's step of so many times the operations, if it is as fast."""
+        return Timed(self.draw, self.update * times, 0.0)
 
 
 def time_steps(
@@ -81,7 +81,7 @@ def time_steps(
             times, nearest = min(
                 ((work / steps[t].operations(), t) for t in alike), key=lambda pair: pair[0]
             )
-            timed = found[nearest].of_as_fast(times)
+            timed = found[nearest].scaled(times)
         yield training, timed
 
 

@@ -278,6 +278,21 @@ def test_bad_budgets_change_nothing(study: Path) -> None:
     assert "run this in a clone" in refused("budget")
 
 
+def test_a_linked_benchmark_is_refused(study: Path, tmp_path: Path) -> None:
+    """DVC does not see it; a folder that is elsewhere may be named, or its sets copied."""
+    elsewhere, own = tmp_path / "elsewhere", tmp_path / "own"
+    (elsewhere / "Set5" / "HR").mkdir(parents=True)
+    own.mkdir()
+    (own / "Set5").symlink_to(elsewhere / "Set5")
+    before = study.read_bytes()
+    study.write_bytes(before + b"data: {benchmarks: own}\r\n")
+    for command in (["budget"], ["budget", "smoke"]):
+        assert "own/Set5: is a link, and DVC does not see" in refused(*command)
+    assert b"budget: *cpu" in study.read_bytes()
+    study.write_bytes(before + b"data: {benchmarks: elsewhere}\r\n")
+    assert run("budget", "smoke") == "budget: smoke (was cpu)\n"
+
+
 # --- doctor ---
 
 
