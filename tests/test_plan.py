@@ -104,8 +104,8 @@ def test_a_step_is_timed_whole_where_that_is_quick(smoke: Study) -> None:
 
 def test_a_step_that_takes_too_long_is_extrapolated() -> None:
     study = load_study("paper", ROOT)
-    step = count_step(study, "distil", "swinir_x2")
-    timed = time_step(study, "distil", "swinir_x2", step, torch.device("cpu"), 0.1)
+    step = count_step(study, "distil", "ablation_x4")
+    timed = time_step(study, "distil", "ablation_x4", step, torch.device("cpu"), 0.1)
     assert 0 < timed.share < 0.5
     assert math.isfinite(timed.update)
     assert timed.update > 0
