@@ -2,6 +2,7 @@
 #
 #   make repro                 build the environment, run the pipeline, name the report
 #   make repro BUDGET=smoke    the same with another budget of params.yaml
+#   make repro JOBS=1          one stage at a time; else as many as cores, four at most
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make lab                   JupyterLab on the notebooks
@@ -12,6 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUDGET ?=
+JOBS ?=
 TORCH_INDEX ?=
 
 BIN := $(abspath $(VENV))/bin
@@ -23,7 +25,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
-	python -m augkd.warm dvc repro
+	AUGKD_JOBS=$(JOBS) python -m augkd.warm dvc repro
 	@echo "The report: $(abspath reports/index.html)"
 
 test: $(INSTALLED)

@@ -65,7 +65,7 @@ class Cohort(Section):
     teacher: TeacherSource
     start: Start | None = None
     methods: dict[str, dict[str, Any]]
-    seeds: Positive | None = None  # null: as many as the budget says
+    seeds: dict[str, Positive] = {}  # students a method, by budget; else what its distil says
     bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
     degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
     training_images: Positive | None = None  # so many photographs, spread evenly; null: all
@@ -287,7 +287,7 @@ class Study:
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
-        return self.cohort(cohort).seeds or self.budget.distil.seeds
+        return self.cohort(cohort).seeds.get(self.budget.name, self.budget.distil.seeds)
 
     def scores(self, cohort: str) -> Path:
         """The file of the cohort's scores."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from augkd.config import Cohort, Study
-from augkd.data.store import ImageStore
+from augkd.data.store import ImageStore, evenly
 from augkd.degrade.bicubic import bicubic
 from augkd.files import replacing
 from augkd.metrics.fidelity import Reference
@@ -53,8 +53,7 @@ def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
             else:
                 yield dataset, "test", image, store.image(dataset, image, scale), None
     store = ImageStore(study.folder("prepare") / "train")
-    stride = max(1, len(store.keys) // chosen.train_images)
-    for dataset, image in store.keys[::stride][: chosen.train_images]:
+    for dataset, image in evenly(store.keys, chosen.train_images):
         lr, hr = centre(*store.pair(dataset, image, scale), scale, chosen.train_crop)
         yield dataset, "train", image, degraded(lr, hr, cohort, dataset, image), hr
 
@@ -142,12 +141,7 @@ def ensembled(images: list[Scored], limit: int | None) -> frozenset[tuple[str, s
     for dataset, split, image, *_ in images:
         if split == "test":
             names.setdefault(dataset, []).append(image)
-    return frozenset(
-        (dataset, own[i * len(own) // count])
-        for dataset, own in names.items()
-        for count in [min(limit or len(own), len(own))]
-        for i in range(count)
-    )
+    return frozenset((dataset, name) for dataset in names for name in evenly(names[dataset], limit))
 
 
 def _as_8_bit(image: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from augkd.errors import UserError
+from augkd.stage import USES_GPU, notebook_of
 
 LOGS = Path("build/spread")
-USES_GPU = ("teach", "distil", "score")  # notebooks of stages, as their commands name them
 
 
 class Task(NamedTuple):
@@ -63,8 +63,7 @@ def levels(root: Path, processes: int = 1) -> list[list[Task]]:
 
 
 def _task(stage: Any, processes: int) -> Task:
-    words = (stage.cmd or "").split()
-    notebook = words[words.index("augkd.stage") + 1] if "augkd.stage" in words else ""
+    notebook = notebook_of(stage.cmd)
     trains = notebook in ("teach", "distil")
     return Task(stage.name, processes if trains else int(notebook in USES_GPU))
 

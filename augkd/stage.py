@@ -19,6 +19,14 @@ from augkd.warm import ADDRESS, fork, keep_memory
 
 OF_COHORTS = ("take", "teach", "distil", "score")
 FOLDERS = {"take": "teach"}  # where a stage's runs lie, if not under its own name
+USES_GPU = ("teach", "distil", "score")
+TIMED = ("table_01", "table_11", "methods")  # which measure seconds: nothing runs beside them
+
+
+def notebook_of(command: str | None) -> str:
+    """The notebook that a stage's command in dvc.yaml runs; nothing for another command."""
+    words = (command or "").split()
+    return words[words.index("augkd.stage") + 1] if "augkd.stage" in words else ""
 
 
 def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
@@ -80,12 +88,12 @@ def _interpolate(text: Any, params: dict[str, Any]) -> Any:
     return value
 
 
-def announce(name: str, cohort: str | None) -> None:
-    """Prints "[n/m] stage", with DVC's own name of the stage where it is known."""
+def place(name: str, cohort: str | None) -> str:
+    """A stage as the terminal names it: "[n/m] stage", with its number where DVC runs it."""
     label = os.environ.get("DVC_STAGE", "")
     names = stage_names() if label else []
     where = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
-    print(f"\n{where}{name}{f' {cohort}' if cohort else ''}", flush=True)
+    return f"{where}{name}{f' {cohort}' if cohort else ''}"
 
 
 def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
@@ -151,7 +159,7 @@ def main(arguments: list[str]) -> int:
     begun = time.monotonic()
     try:
         check_request(name, budget, cohort)
-        announce(name, cohort)
+        print(f"\n{(announced := place(name, cohort))}", flush=True)
         if name == "sources":
             write_sources()
         elif name == "fetch":
@@ -168,7 +176,7 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
-    print(f"  done in {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{announced}: done in {time.monotonic() - begun:.0f} s", flush=True)
     return 0
 
 

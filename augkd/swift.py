@@ -1,6 +1,8 @@
-"""DVC, but for the way in which it writes dvc.lock and reads params.yaml.
+"""DVC, but for the way in which it orders stages, writes dvc.lock and reads params.yaml.
 
     python -m augkd.swift repro
+
+Stages run side by side: see augkd/abreast.py.
 
 After each stage DVC reads the whole of dvc.lock and writes it anew, with a YAML library that keeps
 comments: with sixty stages that takes two seconds, more than most pages take. Here a stage's own
@@ -22,9 +24,12 @@ from typing import Any
 
 from dvc.cli import main
 from dvc.dvcfile import Lockfile
+from dvc.repo import reproduce as dvc_reproduce
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import _yaml, dumps_yaml
 
+from augkd.abreast import reproduce, wanted_jobs
+from augkd.errors import UserError
 from augkd.files import replacing
 
 HEAD = "schema: '2.0'\nstages:\n"
@@ -79,6 +84,11 @@ _slowly, _parse = Lockfile.dump_stages, _yaml.parse_yaml
 _parsed = lru_cache(maxsize=8)(_parse)
 
 if __name__ == "__main__":
+    try:
+        wanted_jobs()
+    except UserError as error:
+        sys.exit(f"augkd: {error}")
     Lockfile.dump_stages = dump_stages
     _yaml.parse_yaml = parse_once
+    dvc_reproduce._reproduce = reproduce
     sys.exit(main(sys.argv[1:]))

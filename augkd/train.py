@@ -223,8 +223,9 @@ def train(
         members = [member for member, shares in zip(members, shared, strict=True) if shares]
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    apart = bool(teacher) and all(m.generator.device.type == "cpu" for m in members)
-    apart = apart and processes.count == 1
+    # several processes must come to their sums in the same order
+    apart = processes.count == 1 and bool(teacher)
+    apart = apart and all(m.generator.device.type == "cpu" for m in members)
     with lock, side_by_side(apart) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
@@ -309,10 +310,10 @@ def side_by_side(apart: bool) -> Iterator[Each]:
 
     Each then has a single core: on patches of a few pixels a second one is of little use, and so
     numbers depend neither on how many there are nor on the machine. (A teacher that is trained is
-    alone, and has all cores.) A GPU is busy with one, and several processes must come to their
-    sums in the same order. Threads do not inherit ``torch.no_grad``: what is called has to ask.
+    alone, and has all cores.) A GPU is busy with one. Threads do not inherit ``torch.no_grad``:
+    what is called has to ask.
     """
-    if not apart or joined().count > 1:
+    if not apart:
         yield map
         return
     cores = torch.get_num_threads()

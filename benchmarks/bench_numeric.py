@@ -8,12 +8,14 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from augkd.augment import Invertible
 from augkd.degrade import Degradation, bicubic
 from augkd.metrics import niqe, psnr_y, ssim_y
 from augkd.quantize import DAQ
+from augkd.stats import paired_gain
 
 
 def report(name: str, run: Callable[[], object], repeats: int = 5) -> None:
@@ -49,6 +51,13 @@ def main() -> None:
     draws = [Degradation.draw(4, np.random.default_rng(i)) for i in range(16)]
     crop = image[0, :, :192, :192]
     report("BSRGAN of 16 HR patches of 192 x 192", lambda: [d.apply(crop) for d in draws], 2)
+    keys = {"dataset": ["a"], "image": range(100), "seed": range(3), "method": ["new", "old"]}
+    table = pd.MultiIndex.from_product([*keys.values()], names=[*keys]).to_frame(index=False)
+    table = table.assign(metric="psnr_y", value=np.random.default_rng(0).normal(size=len(table)))
+    report(
+        "an interval over 100 images and 3 seeds",
+        lambda: paired_gain(table, "new", "old", "psnr_y"),
+    )
 
 
 if __name__ == "__main__":

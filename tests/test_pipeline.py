@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,12 +76,15 @@ def touches(one: str, other: str) -> bool:
 
 
 def parents(graph: Graph, name: str) -> set[str]:
-    deps = graph[name]["deps"]
-    return {
-        other
-        for other, stage in stages(graph).items()
-        if other != name and any(touches(dep, out) for dep in deps for out in stage["outs"])
-    }
+    if "parents" not in graph[name]:
+        deps = graph[name]["deps"]
+        graph[name]["parents"] = {
+            other
+            for other, stage in stages(graph).items()
+            if other != name and any(touches(dep, out) for dep in deps for out in stage["outs"])
+        }
+    found: set[str] = graph[name]["parents"]
+    return found
 
 
 def ancestors(graph: Graph, name: str) -> set[str]:
@@ -219,18 +223,23 @@ print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "augkd"
 """
 
 
-def test_sources_are_what_python_loads(graph: Graph) -> None:
-    """The list that is read off the imports, against the modules that an import brings."""
-    root = graph["study"]["root"]
+@cache
+def loaded_modules() -> frozenset[str]:
     done = subprocess.run(
         [sys.executable, "-c", LOADED],
-        cwd=root,
-        env=environment(root, root),
+        cwd=ROOT,
+        env=environment(ROOT, ROOT),
         capture_output=True,
         text=True,
         check=True,
     )
-    loaded = {Path(f).relative_to(root).as_posix() for f in done.stdout.split() if "augkd/" in f}
+    files = (Path(file) for file in done.stdout.split() if "augkd/" in file)
+    return frozenset(file.relative_to(ROOT).as_posix() for file in files)
+
+
+def test_sources_are_what_python_loads(graph: Graph) -> None:
+    """The list that is read off the imports, against the modules that an import brings."""
+    loaded = loaded_modules()
     budget = graph["study"]["budget"]
     listed = set(sources(graph, f"score@{budget}-edsr"))
     chosen = {path for path in loaded if path.startswith(("augkd/distill/", "augkd/models/"))}

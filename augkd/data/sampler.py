@@ -10,7 +10,7 @@ from torch import Tensor
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
 from augkd.data.batch import Batch
 from augkd.data.resident import place
-from augkd.data.store import ImageStore
+from augkd.data.store import ImageStore, evenly
 from augkd.degrade.bicubic import Edges
 from augkd.errors import UserError
 
@@ -78,7 +78,7 @@ class PatchSampler:
                 "correct the budget's images, and run the prepare stage"
             )
         if images:
-            chosen = np.linspace(0, len(names), min(images, len(names)), endpoint=False, dtype=int)
+            chosen = evenly(range(len(names)), images)
             lr, hr, names = lr[chosen], hr[chosen], names[chosen]
         for name, (_, height, width) in zip(names, lr, strict=True):
             if min(height, width) < patch:

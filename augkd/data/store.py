@@ -3,9 +3,10 @@
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,14 @@ import torch
 from torch import Tensor
 
 from augkd.errors import UserError
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], count: int | None) -> list[T]:
+    """So many of the items, spread evenly over them; all, if there are no more or for None."""
+    count = min(count or len(items), len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)
