@@ -109,10 +109,10 @@ class Abreast:
                             result.append(stage)
         finally:
             self.repo.lock.lock()
-        if failed:
-            dvc_reproduce._raise_error(failed[1], failed[0])
         if self.stopped:
             raise KeyboardInterrupt
+        if failed:
+            dvc_reproduce._raise_error(failed[1], failed[0])
         return result
 
     def next(self, waiting: list[Any], running: list[Any], graph: Any) -> Any:
@@ -182,7 +182,8 @@ def show(stream: IO[bytes]) -> None:
             now, ended = text.rstrip("\r").rpartition("\r")[2], text.endswith("\r")
             text = f"\r{now}\r" if ended else f"\r{now}"
             if sys.stderr.isatty():
-                bar = bar or tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
+                if bar is None:  # which, without a length, is neither true nor false
+                    bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
                 bar.set_description_str(now)
             elif now and time.monotonic() - said > PAUSE:
                 tqdm.write(now)
@@ -190,7 +191,7 @@ def show(stream: IO[bytes]) -> None:
         if text.strip():
             tqdm.write(text.rpartition("\r")[2])
     finally:
-        if bar:
+        if bar is not None:
             bar.close()
 
 

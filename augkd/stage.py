@@ -187,6 +187,8 @@ def run(arguments: list[str]) -> int:
             return fork("augkd.stage", arguments).wait()
         except OSError:
             pass  # without it, it is only slower
+        except KeyboardInterrupt:
+            return 130
     return main(arguments)
 
 

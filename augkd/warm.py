@@ -103,12 +103,12 @@ def main(arguments: list[str]) -> int:
         keep_memory(environ)
         command = [sys.executable, "-m", "augkd.warm", "--serve", address]
         server = subprocess.Popen(command, env=environ)
+        # Ctrl-C is for the command, which has heard it too and may have something to put in order
+        signal.signal(signal.SIGINT, lambda *_: None)
         try:
             if arguments[0] == "dvc":
                 arguments = [sys.executable, "-m", "augkd.swift", *arguments[1:]]
             return subprocess.run(arguments, env=environ).returncode
-        except KeyboardInterrupt:
-            return 130
         finally:
             server.kill()
 

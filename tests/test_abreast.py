@@ -1,8 +1,11 @@
 """Stages side by side, against what DVC does one after the other."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +97,34 @@ def test_a_failure_lets_the_others_end_and_starts_nothing_more(tmp_path: Path) -
     assert again.returncode == 0
     assert "Running stage 'a'" in again.stdout
     assert "Running stage 'b'" not in again.stdout
+
+
+def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path) -> None:
+    stages = diamond(MEET.format("a", "b", "sleep 60"), MEET.format("b", "a", "sleep 60"))
+    study = pipeline(tmp_path / "study", stages)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "augkd.warm", "dvc", "repro"],
+        cwd=study,
+        env=os.environ | {JOBS: "2", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(600):
+        if (study / "a.here").exists() and (study / "b.here").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    out, err = running.communicate(timeout=30)
+    assert running.returncode not in (0, 130)  # DVC's own word, not that it was killed
+    assert "interrupted by the user" in err
+    assert "Traceback" not in out + err
+    assert set(locked(study)) == {"first"}
+    (study / "dvc.yaml").write_text(yaml.safe_dump({"stages": diamond(":", ":")}, sort_keys=False))
+    again = repro(study)
+    assert again.returncode == 0
+    assert "killed" not in again.stderr  # what DVC says of locks that nobody released
 
 
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "1.5"])
@@ -194,6 +225,27 @@ def test_lines_appear_whole_and_bars_once(size: int, capsys: pytest.CaptureFixtu
         finally:
             os.read = read
     assert capsys.readouterr().out == "first\nbar: 100% é█\nlast\n"
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_stays_below(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    out, into = os.pipe()
+    for text in (b"\rbar: 10%", b"\rbar: 20%", b"\nlast\n"):
+        os.write(into, text)
+    os.close(into)
+    with os.fdopen(out, "rb", buffering=0) as stream:
+        read = os.read
+        monkeypatch.setattr("os.read", lambda fd, _: read(fd, 9))
+        show(stream)
+    assert screen.getvalue().index("bar: 10%") < screen.getvalue().index("bar: 20%")
+    assert capsys.readouterr().out == "bar: 20%\nlast\n"
 
 
 def test_without_a_terminal_a_bar_is_seen_now_and_then(

@@ -32,7 +32,7 @@ COHORT = """
     scale: 2
     student: student
     teacher: {trained: edsr_x2}
-    seeds: 1
+    seeds: {smoke: 1}
     methods:
       scratch: {}
       kd: {}
@@ -45,7 +45,7 @@ COHORT = """
     scale: 2
     student: student
     teacher: {trained: edsr_x2}
-    seeds: 1
+    seeds: {smoke: 1}
     methods:
       kd: {}
       augkd: {}
