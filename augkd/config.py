@@ -430,6 +430,7 @@ def _check_references(params: Params) -> None:
             from_ = _entry(params.cohorts, cohort.start.cohort, f"cohorts.{name}.start.cohort")
             for method in [cohort.start.method] if cohort.start.method else cohort.methods:
                 _entry(from_.methods, method, f"cohorts.{name}.start.cohort's method")
+        _check_seeds(params, name)
     for name, entry in params.teachers.items():
         _check_teacher(params, f"teachers.{name}", entry)
     for name, budget in params.budgets.items():
@@ -450,6 +451,23 @@ def _check_references(params: Params) -> None:
                     "12, which zooming out by 2, 3 and 4 needs: correct the value"
                 )
         _check_sources(params, budget)
+
+
+def _check_seeds(params: Params, name: str) -> None:
+    """Each student has one of its own seed to start from."""
+    cohort = params.cohorts[name]
+    for budget in cohort.seeds:
+        _entry(params.budgets, budget, f"cohorts.{name}.seeds: budget")
+    if not cohort.start:
+        return
+    parent = cohort.start.cohort
+    for budget, values in params.budgets.items():
+        has = params.cohorts[parent].seeds.get(budget, values.distil.seeds)
+        if (wanted := cohort.seeds.get(budget, values.distil.seeds)) > has:
+            raise UserError(
+                f"params.yaml: cohorts.{name}.seeds: {wanted} at budget {budget}, but {parent}, "
+                f"from which it starts, has {has}: give it as many there"
+            )
 
 
 def _check_sources(params: Params, budget: Budget) -> None:

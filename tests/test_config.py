@@ -122,6 +122,14 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
             r"edsr_x2\.teacher\.trained 'edsr_x9' is unkn",
         ),
         ("{trained: edsr_x2}", "{}", r"cohorts\.edsr_x2\.teacher: give trained: NAME"),
+        ("seeds: {cpu: 2}", "seeds: 2", r"cohorts\.edsr_x2\.seeds: .*dictionary, not 2"),
+        ("seeds: {cpu: 2}", "seeds: {cpu: 0}", r"cohorts\.edsr_x2\.seeds\.cpu: .*than 0, not 0"),
+        ("seeds: {cpu: 2}", "seeds: {cpv: 2}", r"cohorts\.edsr_x2\.seeds: budget 'cpv' is unkn"),
+        (
+            "start: {cohort: edsr_x2}",
+            "start: {cohort: edsr_x2}\n    seeds: {cpu: 3}",
+            r"edsr_x4\.seeds: 3 at budget cpu, but edsr_x2, .*, has 2: give it as many there",
+        ),
         (
             "{student: edsr_x4, method: augkd}",
             "{student: edsr_x4, method: augk}",
@@ -338,3 +346,10 @@ def test_a_checkpoint_of_another_network(root: Path) -> None:
     with pytest.raises(UserError):
         load_checkpoint(root / "other.safetensors", model)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_seeds_are_the_cohorts_own_or_the_budgets() -> None:
+    assert load_study("cpu").seeds("edsr_x2") == 2
+    assert load_study("cpu").seeds("rcan_x2") == load_study("cpu").budget.distil.seeds == 1
+    assert load_study("smoke").seeds("edsr_x2") == load_study("smoke").budget.distil.seeds
+    assert load_study("gpu").seeds("edsr_x2") == load_study("gpu").budget.distil.seeds
