@@ -1,6 +1,7 @@
 """How the tests share the cores: the slowest files first, so that no core waits for the last."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 # than cores (a fifth of the tests' time).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see augkd.stage
 
 SLOWEST = ("test_smoke", "test_pipeline", "test_processes", "test_teachers", "test_spread")
 
@@ -22,8 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than cores: those that start processes of their own often wait for them."""
-    return (os.cpu_count() or 1) + 1
+    """As many as cores; each takes some ten seconds to load what the tests import."""
+    return len(os.sched_getaffinity(0))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
