@@ -131,7 +131,28 @@ def _seeds(students: Iterable[Row], scores: pd.DataFrame) -> list[str]:
     if few == 1:
         text += ". Where there is one, an interval is over images alone: it says nothing of "
         text += "another training of the same method"
+    if many > 1:
+        text += ". Seeds differ in initial weights alone: a cohort's students see the same batches"
+        if alike := [key for key in _alike(scores, keys) if key in wanted]:
+            names = ", ".join(f"{METHOD_NAMES[m]} in `{c}`" for c, _, m in map(_parts, alike))
+            text += f". {names}: one training in fact, since no weight of its start is drawn"
     return [f"{text}."]
+
+
+def _alike(scores: pd.DataFrame, keys: pd.Series) -> list[str]:
+    """Students of several seeds that answer all the same, as those do that start from a teacher."""
+    places = [
+        keys.rename("key"),
+        *(scores[name] for name in ("dataset", "split", "image", "metric")),
+    ]
+    found = scores["value"].groupby(places).agg(["count", "min", "max"])
+    same = (found["count"] > 1) & (found["min"] == found["max"])
+    every: pd.Series = same.groupby("key").all()
+    return [str(key) for key in every.index[every]]
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    return key.partition("/")
 
 
 def _listed(names: Sequence[str]) -> str:

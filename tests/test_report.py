@@ -171,6 +171,21 @@ def test_notes_say_what_is_not_run(page: TablePage) -> None:
     assert "FitNet, RKD, FAKD, CSD (teacher's features): not run in `edsr_x2`" in text
     assert "Set14, B100, Urban100: not at hand" in text
     assert "1 to 2 seeds a method" in text
+    assert "Seeds differ in initial weights alone" in text
+
+
+def test_notes_say_which_seeds_are_one(page: TablePage) -> None:
+    """CSD's student is cut from its teacher: a second seed is the first again."""
+    once = scored("edsr_x2", {"csd": 0.0}).query("seed == 0")
+    others = page.scores.assign(value=page.scores["value"] + 0.01 * page.scores["seed"])
+    page.scores = pd.concat([others, once, once.assign(seed=1)])
+    text = str(page.notes().data)
+    assert "batches. CSD (teacher's features) in `edsr_x2`: one training in fact" in text
+    again = once.assign(
+        seed=1, value=once["value"].where(once["image"] != once["image"].iloc[0], 1)
+    )
+    page.scores = pd.concat([others, once, again])
+    assert "one training in fact" not in str(page.notes().data)
     assert "nothing of another training" in text
 
 
