@@ -116,7 +116,7 @@ def time_step(
         members, network = untrained(study, stage, name, device)
         teacher = Teacher(network) if network else None
         rate, timed = 0.0, Timed(draw, 0.0, 0.0)
-        with side_by_side(bool(teacher) and device.type == "cpu") as each:
+        with side_by_side(device.type == "cpu") as each:
             for images, side in _sizes(training):
                 part = step.operations(images / training.batch, side / training.patch, seeds=1)
                 left = end - time.perf_counter()

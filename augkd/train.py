@@ -224,8 +224,8 @@ def train(
     state.mkdir(parents=True, exist_ok=True)
     lock = _lock(state / "lock", label) if processes.main else nullcontext()
     # several processes must come to their sums in the same order
-    apart = processes.count == 1 and bool(teacher)
-    apart = apart and all(m.generator.device.type == "cpu" for m in members)
+    on_cpu = all(member.generator.device.type == "cpu" for member in members)
+    apart = on_cpu and processes.count == 1
     with lock, side_by_side(apart) as each:
         curves = Curves()
         start = _load(state / "state.pt", members, curves)
@@ -308,10 +308,10 @@ def side_by_side(apart: bool) -> Iterator[Each]:
     """A ``map`` over what is to be done for each student or image: if ``apart``, on the CPU, as
     many at once as cores; else one after the other.
 
-    Each then has a single core: on patches of a few pixels a second one is of little use, and so
-    numbers depend neither on how many there are nor on the machine. (A teacher that is trained is
-    alone, and has all cores.) A GPU is busy with one. Threads do not inherit ``torch.no_grad``:
-    what is called has to ask.
+    Each then has a single core, a teacher that is trained alone too: on patches of a few pixels a
+    second one is of little use, and so numbers depend neither on how many there are nor on what
+    else runs. A GPU is busy with one. Threads do not inherit ``torch.no_grad``: what is called has
+    to ask.
     """
     if not apart:
         yield map

@@ -82,6 +82,14 @@ def sampler(store: ImageStore, seed: int = 5) -> PatchSampler:
     return PatchSampler(store, scale=2, patch=12, batch=2, seed=seed)
 
 
+@pytest.fixture
+def _one_core() -> Iterator[None]:
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(cores)
+
+
 def value_of(student: SRNetwork) -> float:
     with torch.no_grad():
         return float(student(torch.linspace(0, 1, 300).view(1, 3, 10, 10)).sum())
@@ -116,6 +124,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(value, other[key]), key
 
 
+@pytest.mark.usefixtures("_one_core")  # one after the other, so that the order can be seen
 def test_the_longest_of_a_step_comes_first_in_the_next(store: ImageStore, tmp_path: Path) -> None:
     asked: list[str] = []
     seconds = {"brief": 0.01, "long": 0.09, "middle": 0.05}
@@ -130,14 +139,10 @@ def test_the_longest_of_a_step_comes_first_in_the_next(store: ImageStore, tmp_pa
 
         return method
 
-    plan, cores = training(steps=2), torch.get_num_threads()
+    plan = training(steps=2)
     members = [member(name, plan, working(name)) for name in seconds]
-    torch.set_num_threads(1)  # one after the other, so that the order can be seen
-    try:
-        teacher = Teacher(teacher_network())
-        train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path / "state")
-    finally:
-        torch.set_num_threads(cores)
+    teacher = Teacher(teacher_network())
+    train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path / "state")
     assert asked == ["brief", "long", "middle", "long", "middle", "brief"]
 
 
@@ -362,6 +367,7 @@ def halves(student: SRNetwork, _: Any, batch: Batch) -> Iterator[dict[str, Tenso
     yield {"second": student(batch.zoom_in).square().mean()}
 
 
+@pytest.mark.usefixtures("_one_core")
 def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     store: ImageStore, tmp_path: Path
 ) -> None:

@@ -53,10 +53,11 @@ def make(tmp_path: Path) -> Make:
         params = yaml.safe_load((_REPOSITORY / "params.yaml").read_text())
         cohort = params["cohorts"]["edsr_x2"]
         cohort |= {"teacher": {"trained": "foreign"}, "methods": {name: {} for name in methods}}
+        cohort |= {"seeds": {"smoke": 1}}
         params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
         smoke = params["budgets"]["smoke"]
         smoke["teach"] |= {"steps": 2, "patch": 12}
-        smoke["distil"] |= {"steps": 3, "patch": 12, "seeds": 1}
+        smoke["distil"] |= {"steps": 3, "patch": 12}
         smoke["score"] |= score
         params |= {"budgets": {"smoke": smoke}, "budget": smoke}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))

@@ -221,6 +221,7 @@ def test_links_of_the_report_lead_somewhere(pipeline: Pipeline) -> None:
 
 
 def test_training_again_gives_the_same_bytes(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Here with all cores, there with some."""
     for name in ("params.yaml", "dvc.yaml"):
         (tmp_path / name).write_bytes((pipeline.root / name).read_bytes())
     (tmp_path / "runs" / "smoke").mkdir(parents=True)
