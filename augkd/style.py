@@ -19,7 +19,8 @@ INK = "#73787f"
 """Axes and text of figures."""
 
 COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
-"""The cycle of plots: at least 3 : 1 against both backgrounds, and apart for the colour-blind."""
+"""The cycle of plots, solid and then dashed and dotted: at least 3 : 1 against both backgrounds, and
+apart for the colour-blind."""
 
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3}
 METHOD_NAMES = {
@@ -95,7 +96,7 @@ def use_style() -> None:
             "axes.linewidth": 0.8,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.prop_cycle": cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS),
             "grid.color": INK,
             "grid.alpha": 0.22,
             "grid.linewidth": 0.7,
