@@ -19,8 +19,8 @@ INK = "#73787f"
 """Axes and text of figures."""
 
 COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
-"""The cycle of plots, solid and then dashed and dotted: at least 3 : 1 against both backgrounds, and
-apart for the colour-blind."""
+"""The cycle of plots, solid first, then dashed and dotted: at least 3 : 1 against both backgrounds,
+and apart for the colour-blind."""
 
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3}
 METHOD_NAMES = {
