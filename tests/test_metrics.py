@@ -62,8 +62,8 @@ def test_equal_scikit_image(name: str, worsen: Callable[[np.ndarray], np.ndarray
             rgb2ycbcr(to_numpy(image)[border : 131 - border, border : 143 - border])[..., 0]
             for image in (sr, hr)
         )
-        psnr = peak_signal_noise_ratio(b, a, data_range=255)  # type: ignore[no-untyped-call]
-        ssim = structural_similarity(  # type: ignore[no-untyped-call]
+        psnr = peak_signal_noise_ratio(b, a, data_range=255)
+        ssim = structural_similarity(
             a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
         )
         assert float(psnr_y(sr, hr, border)) == pytest.approx(psnr, abs=1e-9)
