@@ -28,36 +28,45 @@ RUNS = {"fetch", "prepare", "take"} | TEACH | DISTIL | SCORE
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 LIST = """
-import json
+import json, os, sys
 from dvc.repo import Repo
-stages = [s for s in Repo(".").index.stages if hasattr(s, "name")]
-print(json.dumps([{
+def stages(root):
+    os.chdir(root)
+    return [s for s in Repo(".").index.stages if hasattr(s, "name")]
+print(json.dumps({root: [{
     "name": s.addressing,
     "cmd": s.cmd,
     "deps": [d.def_path for d in s.deps if not hasattr(d, "params")],
     "params": sorted({p for d in s.deps if hasattr(d, "params") for p in d.params}),
     "outs": {o.def_path: o.use_cache for o in s.outs},
-} for s in stages]))
+} for s in stages(root)] for root in sys.argv[1:]}))
 """
+BUDGETS = ("smoke", "cpu", "paper")
 
 Stage = dict[str, Any]
 Graph = dict[str, Stage]
 
 
-@pytest.fixture(scope="session", params=["smoke", "cpu", "paper"])
-def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graph:
-    study = copy_study(tmp_path_factory.mktemp("graph") / "study", request.param)
+@pytest.fixture(scope="session")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[Stage]]:
+    """A copy of the study for each budget, and DVC's list of its stages."""
+    folder = tmp_path_factory.mktemp("graph")
+    studies = [copy_study(folder / budget, budget) for budget in BUDGETS]
     done = subprocess.run(
-        [sys.executable, "-c", LIST],
-        cwd=study,
-        env=environment(study, study),
+        [sys.executable, "-c", LIST, *map(str, studies)],
+        env=environment(folder, studies[0]),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    stages: list[Stage] = json.loads(done.stdout)
+    return {Path(root): stages for root, stages in json.loads(done.stdout).items()}
+
+
+@pytest.fixture(scope="session", params=BUDGETS)
+def graph(request: pytest.FixtureRequest, listed: dict[Path, list[Stage]]) -> Graph:
+    (study,) = (root for root in listed if root.name == request.param)
     write_sources(study)
-    graph = {stage["name"]: stage for stage in stages}
+    graph = {stage["name"]: stage for stage in listed[study]}
     graph["study"] = {"root": study, "budget": request.param}
     return graph
 
