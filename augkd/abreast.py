@@ -2,8 +2,8 @@
 
 Every step of DVC's own (what has changed, hashes, dvc.lock) stays DVC's, and is taken by one
 thread at a time. Only the commands of stages that do not wait for one another overlap. They share
-the cores out evenly, so that a training's numbers do not depend on what runs beside it. A stage
-that measures seconds runs alone, with all cores; on a machine with a GPU, one at a time uses it.
+the cores out evenly. A stage that measures seconds runs alone, with all cores; on a machine with a
+GPU, one at a time uses it.
 
 The variable AUGKD_JOBS says how many stages run at once (`make repro JOBS=1`: one). Unless it is
 set: as many as cores, but four at most, and no more than there are two gigabytes of memory for.
@@ -207,7 +207,7 @@ def reproduce(
     """In place of ``dvc.repo.reproduce._reproduce``, which runs what this one does not know."""
     jobs = wanted_jobs()
     others = force_downstream or on_error != "fail" or options.get("dry")
-    if jobs < 2 or graph is None or others or options.get("interactive"):
+    if jobs < 2 or not stages or graph is None or others or options.get("interactive"):
         done: list[Any] = _one_by_one(
             stages, graph, force_downstream, on_error, force, repro_fn, **options
         )

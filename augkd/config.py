@@ -79,6 +79,10 @@ class Cohort(Section):
         options = dict(self.methods[name])
         return METHODS[options.pop("method", name)](**options)
 
+    def seeds_at(self, budget: "Budget") -> int:
+        """How many students a method has."""
+        return self.seeds.get(budget.name, budget.distil.seeds)
+
     def variants(self) -> dict[str, tuple[str, int | None]]:
         """Its students by name, seeds apart: the method of each, and its bits if quantised."""
         if not self.bits:
@@ -287,7 +291,7 @@ class Study:
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
-        return self.cohort(cohort).seeds.get(self.budget.name, self.budget.distil.seeds)
+        return self.cohort(cohort).seeds_at(self.budget)
 
     def scores(self, cohort: str) -> Path:
         """The file of the cohort's scores."""
@@ -462,8 +466,8 @@ def _check_seeds(params: Params, name: str) -> None:
         return
     parent = cohort.start.cohort
     for budget, values in params.budgets.items():
-        has = params.cohorts[parent].seeds.get(budget, values.distil.seeds)
-        if (wanted := cohort.seeds.get(budget, values.distil.seeds)) > has:
+        has = params.cohorts[parent].seeds_at(values)
+        if (wanted := cohort.seeds_at(values)) > has:
             raise UserError(
                 f"params.yaml: cohorts.{name}.seeds: {wanted} at budget {budget}, but {parent}, "
                 f"from which it starts, has {has}: give it as many there"

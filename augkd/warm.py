@@ -156,9 +156,8 @@ def _become(link: socket.socket, streams: list[int], request: dict[str, Any]) ->
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environ"])
-        if threads := os.environ.get(
-            "OMP_NUM_THREADS"
-        ):  # torch read the server's when it was loaded
+        # torch read the server's when it was loaded
+        if threads := os.environ.get("OMP_NUM_THREADS"):
             sys.modules["torch"].set_num_threads(int(threads))
         sys.path[0] = request["cwd"]
         sys.argv = [request["module"], *request["arguments"]]

@@ -84,6 +84,10 @@ def test_stages_that_do_not_wait_run_at_once(tmp_path: Path, repro: Repro) -> No
     }
 
 
+def test_a_pipeline_without_stages_has_nothing_to_do(tmp_path: Path, repro: Repro) -> None:
+    assert repro(pipeline(tmp_path / "study", {})) == []
+
+
 def test_one_job_is_one_after_the_other(tmp_path: Path, repro: Repro) -> None:
     stages = diamond("test ! -e b.runs", "touch b.runs; sleep 0.2; rm b.runs")
     study = pipeline(tmp_path / "study", stages)
