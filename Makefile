@@ -25,7 +25,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
-	AUGKD_JOBS=$(JOBS) python -m augkd.warm dvc repro
+	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.warm dvc repro
 	@echo "The report: $(abspath reports/index.html)"
 
 test: $(INSTALLED)

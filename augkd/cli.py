@@ -123,8 +123,8 @@ def upscale(
     """
     from tqdm import tqdm
 
-    from augkd.images import read_image, write_image
-    from augkd.pairs import destinations
+    from augkd.data.images import read_image, write_image
+    from augkd.study.pairs import destinations
 
     jobs = destinations(inputs, output)
     for source, _ in jobs:
@@ -164,11 +164,11 @@ def score(
     """
     from tqdm import tqdm
 
+    from augkd.data.images import read_image
     from augkd.degrade import bicubic
-    from augkd.files import replacing
-    from augkd.images import read_image
+    from augkd.errors import replacing
     from augkd.metrics import psnr_y, ssim_y
-    from augkd.pairs import by_stem, crop_to, match
+    from augkd.study.pairs import by_stem, crop_to, match
 
     _check_scale(scale)
     if sr and (weights or method or network or lr):
@@ -209,7 +209,7 @@ def score(
 @app.command()
 def doctor() -> None:
     """Say whether this machine is ready for the study; exit code 1 if something is missing."""
-    from augkd.doctor import examine
+    from augkd.study.doctor import examine
 
     findings = []
     for finding in examine(Path.cwd()):
@@ -230,7 +230,7 @@ def budget(
     ] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
-    from augkd.budget import find_params, read_budgets, refuse_links, switch_budget
+    from augkd.study.budget import find_params, read_budgets, refuse_links, switch_budget
 
     path = find_params()
     refuse_links(path)
@@ -262,9 +262,9 @@ def plan(
 
     Nothing is fetched or trained. See docs/plan.md for how each figure is come by.
     """
-    from augkd.config import load_study
-    from augkd.files import replacing
-    from augkd.plan import make_plan, show
+    from augkd.errors import replacing
+    from augkd.study.cost.plan import make_plan, show
+    from augkd.study.params import load_study
 
     study = load_study(budget)
     if csv_file is None:
@@ -293,10 +293,10 @@ def train(
     puts them too; a run by hand is not recorded there. Several processes share the training where
     a launcher starts them: accelerate launch --multi_gpu --num_processes 2 -m augkd train NAME.
     """
-    from augkd.config import load_study
-    from augkd.ensure import ensure_before, ensure_before_teacher, rests_on
-    from augkd.processes import joined, leave
-    from augkd.study import distil, teach
+    from augkd.data.shared import joined, leave
+    from augkd.study.ensure import ensure_before, ensure_before_teacher, rests_on
+    from augkd.study.params import load_study
+    from augkd.study.runs import distil, teach
 
     study = load_study(budget)
     stage = "teach" if teacher else "distil"
@@ -325,8 +325,8 @@ def spread(
 
     It does what 'dvc repro' does. See docs/many_gpus.md.
     """
-    from augkd.config import load_study
-    from augkd.spread import spread as run
+    from augkd.study.params import load_study
+    from augkd.study.pipeline.spread import spread as run
 
     study = load_study(check_methods=False)
     run(
@@ -366,8 +366,14 @@ def _enlarger(
         _check_scale(scale)
     if weights is None:
         return _bicubic_enlarger(method, network, scale, tile, self_ensemble)
-    from augkd.upscale import OWN_STATISTICS_HALO, WORKING_SET, fitting_tile, reach, working_set
-    from augkd.upscale import upscale as enlarge
+    from augkd.models.upscale import (
+        OWN_STATISTICS_HALO,
+        WORKING_SET,
+        fitting_tile,
+        reach,
+        working_set,
+    )
+    from augkd.models.upscale import upscale as enlarge
 
     place = _device(device)
     model = _load(weights, network, role, scale).to(place).eval()

@@ -3,7 +3,7 @@
 Two laws, both tested. A student's weights do not depend on who else is in its cohort: every draw
 is a function of (seed, step), and no student touches what another reads. A run killed anywhere
 and resumed ends with the same weights as one never killed, bit for bit on the CPU. Several
-processes may share a training: see augkd/processes.py.
+processes may share a training: see augkd/data/shared.py.
 """
 
 import copy
@@ -23,15 +23,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from augkd.config import Optimiser, Training
-from augkd.data.batch import Batch
-from augkd.data.sampler import PatchSampler
+from augkd.data.sampler import Batch, PatchSampler
+from augkd.data.shared import Part, joined
 from augkd.distill import Teacher
 from augkd.distill.options import Updates
-from augkd.errors import UserError
-from augkd.files import replacing
+from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
-from augkd.processes import Part, joined
+from augkd.study.params import Optimiser, Training
 
 Method = Callable[[SRNetwork, Any, Batch], Updates]
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as map

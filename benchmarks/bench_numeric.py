@@ -14,8 +14,8 @@ import torch
 from augkd.augment import Invertible
 from augkd.degrade import Degradation, bicubic
 from augkd.metrics import niqe, psnr_y, ssim_y
-from augkd.quantize import DAQ
-from augkd.stats import paired_gain
+from augkd.models.quantize import DAQ
+from augkd.study.report.stats import paired_gain
 
 
 def report(name: str, run: Callable[[], object], repeats: int = 5) -> None:

@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see augkd.stage
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see augkd.study.pipeline.stage
 
 SLOWEST = ("test_smoke", "test_pipeline", "test_processes", "test_teachers", "test_spread")
 

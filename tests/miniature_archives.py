@@ -18,8 +18,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from augkd.data.registry import Dataset, Registry, Source, load_registry
 from augkd.degrade.bicubic import bicubic
+from augkd.study.acquire.registry import Dataset, Registry, Source, load_registry
 
 NAMES = {
     "DIV2K": ["0001", "0002", "0800"],

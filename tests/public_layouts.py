@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from augkd.models import SRNetwork
-from augkd.models.layers import rgb_mean
+from augkd.models.network import rgb_mean
 
 _ENDS = [
     (r"conv_first\.", "head.0."),

@@ -32,12 +32,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it imports its neighbours
 
-from augkd.config import load_study
-from augkd.data.find import find_images
-from augkd.data.registry import Registry, load_registry
 from augkd.distill.vgg import VGG19
 from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint
+from augkd.study.acquire.archives import find_images
+from augkd.study.acquire.registry import Registry, load_registry
+from augkd.study.params import load_study
 from tests.miniature_archives import make_archives, registry, write_registry
 from tests.public_layouts import publish
 from tests.study_copy import copy_study, run
@@ -195,7 +195,7 @@ def _look(study: Path) -> None:
 
 
 def _dvc(study: Path, *arguments: str, warm: bool = False) -> tuple[int, str]:
-    command = ["augkd.warm", sys.executable, "-m", "dvc"] if warm else ["dvc"]
+    command = ["augkd.study.pipeline.warm", sys.executable, "-m", "dvc"] if warm else ["dvc"]
     done = run(study, *command, *arguments)
     (study.parent / f"{arguments[0]}.log").write_text(done.stdout + done.stderr)
     return done.returncode, done.stdout + done.stderr

@@ -12,7 +12,7 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from augkd.style import paper_table, use_style
+from augkd.study.report.style import paper_table, use_style
 
 TITLES = {
     "pages/table_02": "Table 2: EDSR & friends at <three> scales",

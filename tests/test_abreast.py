@@ -19,8 +19,8 @@ from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 from dvc.repo.reproduce import _reproduce as plainly
 
-from augkd.abreast import JOBS, Abreast, heights, reproduce, show, wanted_jobs
 from augkd.errors import UserError
+from augkd.study.pipeline.abreast import JOBS, Abreast, heights, reproduce, show, wanted_jobs
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -113,7 +113,7 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, repro: Repro) -> Non
     stages = diamond(MEET.format("a", "b", "sleep 60"), MEET.format("b", "a", "sleep 60"))
     study = pipeline(tmp_path / "study", stages)
     running = subprocess.Popen(
-        [sys.executable, "-m", "augkd.warm", "dvc", "repro"],
+        [sys.executable, "-m", "augkd.study.pipeline.warm", "dvc", "repro"],
         cwd=study,
         env=os.environ | {JOBS: "2", "PYTHONPATH": ROOT},
         stdout=subprocess.PIPE,
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, repro: Repro) -> Non
 def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
     study = pipeline(tmp_path / "study", diamond(":", ":"))
     done = subprocess.run(
-        [sys.executable, "-m", "augkd.swift", "repro"],
+        [sys.executable, "-m", "augkd.study.pipeline.swift", "repro"],
         cwd=study,
         env=os.environ | {JOBS: "0", "PYTHONPATH": ROOT},
         capture_output=True,
@@ -155,9 +155,9 @@ def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> Non
 
 def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(JOBS, raising=False)
-    monkeypatch.setattr("augkd.abreast.cores", lambda: 3)
+    monkeypatch.setattr("augkd.study.pipeline.abreast.cores", lambda: 3)
     assert wanted_jobs() == 3
-    monkeypatch.setattr("augkd.abreast.cores", lambda: 64)
+    monkeypatch.setattr("augkd.study.pipeline.abreast.cores", lambda: 64)
     assert wanted_jobs() == 4
     monkeypatch.setattr("os.sysconf", lambda name: 3 * 2**30 if name == "SC_PHYS_PAGES" else 1)
     assert wanted_jobs() == 1
@@ -174,7 +174,9 @@ class Fake(SimpleNamespace):
 
 
 def fakes(*notebooks: str) -> list[Any]:
-    return [Fake(addressing=n, cmd=f"python -m augkd.stage {n} smoke") for n in notebooks]
+    return [
+        Fake(addressing=n, cmd=f"python -m augkd.study.pipeline.stage {n} smoke") for n in notebooks
+    ]
 
 
 def graph_of(stages: list[Any], *edges: tuple[Any, Any]) -> Any:
@@ -267,7 +269,7 @@ def test_on_a_terminal_a_bar_stays_below(
 def test_without_a_terminal_a_bar_is_seen_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("augkd.abreast.PAUSE", -1.0)
+    monkeypatch.setattr("augkd.study.pipeline.abreast.PAUSE", -1.0)
     out, into = os.pipe()
     os.write(into, b"\rbar: 10%\rbar: 20%")
     os.close(into)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augkd.data import archives
-from augkd.data.archives import Archive, safe_name
 from augkd.errors import UserError
+from augkd.study.acquire.archives import Archive, safe_name
 from tests.miniature_archives import write_archive
 
 CONTENT = {"set/HR/a.png": bytes(range(256)) * 40, "set/b.txt": b"b", "c": b""}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from augkd.site import build
+from augkd.study.report.site import build
 from tests.report_runs import write_study
 
 WIDTHS = (1280, 390)

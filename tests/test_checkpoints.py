@@ -23,7 +23,7 @@ from augkd.models import (
     read_header,
     save_checkpoint,
 )
-from augkd.models.layers import rgb_mean
+from augkd.models.network import rgb_mean
 from tests.golden_networks import CASES
 from tests.test_models import TINY, distance, tiny
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from augkd.claims import Claim, judge, judge_paper, load_claims
 from augkd.errors import UserError
+from augkd.study.report.claims import Claim, judge, judge_paper, load_claims
 
 BASE: dict[str, Any] = {
     "id": "test",

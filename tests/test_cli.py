@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from augkd import __version__, doctor, upscale
+from augkd import __version__
 from augkd.cli import app
+from augkd.data.images import read_image, write_image
 from augkd.degrade import bicubic
-from augkd.images import read_image, write_image
 from augkd.metrics import psnr_y, ssim_y
-from augkd.models import create_model, load_network, save_checkpoint
+from augkd.models import create_model, load_network, save_checkpoint, upscale
+from augkd.study import doctor
 
 PARAMS = """\
 # the study

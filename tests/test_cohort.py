@@ -13,15 +13,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from augkd.config import Optimiser, Training, load_study
-from augkd.data.batch import Batch
-from augkd.data.prepare import degrade
-from augkd.data.sampler import PatchSampler
+from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
-from augkd.study import distil, teach
+from augkd.study.params import Optimiser, Training, load_study
+from augkd.study.prepare import degrade
+from augkd.study.runs import distil, teach
 from augkd.train import Curves, Member, finish, train
 
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
@@ -279,7 +278,8 @@ def test_a_killed_stage_goes_on_and_forgets_its_state(
     shutil.copytree(root, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "augkd.study.train", lambda *a, **k: train(*a, **k, save_every=0, after_step=killer(3))
+            "augkd.study.runs.train",
+            lambda *a, **k: train(*a, **k, save_every=0, after_step=killer(3)),
         )
         with pytest.raises(Killed):
             distil_smoke(root)
@@ -287,7 +287,9 @@ def test_a_killed_stage_goes_on_and_forgets_its_state(
     assert len(list((root / ".state").iterdir())) == 1
     steps: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr("augkd.study.train", lambda *a, **k: train(*a, **k, after_step=steps.append))
+        patch.setattr(
+            "augkd.study.runs.train", lambda *a, **k: train(*a, **k, after_step=steps.append)
+        )
         distil_smoke(root)
     assert steps[0] == 4
     assert not list((root / ".state").iterdir())
@@ -321,7 +323,7 @@ def test_other_options_never_resume_a_state(
         return states[-1]
 
     teach(load_study("smoke", root), "edsr_x2")
-    monkeypatch.setattr("augkd.study.train", record)
+    monkeypatch.setattr("augkd.study.runs.train", record)
     first = learn()
     assert learn() == first
     # of the smoke budget's distil line, which comes second
@@ -341,7 +343,7 @@ def test_other_options_never_resume_a_state(
         assert state not in seen, new
         seen.add(state)
     with monkeypatch.context() as patch:
-        patch.setattr("augkd.record.code_hash", lambda: "other sources")
+        patch.setattr("augkd.study.record.code_hash", lambda: "other sources")
         state = learn()
         assert state not in seen
         seen.add(state)

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from augkd.config import find_root, load_study
 from augkd.data import photographs as listing
-from augkd.data.photographs import Photograph
-from augkd.data.prepare import prepare_study
+from augkd.data.images import write_image
 from augkd.errors import UserError
-from augkd.images import write_image
 from augkd.models import create_model, load_checkpoint, save_checkpoint
-from augkd.stage import main, notebook_folder
-from augkd.study import teach
+from augkd.study.params import find_root, load_study
+from augkd.study.pipeline.stage import main, notebook_folder
+from augkd.study.prepare import Photograph, prepare_study
+from augkd.study.runs import teach
 from tests.study_copy import run
 
 ROOT = Path(__file__).parent.parent
@@ -208,7 +207,7 @@ def test_a_stage_ends_with_one_line(root: Path) -> None:
     """An error inside a notebook's cell, as it reaches the terminal."""
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     edit(root, "edges: replicate", "edges: mirrored")
-    done = run(root, "augkd.stage", "table_02", "smoke", code=ROOT)
+    done = run(root, "augkd.study.pipeline.stage", "table_02", "smoke", code=ROOT)
     assert done.returncode == 1
     assert re.fullmatch(r"augkd: params\.yaml: data\.edges: .*'mirrored'.*\n", done.stderr)
     assert "Traceback" not in done.stdout

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from augkd.config import find_root
-from augkd.controls import CONTRASTS, CONTROL_NAMES, WEIGHTS, contrasts, spread, sweep
+from augkd.study.params import find_root
+from augkd.study.report.controls import CONTRASTS, CONTROL_NAMES, WEIGHTS, contrasts, spread, sweep
 
 
 def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> pd.DataFrame:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from augkd.data.fetch import Fetcher, fetch
-from augkd.data.registry import RemoteFile
-from augkd.data.transfer import Patience
 from augkd.errors import UserError
+from augkd.study.acquire.fetch import Fetcher, Patience, fetch
+from augkd.study.acquire.registry import RemoteFile
 from tests.loopback import Loopback, Served, loopback
 from tests.miniature_archives import make_archives, registry, write_archive
 

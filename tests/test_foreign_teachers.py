@@ -12,16 +12,16 @@ import pytest
 import torch
 import yaml
 
-from augkd.config import Study, load_study
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
 from augkd.errors import UserError
 from augkd.metrics import psnr_y
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_header
-from augkd.models.ensemble import SelfEnsemble
-from augkd.score import Scored, ensembled, score_cohort
-from augkd.study import build, distil, load_teacher, student_path, teach
+from augkd.models.upscale import SelfEnsemble
+from augkd.study.params import Study, load_study
+from augkd.study.runs import build, distil, load_teacher, student_path, teach
+from augkd.study.score import Scored, ensembled, score_cohort
 from tests.imdn import IMDN
 
 _REPOSITORY = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from augkd.controls import WEIGHTS
-from augkd.forest import TONES, draw_sweep, forest, plain_table
+from augkd.study.report.controls import WEIGHTS
+from augkd.study.report.style import TONES, draw_sweep, forest, plain_table
 
 NAN = float("nan")
 ROWS = pd.DataFrame(

@@ -11,19 +11,19 @@ import pytest
 import torch
 import yaml
 
-from augkd import gate
-from augkd.config import Study, load_study
-from augkd.data.fetch_study import fetch_study
-from augkd.data.prepare import prepare_datasets, prepare_study
-from augkd.data.registry import load_registry
 from augkd.data.store import ImageStore
-from augkd.ensure import ensure_teacher
 from augkd.errors import UserError
-from augkd.gate import TOLERANCE, measure, take
 from augkd.metrics import psnr_y
 from augkd.models import SIZES, create_model, load_network
-from augkd.score import scored_images
-from augkd.study import load_teacher, validation
+from augkd.study import gate
+from augkd.study.acquire.fetch import fetch_study
+from augkd.study.acquire.registry import load_registry
+from augkd.study.ensure import ensure_teacher
+from augkd.study.gate import TOLERANCE, measure, take
+from augkd.study.params import Study, load_study
+from augkd.study.prepare import prepare_datasets, prepare_study
+from augkd.study.runs import load_teacher, validation
+from augkd.study.score import scored_images
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
 from tests.public_layouts import publish
 from tests.study_copy import ROOT

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from augkd.data.images import list_images, read_image, write_image
 from augkd.errors import UserError
-from augkd.images import list_images, read_image, write_image
 
 
 def photo(height: int = 6, width: int = 9) -> torch.Tensor:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, l1_loss
 
 from augkd.augment import Invertible, zoom_in, zoom_out
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 from augkd.degrade import bicubic
 from augkd.distill import METHODS, Teacher
 from augkd.distill.augkd import AugKD
 from augkd.distill.crosskd import crossed
 from augkd.distill.csd import CSD, contrast
-from augkd.distill.taps import points
+from augkd.distill.features import points
 from augkd.distill.vgg import VGG19, load_vgg19
 from augkd.errors import UserError
 from augkd.models import NETWORKS, SRNetwork, create_model

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from augkd.errors import UserError
 from augkd.models import NETWORKS, SIZES, create_model, load_checkpoint
-from augkd.models.cost import multiply_accumulates, parameters
-from augkd.models.ensemble import SelfEnsemble
 from augkd.models.rcan import RCAN
 from augkd.models.swinir import DropPath, SwinLayer, shift_mask
+from augkd.models.upscale import SelfEnsemble
+from augkd.study.cost.passes import multiply_accumulates, parameters
 from tests.golden_networks import CASES, Case
 
 TINY: dict[str, dict[str, Any]] = {
@@ -141,7 +141,7 @@ def test_multiply_accumulates_are_the_papers(name: str, role: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_count_extrapolates_exactly(name: str) -> None:
-    from augkd.models.cost import _count
+    from augkd.study.cost.passes import _count
 
     model = tiny(name, 3).train()
     assert multiply_accumulates(model, 12, 20) * 1e9 == pytest.approx(_count(model, 12, 20))

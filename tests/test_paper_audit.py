@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from augkd.paper import audit
+from augkd.study.paper import audit
 
 
 def _one(table: pd.DataFrame, **keys: object) -> pd.Series:

@@ -5,8 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from augkd.paper import audit
-from augkd.paper.findings import Finding, at_a_glance, findings
+from augkd.study.paper import audit
+from augkd.study.paper.findings import Finding, at_a_glance, findings
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from augkd.config import load_study
 from augkd.distill import METHODS
-from augkd.sources import LEFT_OUT, LEFT_OUT_OF_RUNS, write_sources
-from augkd.stage import stage_names
+from augkd.study.params import load_study
+from augkd.study.pipeline.sources import LEFT_OUT, LEFT_OUT_OF_RUNS, write_sources
+from augkd.study.pipeline.stage import stage_names
 from tests.study_copy import ROOT, copy_study, environment
 
-TRAINING = ("augkd/train.py", "augkd/study.py", "augkd/distill", "augkd/data/sampler.py")
+TRAINING = ("augkd/train.py", "augkd/study/runs.py", "augkd/distill", "augkd/data/sampler.py")
 TEACH = {"teach", "teach_x4", "teach_real"}
 DISTIL = {
     *("distil", "distil_x4", "control", "expand", "ablate", "quantize"),
@@ -146,7 +146,7 @@ def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph
         if kind(name) in PICTURES:  # what students answer; score files have no pixels
             assert DISTIL & {kind(p) for p in parents(graph, name)}, name
             continue
-        for code in (*TRAINING, "augkd/models", "augkd/score.py", "augkd/data/sampler.py"):
+        for code in (*TRAINING, "augkd/models", "augkd/study/score.py", "augkd/data/sampler.py"):
             assert not any(touches(code, dep) for dep in sources(graph, name)), (name, code)
         assert SCORE & {kind(p) for p in parents(graph, name)}, name
         # whatever it rests on in the end was scored, taught and prepared by a stage
@@ -165,7 +165,12 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         *_, entry = stage["cmd"].split()
         taught = kind(name) in TEACH
         cohort = None if taught else study.cohort(entry)
-        needed = {"augkd/train.py", "augkd/study.py", "augkd/augment.py", "augkd/data/sampler.py"}
+        needed = {
+            "augkd/train.py",
+            "augkd/study/runs.py",
+            "augkd/augment.py",
+            "augkd/data/sampler.py",
+        }
         own = {cohort.network if cohort else str(study.teacher(entry).network)}
         if cohort and cohort.teacher.trained:
             own.add(str(study.teacher(cohort.teacher.trained).network))
@@ -173,7 +178,7 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         for method, options in cohort.methods.items() if cohort else [("scratch", {})]:
             needed |= imported(files[options.get("method", method)], "augkd/distill/")
         if cohort and cohort.bits:
-            needed.add("augkd/quantize.py")
+            needed.add("augkd/models/quantize.py")
         listed = set(sources(graph, name))
         assert needed <= listed, name
         others = {f"augkd/models/{network}.py" for network in networks - own}
@@ -195,15 +200,15 @@ def test_public_teachers_stand_before_their_students(graph: Graph) -> None:
         return
     (fetch,) = (stage for name, stage in stages(graph).items() if kind(name) == "fetch")
     assert fetch["outs"] == {"data/fetched": False}
-    assert fetch["deps"] == ["augkd/data/registry.yaml"]
+    assert fetch["deps"] == ["augkd/study/acquire/registry.yaml"]
     for name, stage in stages(graph).items():
         if kind(name) in DISTIL:
             assert "take" in {kind(p) for p in ancestors(graph, name)}, name
         if kind(name) == "take":
             listed = sources(graph, name)
-            assert {"augkd/gate.py", "augkd/metrics/fidelity.py"} <= set(listed)
+            assert {"augkd/study/gate.py", "augkd/metrics/fidelity.py"} <= set(listed)
             assert {kind(p) for p in parents(graph, name)} == {"sources", "fetch", "prepare"}
-            assert "augkd/paper/external.csv" in stage["deps"]
+            assert "augkd/study/paper/external.csv" in stage["deps"]
             assert all(stage["outs"].values())
 
 
@@ -227,7 +232,7 @@ def imported(file: str, below: str) -> set[str]:
 LOADED = """
 import sys
 from pathlib import Path
-import augkd.study, augkd.score
+import augkd.study.runs, augkd.study.score
 print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "augkd"), sep="\\n")
 """
 
@@ -361,10 +366,10 @@ def test_an_edit_moves_what_it_must(tmp_path: Path) -> None:
     network = moved("augkd/models/rcan.py")
     assert {"teach-rcan_x2", "distil-rcan_x3", "distil-rcan_x4_from_edsr"} <= network
     assert not {"teach-edsr_x2", "distil-edsr_x2", "score-edsr", "table_02"} & network
-    look = moved("augkd/style.py")
+    look = moved("augkd/study/report/style.py")
     assert {"table_02", "figure_02"} <= look
     assert not {name for name in look if name.startswith(("teach", "distil", "score-", "prepare"))}
-    assert moved("augkd/config.py") == set()
+    assert moved("augkd/study/params.py") == set()
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)

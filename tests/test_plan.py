@@ -11,13 +11,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from augkd.cli import app
-from augkd.config import Study, load_study
 from augkd.models import create_model
-from augkd.models.cost import multiply_accumulates
-from augkd.plan import make_plan, show
-from augkd.step_count import META, _forward, count_step
-from augkd.step_time import time_step
-from augkd.untrained import untrained
+from augkd.study.cost.passes import META, _forward, count_step, multiply_accumulates, untrained
+from augkd.study.cost.plan import make_plan, show, time_step
+from augkd.study.params import Study, load_study
 from tests.study_copy import ROOT
 
 BATCH, PATCH = 3, 12  # of budget smoke's distil
@@ -114,8 +111,8 @@ def test_a_step_that_takes_too_long_is_extrapolated() -> None:
 def test_what_no_time_is_left_for_is_as_fast_as_the_nearest_of_its_kind(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from augkd import step_time
-    from augkd.step_time import Timed, time_steps
+    from augkd.study.cost import plan as step_time
+    from augkd.study.cost.plan import Timed, time_steps
 
     asked = []
 
@@ -153,8 +150,8 @@ def test_the_longest_chain(smoke: Study) -> None:
 
 
 def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from augkd import step_time
-    from augkd.step_time import Timed
+    from augkd.study.cost import plan as step_time
+    from augkd.study.cost.plan import Timed
 
     monkeypatch.setattr(step_time, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
     plan = make_plan(smoke)
@@ -169,7 +166,7 @@ def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyP
 
 
 def test_disk_of_a_budget_that_fetches(tmp_path: Path) -> None:
-    from augkd.plan_disk import disk
+    from augkd.study.cost.plan import disk
 
     room = disk(load_study("paper", ROOT))
     # DIV2K's four archives alone have published sizes of 5.1 GB; DF2K's pixels, HR and LR, 44 GB

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from augkd.augment import Invertible
 from augkd.cli import app
-from augkd.config import load_study
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
+from augkd.data.shared import Group, Part, launch
 from augkd.distill import METHODS
 from augkd.errors import UserError
-from augkd.processes import Group, Part, launch
-from augkd.record import by_method
-from augkd.study import distil, teach
+from augkd.study.params import load_study
+from augkd.study.record import by_method
+from augkd.study.runs import distil, teach
 from tests.study_copy import ROOT
 from tests.test_cohort import small_study
 
@@ -54,9 +54,9 @@ WORK = """
 import sys
 from pathlib import Path
 import torch.distributed
-from augkd.config import load_study
-from augkd.study import distil, teach
-import augkd.study as study_module
+from augkd.study.params import load_study
+from augkd.study.runs import distil, teach
+import augkd.study.runs as study_module
 
 torch.distributed.init_process_group("gloo")
 root, kill = Path(sys.argv[1]), int(sys.argv[2])
@@ -216,7 +216,7 @@ def test_a_process_among_others_needs_all_that_it_rests_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(study_with(tmp_path))
-    monkeypatch.setattr("augkd.processes.joined", lambda: Group(1, 2))
+    monkeypatch.setattr("augkd.data.shared.joined", lambda: Group(1, 2))
     result = CliRunner().invoke(app, ["train", "edsr_x2", "--budget", "smoke"])
     assert result.exit_code == 2
     assert result.stderr.startswith("augkd: runs/smoke/teach/edsr_x2/teacher.safetensors: missing")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from augkd.errors import UserError
 from augkd.models import create_model
 from augkd.models.network import SRNetwork
-from augkd.quantize import DAQ, QuantizedConv2d, quantize
+from augkd.models.quantize import DAQ, QuantizedConv2d, quantize
 from tests.numeric_data import golden
 
 VALUES = golden("daq")

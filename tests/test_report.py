@@ -9,18 +9,29 @@ import pandas as pd
 import pytest
 import torch
 
-from augkd import notes, report, step_cost, tables
-from augkd.config import Study, load_study
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
 from augkd.errors import UserError
 from augkd.models import create_model
-from augkd.paper import load_table
-from augkd.report import Row, gains, mean_gains, ranks, tidy, values
-from augkd.style import paper_table
-from augkd.tables import TablePage, backbone_rows
-from augkd.zoo import SIZES
+from augkd.study.cost import steps as step_cost
+from augkd.study.cost.steps import SIZES
+from augkd.study.paper import load_table
+from augkd.study.params import Study, load_study
+from augkd.study.report import rows as notes
+from augkd.study.report import rows as report
+from augkd.study.report import rows as tables
+from augkd.study.report.rows import (
+    Row,
+    TablePage,
+    backbone_rows,
+    gains,
+    mean_gains,
+    ranks,
+    tidy,
+    values,
+)
+from augkd.study.report.style import paper_table
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from augkd.data import resident
-from augkd.data.prepare import degrade
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.errors import UserError
+from augkd.study.prepare import degrade
 from tests.study_copy import ROOT
 
 

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augkd.errors import UserError
-from augkd.notebook_html import last_lines
-from augkd.scorecard import axes, matrix, read_claims
-from augkd.site import build
+from augkd.study.report.site import axes, build, last_lines, matrix, read_claims
 from tests.report_runs import CLAIMS, TITLES, write_claims, write_study
 
 PAGES = [place.removeprefix("pages/").replace("/", "-") for place in TITLES]

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pytest
 
-from augkd.config import load_study
-from augkd.stage import stage_names
-from augkd.study import distil, teach
+from augkd.study.params import load_study
+from augkd.study.pipeline.stage import stage_names
+from augkd.study.runs import distil, teach
 from tests.study_copy import copy_study, run
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ class Pipeline(NamedTuple):
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     root = copy_study(tmp_path_factory.mktemp("smoke") / "study")
-    done = run(root, "augkd.warm", "dvc", "repro")
+    done = run(root, "augkd.study.pipeline.warm", "dvc", "repro")
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-4000:]
     return Pipeline(root, output)
@@ -254,7 +254,7 @@ def test_nothing_runs_twice_and_a_table_retrains_nothing(pipeline: Pipeline) -> 
             if change == "outputs" and cell["cell_type"] == "code":
                 cell["execution_count"] = 1
         path.write_text(json.dumps(notebook))
-    done = run(pipeline.root, "augkd.warm", "dvc", "repro")
+    done = run(pipeline.root, "augkd.study.pipeline.warm", "dvc", "repro")
     assert done.returncode == 0, done.stderr
     assert RAN.findall(done.stdout) == ["sources", "table_07@smoke", "site@smoke"]
     assert "A word more." in (pipeline.site / "table_07.html").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from augkd.errors import UserError
-from augkd.spread import Task, _devices, levels, spread
+from augkd.study.pipeline.spread import Task, _devices, levels, spread
 from tests.study_copy import environment
 
 dask = pytest.mark.skipif(
@@ -30,7 +30,7 @@ for i in range(begun, 6):
         once.touch()
         sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
         child.write_text(str(sleeper.pid))
-        (task,) = [p for p in psutil.Process().parents() if "augkd.spread" in p.cmdline()]
+        (task,) = [p for p in psutil.Process().parents() if "augkd.study.pipeline.spread" in p.cmdline()]
         task.parent().kill()
         time.sleep(60)
     time.sleep(0.05)
@@ -78,10 +78,10 @@ def test_levels_are_those_of_the_graph(tmp_path: Path) -> None:
 
 def test_trainings_and_scores_ask_for_gpus(tmp_path: Path) -> None:
     commands = {
-        "teach": "python -m augkd.stage teach smoke edsr_x2",
-        "distil": "python -m augkd.stage distil smoke edsr_x2",
-        "score": "python -m augkd.stage score smoke edsr",
-        "table": "python -m augkd.stage table_02 smoke",
+        "teach": "python -m augkd.study.pipeline.stage teach smoke edsr_x2",
+        "distil": "python -m augkd.study.pipeline.stage distil smoke edsr_x2",
+        "score": "python -m augkd.study.pipeline.stage score smoke edsr",
+        "table": "python -m augkd.study.pipeline.stage table_02 smoke",
     }
     text = "stages:\n" + "".join(f"  {k}:\n    cmd: {v}\n" for k, v in commands.items())
     (level,) = levels(pipeline(tmp_path, text), processes=4)
@@ -145,7 +145,7 @@ def test_one_cluster_is_asked_for(tmp_path: Path, options: dict[str, object]) ->
 def test_workers_without_gpus_are_refused(tmp_path: Path) -> None:
     from distributed import LocalCluster
 
-    text = "stages:\n  teach:\n    cmd: python -m augkd.stage teach smoke edsr_x2\n"
+    text = "stages:\n  teach:\n    cmd: python -m augkd.study.pipeline.stage teach smoke edsr_x2\n"
     root = pipeline(tmp_path, text)
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
         address = cluster.scheduler_address

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augkd.errors import UserError
-from augkd.stats import bootstrap_gain, paired_gain
+from augkd.study.report.stats import bootstrap_gain, paired_gain
 
 
 def scores(

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from augkd.style import COLOURS, INK, paper_table, signed, use_style
+from augkd.study.report.style import COLOURS, INK, paper_table, signed, use_style
 from tests.report_runs import svg, table
 
 

@@ -1,4 +1,4 @@
-"""dvc.lock as augkd/swift.py writes it, against DVC's own."""
+"""dvc.lock as augkd/study/pipeline/swift.py writes it, against DVC's own."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from dvc.utils.serialize import dumps_yaml
 from dvc.utils.serialize._yaml import YAMLFileCorruptedError
 
-from augkd.swift import HEAD, parse_once, replace_stage
+from augkd.study.pipeline.swift import HEAD, parse_once, replace_stage
 
 STAGES = {
     "prepare": {"cmd": "a 'b' | c", "outs": [{"path": "x y", "hash": "md5", "nfiles": 2}]},
@@ -72,7 +72,7 @@ def test_a_pipeline_is_locked_as_dvc_locks_it(tmp_path: Path) -> None:
         }
     }
     locks = []
-    for module in ("dvc", "augkd.swift"):
+    for module in ("dvc", "augkd.study.pipeline.swift"):
         folder = tmp_path / module
         folder.mkdir()
         (folder / "dvc.yaml").write_text(dumps_yaml(pipeline))

@@ -17,8 +17,8 @@ from augkd.degrade import bicubic
 from augkd.errors import UserError
 from augkd.metrics import psnr_y, ssim_y
 from augkd.models import SRNetwork, save_checkpoint
-from augkd.models.cost import parameters
-from augkd.models.teacher import load_teacher
+from augkd.models.foreign import load_teacher
+from augkd.study.cost.passes import parameters
 from tests.imdn import IMDN
 from tests.test_models import tiny
 

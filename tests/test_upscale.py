@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from augkd import upscale as upscale_module
 from augkd.models import SRNetwork, create_model
-from augkd.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, working_set
+from augkd.models import upscale as upscale_module
+from augkd.models.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, working_set
 
 
 @lru_cache

@@ -10,9 +10,8 @@ from torch.nn.functional import interpolate
 from augkd.augment import Invertible
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
-from augkd.drawing import show_windows
 from augkd.metrics import psnr_y
-from augkd.visual import (
+from augkd.study.report.pictures import (
     OPERATIONS,
     Example,
     Window,
@@ -20,6 +19,7 @@ from augkd.visual import (
     consistency,
     levels,
     mean_gains,
+    show_windows,
     telling_batch,
     window_psnr,
     window_table,

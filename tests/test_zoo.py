@@ -6,13 +6,22 @@ import pytest
 import torch
 
 from augkd.augment import zoom_in
-from augkd.config import load_study
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
 from augkd.distill import METHODS
 from augkd.models import SRNetwork, create_model
-from augkd.zoo import SIZES, Entry, Step, cost_table, crop_corners, entries, telling_step, try_step
+from augkd.study.cost.steps import (
+    SIZES,
+    Entry,
+    Step,
+    cost_table,
+    crop_corners,
+    entries,
+    telling_step,
+    try_step,
+)
+from augkd.study.params import load_study
 
 ROOT = Path(__file__).parent.parent
 CONTROLS = load_study("smoke", ROOT).cohort("controls_x2")

@@ -1,5 +1,5 @@
 """Where images come from, and how a cohort's batches are drawn from them."""
 
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 
 __all__ = ["Batch"]

@@ -1,18 +1,111 @@
-"""Draws a cohort's batches. Everything random about training images is drawn here."""
+"""Draws a cohort's batches. Everything random about training images is drawn here.
+
+What a cohort sees at one step: everything random has been drawn by the sampler.
+
+Training images on the device: where a GPU has room, batches are cut there and nothing waits.
+"""
 
 from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
-from augkd.data.batch import Batch
-from augkd.data.resident import place
 from augkd.data.store import ImageStore, evenly
 from augkd.degrade.bicubic import Edges
 from augkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, RGB in [0, 1], for N patches of p x p LR pixels at scale s.
+
+    Attributes:
+        lr: (N, 3, p, p).
+        hr: (N, 3, s*p, s*p).
+        zoom_in: (K*N, 3, p, p), crops of ``hr`` (Section 3.3); crop k*N + i is of image i.
+        zoom_out: (N, 3, p/s, p/s), ``lr`` reduced once more (Section 3.3).
+        transform: the drawn F of Section 3.4, for K*N images.
+        uniform: (K*N, 4), what ``transform`` was drawn from: of another probability p, F is
+            ``Invertible(uniform < p)``. None where no such control is trained.
+        zoom_cell: as ``zoom_in``, but one cell of the scale x scale grid for the whole batch, as
+            the predecessor's released code crops. Likewise None.
+        seed: the number from which a method that must draw (dropout, sampling) may seed itself.
+    """
+
+    lr: Tensor
+    hr: Tensor
+    zoom_in: Tensor
+    zoom_out: Tensor
+    transform: Invertible
+    seed: int
+    uniform: Tensor | None = None
+    zoom_cell: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {
+            f.name: value if f.name == "seed" else value.to(device)
+            for f in fields(self)
+            if (value := getattr(self, f.name)) is not None
+        }
+        return Batch(**moved)
+
+
+SHARE = 0.5  # of the free memory that images may take: networks and their gradients need the rest
+
+Places = NDArray[np.int64]
+"""(n, 3): offset into the flat pixels, height and width of each image, (3, height, width) uint8."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Flat uint8 ``pixels``, and where the LR and HR images lie in them."""
+
+    pixels: Tensor
+    lr: Places
+    hr: Places
+
+
+def place(pixels: Tensor, lr: Places, hr: Places, device: torch.device, where: str) -> Pixels:
+    """The images on ``device`` where they fit there, else where they are.
+
+    Args:
+        pixels: flat uint8, mapped from a file, of which ``lr`` and ``hr`` may be a small part.
+        where: "auto" moves them to a GPU if they fit into ``SHARE`` of its free memory, "never"
+            does not. On a CPU they stay mapped: the system keeps what is read in memory, and
+            gives it up when it is needed.
+    """
+    if where == "never" or device.type == "cpu" or size(lr, hr) > SHARE * _free(device):
+        return Pixels(pixels, lr, hr)
+    return pack(pixels, lr, hr, device)
+
+
+def pack(pixels: Tensor, lr: Places, hr: Places, device: torch.device) -> Pixels:
+    """A copy on ``device`` of these images alone, one after the other, and where they are there."""
+    packed = torch.empty(size(lr, hr), dtype=torch.uint8, device=device)
+    moved, at = [], 0
+    for places in (lr, hr):
+        new = places.copy()
+        for row, (offset, height, width) in enumerate(places.tolist()):
+            count = 3 * height * width
+            packed[at : at + count] = pixels[offset : offset + count]
+            new[row, 0] = at
+            at += count
+        moved.append(new)
+    return Pixels(packed, *moved)
+
+
+def size(lr: Places, hr: Places) -> int:
+    """Bytes of all the images."""
+    return int(sum(3 * (p[:, 1] * p[:, 2]).sum() for p in (lr, hr)))
+
+
+def _free(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 class PatchSampler:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from augkd.augment import Invertible
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 from augkd.distill.kd import response
 from augkd.distill.options import Probability, Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 from torch import nn
 from torch.nn.functional import l1_loss
 
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
+from augkd.distill.features import of_one_backbone
 from augkd.distill.kd import response
 from augkd.distill.options import Bound, Terms, Weight, options
-from augkd.distill.taps import of_one_backbone
 from augkd.distill.teacher import Teacher
 from augkd.errors import UserError
 from augkd.models import SRNetwork

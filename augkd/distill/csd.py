@@ -15,11 +15,11 @@ from torch.func import functional_call
 from torch.nn.functional import l1_loss
 from torch.utils.checkpoint import checkpoint
 
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
+from augkd.distill.features import of_one_backbone, points
 from augkd.distill.kd import Scratch
 from augkd.distill.options import Bound, Terms, Weight, options
-from augkd.distill.taps import of_one_backbone, points
 from augkd.distill.teacher import Teacher
 from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.utils.checkpoint import checkpoint
 
-from augkd.distill.features import FeatureMatching, response_base
+from augkd.distill.features import FeatureMatching, Taps, response_base
 from augkd.distill.options import Terms, Weight, options
-from augkd.distill.taps import Taps
 from augkd.models import SRNetwork
 
 

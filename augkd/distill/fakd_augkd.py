@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from augkd.distill.augkd import AugKD
 from augkd.distill.fakd import affinity_term
-from augkd.distill.features import FeatureMatching
+from augkd.distill.features import FeatureMatching, Taps
 from augkd.distill.options import Terms, Weight, options
-from augkd.distill.taps import Taps
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 from augkd.distill.options import Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher
 from augkd.models import SRNetwork

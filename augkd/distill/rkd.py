@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, smooth_l1_loss
 
-from augkd.distill.features import FeatureMatching, response_base
+from augkd.distill.features import FeatureMatching, Taps, response_base
 from augkd.distill.options import Terms, Weight, options
-from augkd.distill.taps import Taps
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 

@@ -6,7 +6,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from augkd.data.batch import Batch
+from augkd.data.sampler import Batch
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from augkd.degrade.bicubic import bicubic
-from augkd.metrics.luma import cropped, gaussian, to_luma, window_mean
+from augkd.metrics.fidelity import cropped, gaussian, to_luma, window_mean
 
 _BLOCK = 96
 _WINDOW = gaussian(7, 7 / 6)

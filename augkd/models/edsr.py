@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from augkd.models.layers import RANGE, rgb_mean, upsampler
-from augkd.models.network import Kept, SRNetwork
+from augkd.models.network import RANGE, Kept, SRNetwork, rgb_mean, upsampler
 
 
 class ResidualBlock(nn.Module):

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from augkd.errors import UserError
-from augkd.models.layers import RANGE, rgb_mean, upsampler
-from augkd.models.network import Kept, SRNetwork
+from augkd.models.network import RANGE, Kept, SRNetwork, rgb_mean, upsampler
 
 
 class ChannelAttention(nn.Module):

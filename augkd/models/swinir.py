@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from augkd.errors import UserError
-from augkd.models.layers import rgb_mean, upsampler
-from augkd.models.network import Kept, SRNetwork
+from augkd.models.network import Kept, SRNetwork, rgb_mean, upsampler
 
 
 def windows(x: Tensor, window: int) -> Tensor:

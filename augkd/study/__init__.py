@@ -1,0 +1,1 @@
+"""The study: everything that runs and reports the experiment. The core imports nothing of it."""

@@ -1,0 +1,1 @@
+"""What networks, steps and budgets cost, before and after they are run."""

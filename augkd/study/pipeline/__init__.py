@@ -1,0 +1,1 @@
+"""How the study's stages run: one notebook a stage, what each rests on, several side by side."""

@@ -1,0 +1,1 @@
+"""From scores to pages: rows, intervals, verdicts, pictures, the site."""
