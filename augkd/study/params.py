@@ -1,8 +1,9 @@
 """params.yaml, validated: the whole study as typed values."""
 
 import inspect
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from augkd.errors import UserError
 
 T = TypeVar("T")
+STAGE = "AUGKD_STAGE"  # set in the notebook of a stage
 Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -234,6 +236,13 @@ class Study:
     params: Params
     budget: Budget
     root: Path
+    by_hand: bool = False  # in a notebook that somebody opened, which writes no stage's results
+
+    def page(self, name: str) -> Path:
+        """Where the page ``name`` writes its files."""
+        if self.by_hand:
+            return self.root / "build" / "by_hand" / self.budget.name / "pages" / name
+        return self.folder("pages", name)
 
     def folder(self, stage: str, name: str = "") -> Path:
         """runs/BUDGET/STAGE/NAME."""
@@ -353,6 +362,16 @@ def load_study(
         _check_methods(params)
     chosen = _entry(params.budgets, budget, "budget") if budget else params.budget
     return Study(params, chosen, root)
+
+
+def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
+    """The study as a notebook sees it: run as a stage, or opened by hand.
+
+    Args:
+        budget: what the pipeline passes; "" for the budget that params.yaml chooses.
+    """
+    study = load_study(budget or None, check_methods=check_methods)
+    return replace(study, by_hand=STAGE not in os.environ)
 
 
 def find_root() -> Path:

@@ -182,5 +182,51 @@ def _text(cells: list[dict[str, Any]], kinds: tuple[str, ...]) -> str:
     return "\n".join(parts)
 
 
+def hash_code(files: Iterable[Path]) -> str:
+    """SHA-256 over what modules do: their statements, wherever they lie and however described.
+
+    Comments, docstrings, layout, the order of statements and imports within the package count for
+    nothing: what is imported is hashed itself.
+    """
+    found: set[str] = set()
+    for file in files:
+        found |= set(statements(file.read_text(encoding="utf-8")))
+    return hashlib.sha256("\0".join(sorted(found)).encode()).hexdigest()
+
+
+def statements(code: str) -> list[str]:
+    """The statements at the head of a module, without docstrings and imports of this package."""
+    tree = _Bare().visit(ast.parse(code))
+    return [ast.unparse(node) for node in tree.body]
+
+
+class _Bare(ast.NodeTransformer):
+    """Leaves out docstrings and imports of this package, at every depth."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if (node.module or "").split(".")[0] == "augkd" else node
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        names = [alias for alias in node.names if alias.name.split(".")[0] != "augkd"]
+        return ast.Import(names) if names else None
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [part for part in body if not _is_text(part)]
+            node.body = kept or [] if isinstance(node, ast.Module) else kept or [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+
+def _is_text(node: ast.AST) -> bool:
+    """A docstring, of a module, a function, a class or a value above it."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,10 +6,14 @@ DVC calls it; the notebook's prints and progress bars reach the terminal as they
 """
 
 import os
+import re
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,6 +21,11 @@ from augkd.errors import UserError
 from augkd.study.pipeline.sources import RUNS, write_sources
 from augkd.study.pipeline.warm import ADDRESS, fork, keep_memory
 
+if TYPE_CHECKING:
+    from augkd.study.params import Study
+
+MODULE = "augkd.study.pipeline.stage"
+_PLACE = re.compile(r"\$\{([\w.]+)\}")
 OF_COHORTS = ("take", "teach", "distil", "score")
 FOLDERS = {"take": "teach"}  # where a stage's runs lie, if not under its own name
 USES_GPU = ("teach", "distil", "score")
@@ -40,62 +49,145 @@ def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
     return Path("runs", budget, *parts)
 
 
-def stage_names() -> list[str]:
-    """The stages that dvc.yaml and params.yaml make together, in the order of the file."""
-    return list(stage_commands())
+@dataclass(frozen=True)
+class Stage:
+    """A stage as dvc.yaml and params.yaml make it together; paths are relative to the study.
 
-
-def stage_commands(budget: str | None = None) -> dict[str, str]:
-    """Those stages and their commands, for the chosen budget or for the one of that name.
-
-    DVC can list them too, in over a second: too long for every stage.
+    Attributes:
+        name: DVC's, e.g. "distil@cpu-edsr-2".
+        command: what DVC runs.
+        deps, outs: what it reads and writes.
+        desc: one line for people.
     """
-    stages, params = _read("dvc.yaml")["stages"], _read("params.yaml")
+
+    name: str
+    command: str
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+    desc: str = ""
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that it runs, or "sources", "fetch", "site"."""
+        words = self.command.split()
+        return words[words.index(MODULE) + 1] if MODULE in words else ""
+
+    @property
+    def entry(self) -> str:
+        """What of it: a cohort, a teacher, a group of scores, a page; "" where there is but one."""
+        words = self.command.split()
+        return words[words.index(MODULE) + 3] if len(words) > words.index(MODULE) + 3 else ""
+
+
+def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
+    """The stages of the chosen budget, or of the one of that name, in the order of dvc.yaml.
+
+    DVC can list the chosen budget's too, in over a second: too long for every stage.
+    """
+    stages, params = _read(root / "dvc.yaml")["stages"], _read(root / "params.yaml")
     if budget:
         params["budget"] = params["budgets"][budget]
-    commands: dict[str, str] = {}
+    found: dict[str, Stage] = {}
     for stage, body in stages.items():
-        if "matrix" not in body:
-            commands[stage] = body["cmd"]
-            continue
-        combinations: list[dict[str, str]] = [{}]
-        for key, values in body["matrix"].items():
+        items: list[dict[str, str]] = [{}]
+        for key, values in body.get("matrix", {}).items():
             listed: list[Any] = []
             for value in [values] if isinstance(values, str) else values:
-                found = _interpolate(value, params)
-                listed += found if isinstance(found, list) else [found]
-            combinations = [{**one, key: str(value)} for one in combinations for value in listed]
-        for item in combinations:
-            command = body["cmd"]
-            for key, value in item.items():
-                command = command.replace(f"${{item.{key}}}", value)
-            commands[f"{stage}@{'-'.join(item.values())}"] = command
-    return commands
+                filled = _fill(value, params)
+                listed += filled if isinstance(filled, list) else [filled]
+            items = [{**one, key: str(value)} for one in items for value in listed]
+        for item in items:
+            name = f"{stage}@{'-'.join(item.values())}" if "matrix" in body else stage
+            of = params | {"item": item}
+            paths = [
+                tuple(
+                    str(_fill(next(iter(p)) if isinstance(p, dict) else p, of))
+                    for p in body.get(kind, ())
+                )
+                for kind in ("deps", "outs")
+            ]
+            found[name] = Stage(name, str(_fill(body["cmd"], of)), *paths, body.get("desc", ""))
+    return found
 
 
-def _read(name: str) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = yaml.load(Path(name).read_text(encoding="utf-8"), yaml.CSafeLoader)
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}: run in a clone of the study") from None
-    except yaml.YAMLError:
-        raise UserError(f"{name}: not YAML: mend it (git diff shows what changed)") from None
-    return values
+def _fill(text: Any, params: dict[str, Any]) -> Any:
+    """``text`` with every ${a.b} replaced by what it names; a list where it is just that."""
 
+    def look(match: re.Match[str]) -> Any:
+        value: Any = params
+        for key in match[1].split("."):
+            value = value[key]
+        return value
 
-def _interpolate(text: Any, params: dict[str, Any]) -> Any:
-    if not (isinstance(text, str) and text.startswith("${") and text.endswith("}")):
+    if not isinstance(text, str):
         return text
-    value: Any = params
-    for key in text[2:-1].split("."):
-        value = value[key]
-    return value
+    if whole := _PLACE.fullmatch(text):
+        return look(whole)
+    return _PLACE.sub(lambda match: str(look(match)), text)
+
+
+def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
+    """Of each stage, those that write what it reads: the file, a folder round it or in it."""
+    makers = {Path(out): name for name, stage in stages.items() for out in stage.outs}
+    return {
+        name: {
+            maker
+            for dep in map(Path, stage.deps)
+            for out, maker in makers.items()
+            if out == dep or out in dep.parents or dep in out.parents
+        }
+        - {name}
+        for name, stage in stages.items()
+    }
+
+
+def need(study: "Study", notebook: str, entry: str = "") -> None:
+    """Sees to it that a notebook that was opened by hand finds what a stage makes.
+
+    A stage of the pipeline has it already. Opened by hand, at budget smoke, the stage is run, with
+    all that it rests on; at other budgets that takes too long to be done unasked.
+
+    Args:
+        notebook, entry: of the stage, e.g. ("score", "edsr"), ("distil", "edsr_x4"), ("prepare",).
+
+    Raises:
+        UserError: it is not there: names the command that makes it.
+    """
+    if not study.by_hand:
+        return
+    stages = pipeline(study.root, study.budget.name).values()
+    stage = next((s for s in stages if (s.notebook, s.entry) == (notebook, entry)), None)
+    if stage is None:
+        raise UserError(
+            f"budget '{study.budget.name}' has no stage {notebook} {entry}: choose another budget"
+        )
+    if all((study.root / out).exists() for out in stage.outs):
+        return
+    if study.budget.name != "smoke" or study.params.budget.name != "smoke":
+        raise UserError(
+            f"{stage.outs[0]}: not there yet: run 'make repro BUDGET={study.budget.name}' first, "
+            f"or 'dvc repro {stage.name}'"
+        )
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", stage.name]
+    done = subprocess.run(command, cwd=study.root, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc repro {stage.name} failed: run it in a shell to see why")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: run in a clone of the study") from None
+    except yaml.YAMLError:
+        raise UserError(f"{path}: not YAML: mend it (git diff shows what changed)") from None
+    return values
 
 
 def place(name: str, cohort: str | None) -> str:
     """A stage as the terminal names it: "[n/m] stage", with its number where DVC runs it."""
     label = os.environ.get("DVC_STAGE", "")
-    names = stage_names() if label else []
+    names = list(pipeline()) if label else []
     where = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
     return f"{where}{name}{f' {cohort}' if cohort else ''}"
 
