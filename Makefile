@@ -6,7 +6,7 @@
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make lab                   JupyterLab on the notebooks
-#   make check                 lint, types, notebooks free of outputs
+#   make check                 lint, types, layers of imports, notebooks free of outputs
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #                              take torch's CPU build, on a machine without a GPU
 
@@ -25,7 +25,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
-	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.warm dvc repro
+	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.side_by_side
 	@echo "The report: $(abspath reports/index.html)"
 
 test: $(INSTALLED)
@@ -42,6 +42,7 @@ check: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-cache
 	python tests/notebooks_are_clean.py
 
 # The environment is rebuilt when the lock changes. torch comes from the ordinary index (CUDA where
@@ -51,7 +52,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) bootstrap.py $(VENV)
 	$(if $(TORCH_INDEX),$(BIN)/pip install --disable-pip-version-check -q --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -60,7 +61,9 @@ lock:
 	rm -rf build/lock && $(PYTHON) bootstrap.py build/lock
 	build/lock/bin/pip install -q "torch==2.13.0" && build/lock/bin/pip install -q -e ".[dev]" hatchling editables
 	{ echo "# Made by 'make lock' from pyproject.toml. torch: the CPU build satisfies it too."; \
-	  build/lock/bin/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^torch==\([0-9.]*\).*/torch==\1/'; } > requirements.lock
+	  echo "# Without rfc3987-syntax and its lark, an extra of jsonschema: where they are, every process that"; \
+	  echo "# reads a notebook builds a grammar of IRIs first, for two seconds. Hence --no-deps."; \
+	  build/lock/bin/pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude rfc3987-syntax --exclude lark | sed 's/^torch==\([0-9.]*\).*/torch==\1/'; } > requirements.lock
 
 clean:
 	rm -rf build runs .state

@@ -230,7 +230,7 @@ def budget(
     ] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
-    from augkd.study.budget import find_params, read_budgets, refuse_links, switch_budget
+    from augkd.study.params import find_params, read_budgets, refuse_links, switch_budget
 
     path = find_params()
     refuse_links(path)
@@ -289,28 +289,27 @@ def train(
 ) -> None:
     """Train a cohort or a teacher, by the call that its notebook makes.
 
-    What it rests on is made first if it is missing. Weights go to runs/BUDGET, where 'dvc repro'
-    puts them too; a run by hand is not recorded there. Several processes share the training where
-    a launcher starts them: accelerate launch --multi_gpu --num_processes 2 -m augkd train NAME.
+    What it rests on must be there. Weights go to runs/BUDGET, where 'dvc repro' puts them too; a
+    run by hand is not recorded there. Several processes share the training where a launcher starts
+    them: torchrun --nproc_per_node 2 -m augkd train NAME.
     """
     from augkd.data.shared import joined, leave
-    from augkd.study.ensure import ensure_before, ensure_before_teacher, rests_on
     from augkd.study.params import load_study
+    from augkd.study.pipeline.stage import find
     from augkd.study.runs import distil, teach
 
     study = load_study(budget)
-    stage = "teach" if teacher else "distil"
-    missing = [path for path in rests_on(study, stage, name) if not path.exists()]
-    if joined().count == 1:
-        (ensure_before_teacher if teacher else ensure_before)(study, name)
-    elif missing:
+    kind, make = ("teach", teach) if teacher else ("distil", distil)
+    stage = find(study, kind, name)
+    data = [dep for dep in stage.deps if dep.startswith("runs/")]
+    if missing := [dep for dep in data if not (study.root / dep).exists()]:
         raise UserError(
-            f"{missing[0].relative_to(study.root)}: missing, and the training of {name} rests on "
-            "it: run 'dvc repro' up to there, or 'augkd train' without a launcher"
+            f"{missing[0]}: missing, and the training of {name} rests on it: run "
+            f"'dvc repro {stage.name}', which makes it first"
         )
-    (teach if teacher else distil)(study, name)
+    make(study, name)
     if joined().main:
-        typer.echo(study.folder(stage, name).relative_to(study.root))
+        typer.echo(study.folder(kind, name).relative_to(study.root))
     leave()
 
 
@@ -321,12 +320,12 @@ def spread(
         str | None, typer.Option(help="Address of a Dask scheduler that has workers.")
     ] = None,
 ) -> None:
-    """Run the pipeline of the chosen budget on several workers, level by level of its graph.
+    """Run the pipeline of the chosen budget on several workers.
 
     It does what 'dvc repro' does. See docs/many_gpus.md.
     """
     from augkd.study.params import load_study
-    from augkd.study.pipeline.spread import spread as run
+    from augkd.study.pipeline.side_by_side import spread as run
 
     study = load_study(check_methods=False)
     run(

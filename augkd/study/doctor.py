@@ -1,120 +1,101 @@
 """Is this machine ready? Each check is a line: what was found, or what is missing and its mend."""
 
-import importlib
-import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from augkd.errors import UserError
 
 FREE_GB = 5  # the environment and the default budget's outputs
+Result = tuple[Literal["ok", "missing", "none"], str]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """``state`` "none" is for what the study can do without; only "missing" stops it."""
 
     name: str
-    state: Literal["ok", "missing", "none"]
+    state: str
     text: str
 
 
 def examine(folder: Path) -> Iterator[Finding]:
     """Makes every check for a study in ``folder``; none of them writes anything."""
-    checks: list[tuple[str, Callable[[Path], Finding]]] = [
-        ("python", _python),
-        ("torch", _torch),
-        ("device", _device),
-        ("disk", _disk),
-        ("photographs", _photographs),
-        ("benchmarks", _benchmarks),
-        ("dvc", _dvc),
-        ("git", _git),
-    ]
-    for name, check in checks:
+    for check in (_python, _torch, _device, _disk, _photographs, _benchmarks, _dvc, _git):
+        name = check.__name__.removeprefix("_")
         try:
-            yield check(folder)
+            yield Finding(name, *check(folder))
         except UserError as error:
             yield Finding(name, "missing", str(error))
 
 
-def _python(folder: Path) -> Finding:
-    return Finding("python", "ok", sys.version.split()[0])  # an older one cannot install this
+def _python(folder: Path) -> Result:
+    return "ok", sys.version.split()[0]  # an older one cannot install this
 
 
-def _torch(folder: Path) -> Finding:
+def _torch(folder: Path) -> Result:
     try:
         import torch
     except ImportError as error:
-        return Finding("torch", "missing", f"{error}: run pip install -r requirements.lock")
-    return Finding("torch", "ok", torch.__version__)
+        return "missing", f"{error}: run make .venv/.installed"
+    return "ok", torch.__version__
 
 
-def _device(folder: Path) -> Finding:
+def _device(folder: Path) -> Result:
     try:
         import torch
     except ImportError:
-        return Finding("device", "none", "not checked: it needs torch")
+        return "none", "not checked: it needs torch"
     if not torch.cuda.is_available():
-        return Finding("device", "ok", f"CPU, {torch.get_num_threads()} threads (no CUDA)")
+        return "ok", f"CPU, {torch.get_num_threads()} threads (no CUDA)"
     try:
         torch.ones(8, device="cuda").sum().item()
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        return Finding("device", "missing", f"CUDA fails ({reason}): mend the driver")
-    gpu = torch.cuda.get_device_properties(0)
-    count = torch.cuda.device_count()
-    return Finding(
-        "device", "ok", f"{count} CUDA: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB each"
-    )
+        return "missing", f"CUDA fails ({str(error).splitlines()[0]}): mend the driver"
+    gpu, count = torch.cuda.get_device_properties(0), torch.cuda.device_count()
+    return "ok", f"{count} CUDA: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB each"
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> Result:
     free = shutil.disk_usage(folder).free / 1e9
     if free < FREE_GB:
-        return Finding("disk", "missing", f"{free:.1f} GB free: make room for {FREE_GB} GB")
-    return Finding("disk", "ok", f"{free:.0f} GB free")
+        return "missing", f"{free:.1f} GB free: make room for {FREE_GB} GB"
+    return "ok", f"{free:.0f} GB free"
 
 
-def _photographs(folder: Path) -> Finding:
+def _photographs(folder: Path) -> Result:
     """Every listed photograph is installed and unchanged."""
-    if importlib.util.find_spec("augkd.study.prepare") is None:
-        return Finding("photographs", "none", "not checked: this build has no list of them")
-    listed = importlib.import_module("augkd.study.prepare").photographs
+    from augkd.study.prepare import photographs
+
     counts = []
     for split in ("train", "test"):
-        found = list(listed(split))
+        found = list(photographs(split))
         for photograph in found:
             photograph.locate()  # names the one that is missing or changed
         counts.append(f"{len(found)} to {split} on")
-    return Finding("photographs", "ok", ", ".join(counts))
+    return "ok", ", ".join(counts)
 
 
-def _benchmarks(folder: Path) -> Finding:
+def _benchmarks(folder: Path) -> Result:
     """Sets laid out as SET/HR; the study runs without any."""
     place = Path(os.environ.get("AUGKD_BENCHMARKS") or folder / "data" / "benchmarks")
     sets = sorted(hr.parent.name for hr in place.glob("*/HR"))
     if not sets:
-        return Finding(
-            "benchmarks", "none", f"no sets in {place}: put Set5/HR there if you have it"
-        )
-    return Finding("benchmarks", "ok", f"{', '.join(sets)} in {place}")
+        return "none", f"no sets in {place}: put Set5/HR there if you have it"
+    return "ok", f"{', '.join(sets)} in {place}"
 
 
-def _dvc(folder: Path) -> Finding:
+def _dvc(folder: Path) -> Result:
     try:
-        return Finding("dvc", "ok", version("dvc"))
+        return "ok", version("dvc")
     except PackageNotFoundError:
-        return Finding("dvc", "missing", "not installed: run pip install -r requirements.lock")
+        return "missing", "not installed: run make .venv/.installed"
 
 
-def _git(folder: Path) -> Finding:
+def _git(folder: Path) -> Result:
     if shutil.which("git") is None:
-        return Finding("git", "missing", "not found: install git (apt install git)")
-    return Finding("git", "ok", "found")
+        return "missing", "not found: install git (apt install git)"
+    return "ok", "found"

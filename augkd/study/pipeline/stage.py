@@ -1,6 +1,6 @@
-"""Runs one stage of the pipeline: a notebook by papermill, or the site.
+"""The stages of dvc.yaml, and how one of them is run: a notebook by papermill, or the site.
 
-    python -m augkd.study.pipeline.stage NAME BUDGET [COHORT]
+    python -m augkd.study.pipeline.stage NOTEBOOK BUDGET [ENTRY]
 
 DVC calls it; the notebook's prints and progress bars reach the terminal as they happen.
 """
@@ -18,35 +18,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from augkd.errors import UserError
-from augkd.study.pipeline.sources import RUNS, write_sources
-from augkd.study.pipeline.warm import ADDRESS, fork, keep_memory
 
 if TYPE_CHECKING:
     from augkd.study.params import Study
 
 MODULE = "augkd.study.pipeline.stage"
+STAGE = "AUGKD_STAGE"  # set in the notebook of a stage
+# notebooks that are run for one thing at a time, and what they call it; others' is their page
+ENTRIES = {"take": "network", "teach": "cohort", "distil": "cohort", "score": "group"}
+RUNS = ("prepare", *ENTRIES)  # notebooks that make results; the rest are pages
 _PLACE = re.compile(r"\$\{([\w.]+)\}")
-OF_COHORTS = ("take", "teach", "distil", "score")
-FOLDERS = {"take": "teach"}  # where a stage's runs lie, if not under its own name
-USES_GPU = ("teach", "distil", "score")
-TIMED = ("table_01", "table_11", "methods")  # which measure seconds: nothing runs beside them
-
-
-def notebook_of(command: str | None) -> str:
-    """The notebook that a stage's command in dvc.yaml runs; nothing for another command."""
-    words = (command or "").split()
-    return (
-        words[words.index("augkd.study.pipeline.stage") + 1]
-        if "augkd.study.pipeline.stage" in words
-        else ""
-    )
-
-
-def notebook_folder(name: str, budget: str, cohort: str | None) -> Path:
-    """Where a stage keeps its executed notebook."""
-    stage = FOLDERS.get(name, name)
-    parts = [stage, cohort] if cohort else [stage] if name in RUNS else ["pages", name]
-    return Path("runs", budget, *parts)
 
 
 @dataclass(frozen=True)
@@ -141,6 +122,23 @@ def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
     }
 
 
+def find(study: "Study", notebook: str, entry: str = "") -> Stage:
+    """The stage that runs a notebook for an entry.
+
+    Raises:
+        UserError: the budget has none.
+    """
+    stages = pipeline(study.root, study.budget.name).values()
+    of = [stage for stage in stages if stage.notebook == notebook]
+    for stage in of:
+        if stage.entry == entry:
+            return stage
+    known = ", ".join(stage.entry for stage in of) or "no such notebook"
+    raise UserError(
+        f"{notebook} '{entry}': budget '{study.budget.name}' has no such stage: it has {known}"
+    )
+
+
 def need(study: "Study", notebook: str, entry: str = "") -> None:
     """Sees to it that a notebook that was opened by hand finds what a stage makes.
 
@@ -155,12 +153,7 @@ def need(study: "Study", notebook: str, entry: str = "") -> None:
     """
     if not study.by_hand:
         return
-    stages = pipeline(study.root, study.budget.name).values()
-    stage = next((s for s in stages if (s.notebook, s.entry) == (notebook, entry)), None)
-    if stage is None:
-        raise UserError(
-            f"budget '{study.budget.name}' has no stage {notebook} {entry}: choose another budget"
-        )
+    stage = find(study, notebook, entry)
     if all((study.root / out).exists() for out in stage.outs):
         return
     if study.budget.name != "smoke" or study.params.budget.name != "smoke":
@@ -184,16 +177,15 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def place(name: str, cohort: str | None) -> str:
-    """A stage as the terminal names it: "[n/m] stage", with its number where DVC runs it."""
-    label = os.environ.get("DVC_STAGE", "")
+def place(label: str, notebook: str, entry: str) -> str:
+    """A stage as the terminal names it: "[n/m] notebook entry", numbered where DVC runs it."""
     names = list(pipeline()) if label else []
     where = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
-    return f"{where}{name}{f' {cohort}' if cohort else ''}"
+    return f"{where}{notebook} {entry}".rstrip()
 
 
-def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
-    """Executes notebooks/NAME.ipynb into a copy, which takes its name once every cell has run.
+def run_notebook(notebook: str, budget: str, entry: str) -> Path:
+    """Executes notebooks/NOTEBOOK.ipynb into a copy, which takes its name once every cell has run.
 
     Raises:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
@@ -202,17 +194,20 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    keep_memory(os.environ)  # for the kernel, which reads it when it starts
-    folder = notebook_folder(name, budget, cohort)
+    folder = Path("runs", budget) / (
+        Path("teach" if notebook == "take" else notebook, entry)
+        if notebook in RUNS
+        else Path("pages", entry or notebook)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    of = {"score": "group", "take": "network"}.get(name, "cohort")
-    parameters = {"budget": budget} | ({of: cohort} if cohort else {})
+    os.environ[STAGE] = notebook  # for the kernel
     try:
         papermill.execute_notebook(
-            Path("notebooks", f"{name}.ipynb"),
+            Path("notebooks", f"{notebook}.ipynb"),
             failed,
-            parameters=parameters,
+            parameters={"budget": budget}
+            | ({ENTRIES.get(notebook, "page"): entry} if entry else {}),
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,
@@ -228,49 +223,54 @@ def run_notebook(name: str, budget: str, cohort: str | None) -> Path:
     return folder / "notebook.ipynb"
 
 
-def check_request(name: str, budget: str, cohort: str | None) -> None:
+def check_request(notebook: str, budget: str, entry: str) -> None:
     """Raises UserError for a stage that there is not, or one without what it needs."""
     notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
     known = ["sources", "fetch", *notebooks, "site"]
-    if name not in known:
-        raise UserError(f"stage '{name}' is unknown: choose of {', '.join(known)}")
-    if name != "sources" and not budget:
+    if notebook not in known:
+        raise UserError(f"stage '{notebook}' is unknown: choose of {', '.join(known)}")
+    if not budget:
+        raise UserError(f"stage '{notebook}' needs a budget: python -m {MODULE} {notebook} smoke")
+    if notebook in ENTRIES and not entry:
+        example = "edsr" if notebook in ("take", "score") else "edsr_x2"
         raise UserError(
-            f"stage '{name}' needs a budget: python -m augkd.study.pipeline.stage {name} smoke"
+            f"stage '{notebook}' needs a {ENTRIES[notebook]}: python -m {MODULE} {notebook} "
+            f"{budget} {example}"
         )
-    if name in OF_COHORTS and not cohort:
-        raise UserError(
-            f"stage '{name}' needs a cohort: python -m augkd.study.pipeline.stage {name} {budget} "
-            f"{'edsr' if name in ('take', 'score') else 'edsr_x2'}"
-        )
+
+
+def run(notebook: str, budget: str, entry: str) -> None:
+    """What a stage does."""
+    if notebook == "sources":
+        from augkd.study.pipeline.sources import write_sources
+
+        write_sources(budget)
+    elif notebook == "fetch":
+        from augkd.study.acquire.fetch import fetch_study
+        from augkd.study.params import load_study
+
+        fetch_study(load_study(budget, check_methods=False))
+    elif notebook == "site":
+        from augkd.study.report.site import build
+
+        print(build(budget))
+    else:
+        run_notebook(notebook, budget, entry)
 
 
 def main(arguments: list[str]) -> int:
     if not 1 <= len(arguments) <= 3:
-        print("usage: python -m augkd.study.pipeline.stage NAME BUDGET [COHORT]", file=sys.stderr)
+        print(f"usage: python -m {MODULE} NOTEBOOK BUDGET [ENTRY]", file=sys.stderr)
         return 2
-    name = arguments[0]
-    budget = arguments[1] if len(arguments) > 1 else ""
-    cohort = arguments[2] if len(arguments) > 2 else None
-    # jsonschema would build a grammar of IRIs, for a second, which no notebook has
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    notebook, budget, entry = [*arguments, "", ""][:3]
     begun = time.monotonic()
     try:
-        check_request(name, budget, cohort)
-        print(f"\n{(announced := place(name, cohort))}", flush=True)
-        if name == "sources":
-            write_sources()
-        elif name == "fetch":
-            from augkd.study.acquire.fetch import fetch_study
-            from augkd.study.params import load_study
-
-            fetch_study(load_study(budget, check_methods=False))
-        elif name == "site":
-            from augkd.study.report.site import build
-
-            print(build(budget))
-        else:
-            run_notebook(name, budget, cohort)
+        check_request(notebook, budget, entry)
+        print(
+            f"\n{(announced := place(os.environ.get('DVC_STAGE', ''), notebook, entry))}",
+            flush=True,
+        )
+        run(notebook, budget, entry)
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
@@ -278,17 +278,5 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def run(arguments: list[str]) -> int:
-    """``main``, in a process that has the libraries loaded if there is one to fork."""
-    if ADDRESS in os.environ:
-        try:
-            return fork("augkd.study.pipeline.stage", arguments).wait()
-        except OSError:
-            pass  # without it, it is only slower
-        except KeyboardInterrupt:
-            return 130
-    return main(arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

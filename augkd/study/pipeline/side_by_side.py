@@ -1,0 +1,436 @@
+"""The study's stages side by side: on the cores of this machine, or on the workers of Dask.
+
+    make repro JOBS=2
+    augkd spread --workers 2
+    augkd spread --scheduler tcp://host:8786
+
+Plain ``dvc repro`` takes one stage after another. Here those that are stale, and all that rest on
+them, are handed to an executor as soon as what they rest on is done, the longest way to the end
+first. Each is one ``dvc --wait-for-lock repro --single-item STAGE``: DVC decides what runs and
+writes dvc.lock, as ever. A stage that measures seconds runs alone. On a machine with GPUs one stage
+at a time uses them; Dask's workers say how many they have (the resource GPU). If a worker is lost,
+Dask hands its stage to another, which goes on from the training's saved state.
+"""
+
+import codecs
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from functools import partial
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from augkd.errors import UserError
+from augkd.study.pipeline.stage import Stage, pipeline, upstream
+
+JOBS = "AUGKD_JOBS"
+LOGS = Path("build/spread")
+TIMED = ("table_01", "table_11", "methods")  # notebooks that measure seconds
+TRAINS = ("teach", "distil")
+USES_GPU = (*TRAINS, "score")
+PAUSE = 10.0  # seconds between two lines of a bar, where the output is not a terminal
+_HEAD = "# on worker "
+
+
+class Done(NamedTuple):
+    """What running a stage came to: DVC's exit code, and where and for how long it ran."""
+
+    status: int
+    where: str
+    seconds: float
+
+
+Submit = Callable[[Stage], "Future[Done]"]
+
+
+def stale(root: Path) -> set[str]:
+    """The stages that DVC finds changed; what rests on them may be, too."""
+    command = [*_DVC, "status", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc status failed: {done.stderr.strip().splitlines()[-1]}")
+    return set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def run(
+    root: Path, submit: Submit, jobs: int, *, gpus_apart: bool = False, say: Any = print
+) -> int:
+    """Runs what is stale in the study in ``root``; returns how many stages were handed out.
+
+    Args:
+        submit: starts a stage.
+        jobs: how many may run at once.
+        gpus_apart: whether one stage at a time may use the GPU.
+
+    Raises:
+        UserError: stages that failed, after those that ran beside them were done.
+    """
+    stages = pipeline(root)
+    graph = upstream(stages)
+    changed = stale(root)
+    first = {name for name in changed if stages[name].notebook == "sources"}
+    count = 0
+    if first:  # only then can be told what else is stale
+        count = _hand_out(stages, {name: set() for name in first}, submit, jobs, gpus_apart, say)
+        changed = stale(root)
+    for name in TopologicalSorter(graph).static_order():
+        if graph[name] & changed:
+            changed.add(name)
+    chosen = {name: graph[name] & changed for name in stages if name in changed}
+    return count + _hand_out(stages, chosen, submit, jobs, gpus_apart, say)
+
+
+def _hand_out(
+    stages: Mapping[str, Stage],
+    graph: Mapping[str, set[str]],
+    submit: Submit,
+    jobs: int,
+    gpus_apart: bool,
+    say: Callable[[str], None],
+) -> int:
+    sorter, way = TopologicalSorter(graph), heights(graph)
+    sorter.prepare()
+    ready: list[str] = []
+    running: dict[Future[Done], Stage] = {}
+    failed: list[str] = []
+    count = 0
+    while True:
+        ready = sorted([*ready, *sorter.get_ready()], key=lambda name: -way[name])
+        for name in ready.copy():
+            beside = [stage.notebook for stage in running.values()]
+            if not failed and len(beside) < jobs and may_start(stages[name], beside, gpus_apart):
+                ready.remove(name)
+                running[submit(stages[name])] = stages[name]
+        if not running:
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            stage = running.pop(future)  # or a result lost later would be made again
+            count += 1
+            lost = future.exception()  # of Dask: its workers died, again and again
+            done = None if lost else Done(*future.result())
+            if done and done.where:
+                say(f"[{count}/{len(graph)}] {stage.name}: {done.seconds:.0f} s on {done.where}")
+            if lost or (done and done.status):
+                failed.append(stage.name)
+                why = f": {type(lost).__name__}" if lost else ""
+                rest = ", ".join(other.name for other in running.values())
+                say(f"{stage.name} failed{why}{f'; {rest} ends first' if rest else ''}")
+            else:
+                sorter.done(stage.name)
+    if failed:
+        raise UserError(f"{', '.join(failed)}: failed: see above, mend it, and run this again")
+    return count
+
+
+def may_start(stage: Stage, beside: list[str], gpus_apart: bool) -> bool:
+    """Whether a stage may start beside those of the notebooks that run."""
+    if beside and (stage.notebook in TIMED or any(name in TIMED for name in beside)):
+        return False
+    return not (
+        gpus_apart and stage.notebook in USES_GPU and any(name in USES_GPU for name in beside)
+    )
+
+
+def heights(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """How many stages wait for each in a row, itself included."""
+    found = dict.fromkeys(graph, 1)
+    for name in reversed([*TopologicalSorter(graph).static_order()]):
+        for other in graph[name]:
+            found[other] = max(found[other], found[name] + 1)
+    return found
+
+
+_DVC = [sys.executable, "-m", "dvc"]
+
+
+def _command(stage: str) -> list[str]:
+    return [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
+
+
+# --- this machine
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def wanted_jobs() -> int:
+    """How many stages run at once: what the variable AUGKD_JOBS says, else as many as cores, but
+    four at most, and no more than there are two gigabytes of memory for.
+
+    Raises:
+        UserError: AUGKD_JOBS is not a number from 1 on.
+    """
+    text = os.environ.get(JOBS, "")
+    if text:
+        if not text.isdigit() or not int(text):
+            raise UserError(f"{JOBS}={text}: give a number of stages from 1 on (make repro JOBS=2)")
+        return int(text)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**31
+    return max(1, min(cores(), 4, memory))
+
+
+def here(root: Path, jobs: int) -> int:
+    """Runs what is stale on this machine, ``jobs`` stages at once; Ctrl-C ends them all."""
+    children: list[subprocess.Popen[bytes]] = []
+    share = str(max(1, cores() // jobs))
+    stopped = threading.Event()
+
+    def work(stage: Stage) -> Done:
+        if stopped.is_set():
+            return Done(130, "", 0)
+        own = {} if stage.notebook in TIMED else {"OMP_NUM_THREADS": share}
+        child = subprocess.Popen(
+            _command(stage.name),
+            cwd=root,
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a signal reaches all that the stage started, once
+        )
+        children.append(child)
+        assert child.stdout
+        show(child.stdout)
+        return Done(child.wait(), "", 0)
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.set()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGINT)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            one_gpu = bool(shutil.which("nvidia-smi"))
+            return run(root, partial(pool.submit, work), jobs, one_gpu, tqdm.write)
+    except UserError:
+        if stopped.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show(stream: IO[bytes]) -> None:
+    """Passes on what a stage prints, line by line; a line that it goes on rewriting, a bar, stays
+    below all others until it is whole, or appears now and then where there is no terminal."""
+    bar = None
+    said, text = time.monotonic(), ""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    try:
+        while chunk := os.read(stream.fileno(), 2**16):
+            *lines, text = (text + decoder.decode(chunk)).split("\n")
+            for line in lines:
+                tqdm.write(line.rstrip("\r").rpartition("\r")[2])
+            if "\r" not in text:
+                continue
+            now, ended = text.rstrip("\r").rpartition("\r")[2], text.endswith("\r")
+            text = f"\r{now}\r" if ended else f"\r{now}"
+            if sys.stderr.isatty():
+                if bar is None:  # which, without a length, is neither true nor false
+                    bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
+                bar.set_description_str(now)
+            elif now and time.monotonic() - said > PAUSE:
+                tqdm.write(now)
+                said = time.monotonic()
+        if text.strip():
+            tqdm.write(text.rpartition("\r")[2])
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+# --- Dask's workers
+
+
+def spread(
+    root: Path,
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    processes: int = 1,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Runs what is stale on a cluster; returns when it is done.
+
+    Args:
+        workers: so many on this machine; or
+        scheduler: the address of a Dask scheduler, whose workers see ``root`` at the same path.
+        processes: how many GPUs a training takes; a local worker is given so many.
+
+    Raises:
+        UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
+    """
+    if importlib.util.find_spec("distributed") is None:
+        raise UserError("spread needs Dask: pip install distributed")
+    with _client(workers, scheduler, processes) as client:
+        _require(client, processes)
+        executors: dict[int, Executor] = {}
+
+        def submit(stage: Stage) -> "Future[Done]":
+            gpus = processes if stage.notebook in TRAINS else int(stage.notebook in USES_GPU)
+            if gpus not in executors:
+                wanted = {"GPU": gpus} if gpus else None
+                executors[gpus] = client.get_executor(resources=wanted, pure=False)
+            log = root / LOGS / f"{stage.name}.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("")
+            own = processes if workers else 0
+            return executors[gpus].submit(run_stage, stage.name, root, _environ(workers), own)
+
+        try:
+            run(root, submit, sys.maxsize, False, say)
+        except UserError as error:
+            first = str(error).partition(":")[0].partition(",")[0]
+            text = str(error).replace("see above", f"see {root / LOGS / first}.txt")
+            raise UserError(text) from None
+
+
+def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) -> Done:
+    """What a worker does: runs a stage in a process of its own, which ends with the worker.
+
+    Args:
+        environ: variables for the stage, beside the worker's.
+        gpus: this worker's share of the machine's; 0 leaves to it what it sees.
+    """
+    import dask.config
+    from distributed import get_worker
+
+    name, begun = str(get_worker().name), time.monotonic()
+    inherited = dict(os.environ)
+    for variable in dask.config.get("distributed.nanny.pre-spawn-environ", {}):
+        inherited.pop(variable, None)  # for the worker's own arrays, not for torch
+    if gpus:
+        environ = environ | _devices(int(name), gpus)
+    with (root / LOGS / f"{stage}.txt").open("a+b") as log:
+        log.seek(0)
+        again = log.read().count(_HEAD.encode())
+        log.write(f"{_HEAD}{name}\n".encode())
+        log.flush()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "augkd.study.pipeline.side_by_side", stage],
+            cwd=root,
+            env=inherited | environ,
+            stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        status = child.wait()
+    lost = f", after {again} lost worker{'s' * (again > 1)}" if again else ""
+    return Done(status, f"worker {name}{lost}", time.monotonic() - begun)
+
+
+def _devices(worker: int, gpus: int) -> dict[str, str]:
+    """The GPUs of the local worker of this number, where there are any."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if not torch.cuda.device_count():
+        return {}
+    mine = [devices[(worker * gpus + i) % len(devices)] for i in range(gpus)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+
+
+def _environ(workers: int) -> dict[str, str]:
+    """What local workers' stages get: this process' environment, and a share of the cores."""
+    if not workers:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // workers))} | dict(os.environ)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None, gpus: int) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    if bool(workers) == bool(scheduler):
+        raise UserError("give either --workers N, for this machine, or --scheduler ADDRESS")
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=20)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--scheduler {scheduler}: no answer ({error}): start it") from None
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address=None,
+            resources={"GPU": gpus},
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _require(client: Any, gpus: int) -> None:
+    """Waits for a worker, and refuses to wait for a GPU that nobody offers."""
+    client.wait_for_workers(1)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    offered = max(worker.get("resources", {}).get("GPU", 0) for worker in workers)
+    if offered < gpus:
+        raise UserError(
+            f"no worker offers GPU={gpus}, which trainings ask for: start them with "
+            f"'dask worker ADDRESS --nthreads 1 --resources GPU={gpus}'"
+        )
+
+
+def guard(stage: str) -> int:
+    """Runs a stage by DVC; if standard input ends before it, so does all that was started."""
+    with FileLock(LOGS / f"{stage}.lock"):  # what a lost worker had started may still be ending
+        child = subprocess.Popen(_command(stage), stdin=subprocess.DEVNULL)
+        threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+        return child.wait()
+
+
+def _end_with_input(dvc: "subprocess.Popen[bytes]") -> None:
+    """Kills what DVC started, so that it fails and releases its locks; at last, DVC itself."""
+    import psutil
+
+    os.read(0, 1)
+    for _ in range(100):
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(dvc.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()  # one by one: kernels have sessions of their own
+        time.sleep(0.1)
+    dvc.kill()
+
+
+def main(arguments: list[str]) -> int:
+    if arguments:
+        return guard(arguments[0])
+    try:
+        if (jobs := wanted_jobs()) == 1:
+            return subprocess.call([*_DVC, "repro"])
+        if not here(Path(), jobs):
+            print("All stages are up to date.")
+    except UserError as error:
+        print(f"augkd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("augkd: stopped; run this again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
