@@ -66,7 +66,7 @@ def stale(root: Path) -> set[str]:
 
 
 def run(
-    root: Path, submit: Submit, jobs: int, *, gpus_apart: bool = False, say: Any = print
+    root: Path, submit: Submit, jobs: int, gpus_apart: bool, say: Callable[[str], None]
 ) -> int:
     """Runs what is stale in the study in ``root``; returns how many stages were handed out.
 
