@@ -1,7 +1,6 @@
 """How the tests share the cores: the slowest files first, so that no core waits for the last."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see augkd.study.pipeline.stage
 
-SLOWEST = ("test_smoke", "test_pipeline", "test_processes", "test_teachers", "test_spread")
+SLOWEST = ("test_smoke", "test_pipeline", "test_processes", "test_teachers", "test_side_by_side")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

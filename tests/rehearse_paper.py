@@ -140,7 +140,7 @@ def rehearse(folder: Path) -> int:
     write_registry(study / "rehearsal.yaml", made)
     cut(values, mirror)
     (study / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    table = study / "augkd" / "paper" / "external.csv"
+    table = study / "augkd" / "study" / "paper" / "external.csv"
     published = pd.read_csv(table)
     own = pd.DataFrame(list(scores(mirror, made, networks)))
     stages = _dvc(study, "stage", "list", "--name-only")[1].split()
@@ -148,7 +148,7 @@ def rehearse(folder: Path) -> int:
 
     wrong = own.assign(value=(own["value"] + 0.06 * (own.index == 0)).round(2))
     pd.concat([published, wrong]).to_csv(table, index=False)
-    code, output = _dvc(study, "repro", warm=True)
+    code, output = _dvc(study, "repro")
     stop = [line for line in output.splitlines() if line.startswith("augkd: ")]
     print(f"one figure 0.06 dB off: dvc repro ends with {code}")
     print(f"  {stop[-1] if stop else output[-2000:]}", flush=True)
@@ -161,7 +161,7 @@ def rehearse(folder: Path) -> int:
 
     pd.concat([published, own]).to_csv(table, index=False)
     started = time.monotonic()
-    code, output = _dvc(study, "repro", warm=True)
+    code, output = _dvc(study, "repro")
     ran = RAN.findall(output)
     took = time.monotonic() - started
     print(f"figures as they are: dvc repro ends with {code} after {took:.0f} s", flush=True)
@@ -194,9 +194,8 @@ def _look(study: Path) -> None:
     print(f"  report: {len(pages)} pages")
 
 
-def _dvc(study: Path, *arguments: str, warm: bool = False) -> tuple[int, str]:
-    command = ["augkd.study.pipeline.warm", sys.executable, "-m", "dvc"] if warm else ["dvc"]
-    done = run(study, *command, *arguments)
+def _dvc(study: Path, *arguments: str) -> tuple[int, str]:
+    done = run(study, "dvc", *arguments)
     (study.parent / f"{arguments[0]}.log").write_text(done.stdout + done.stderr)
     return done.returncode, done.stdout + done.stderr
 

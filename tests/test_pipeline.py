@@ -1,4 +1,4 @@
-"""The pipeline's graph, as DVC itself resolves it: what rests on what, and what does not."""
+"""The pipeline's graph: as DVC resolves it, what rests on what, and what does not."""
 
 import ast
 import json
@@ -9,23 +9,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import yaml
 
 from augkd.distill import METHODS
 from augkd.study.params import load_study
-from augkd.study.pipeline.sources import LEFT_OUT, LEFT_OUT_OF_RUNS, write_sources
-from augkd.study.pipeline.stage import stage_names
+from augkd.study.pipeline.sources import LEFT_OUT_OF_RUNS, chosen, modules, write_sources
+from augkd.study.pipeline.stage import Stage, pipeline, upstream
 from tests.study_copy import ROOT, copy_study, environment
 
 TRAINING = ("augkd/train.py", "augkd/study/runs.py", "augkd/distill", "augkd/data/sampler.py")
-TEACH = {"teach", "teach_x4", "teach_real"}
-DISTIL = {
-    *("distil", "distil_x4", "control", "expand", "ablate", "quantize"),
-    *("foreign", "real"),
-}
-SCORE = {"score", "score_extras", "score_mixed"}
+RUNS = {"fetch", "prepare", "take", "teach", "distil", "score"}
 PICTURES = {f"figure_{n:02}" for n in (1, 4, 5, 7, 8)}
-RUNS = {"fetch", "prepare", "take"} | TEACH | DISTIL | SCORE
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BUDGETS = ("smoke", "cpu", "paper")
 
 LIST = """
 import json, os, sys
@@ -36,43 +32,63 @@ def stages(root):
 print(json.dumps({root: [{
     "name": s.addressing,
     "cmd": s.cmd,
-    "deps": [d.def_path for d in s.deps if not hasattr(d, "params")],
-    "params": sorted({p for d in s.deps if hasattr(d, "params") for p in d.params}),
+    "deps": [d.def_path for d in s.deps],
     "outs": {o.def_path: o.use_cache for o in s.outs},
 } for s in stages(root)] for root in sys.argv[1:]}))
 """
-BUDGETS = ("smoke", "cpu", "paper")
 
-Stage = dict[str, Any]
-Graph = dict[str, Stage]
+
+class Graph:
+    """The stages of one budget in a copy of the study, and how they rest on one another."""
+
+    def __init__(self, root: Path, budget: str) -> None:
+        self.root, self.budget = root, budget
+        self.params = yaml.safe_load((root / "params.yaml").read_text())
+        self.stages = pipeline(root, budget)
+        self.parents = upstream(self.stages)
+
+    def of(self, *notebooks: str) -> list[Stage]:
+        return [stage for stage in self.stages.values() if stage.notebook in notebooks]
+
+    def page_name(self, stage: Stage) -> str:
+        return stage.entry or stage.notebook
+
+    @property
+    def pages(self) -> list[Stage]:
+        others = RUNS | {"sources", "site"}
+        return [stage for stage in self.stages.values() if stage.notebook not in others]
+
+    def above(self, name: str) -> set[str]:
+        """Notebooks of what a stage rests on directly."""
+        return {self.stages[parent].notebook for parent in self.parents[name]}
+
+    def ancestors(self, name: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for parent in self.parents[waiting.pop()] - found:
+                found.add(parent)
+                waiting.append(parent)
+        return found
+
+    def modules(self, stage: Stage) -> set[str]:
+        """The modules that a stage's file of sources is made of."""
+        file = self.root / "notebooks" / f"{stage.notebook}.ipynb"
+        cells = json.loads(file.read_text())["cells"]
+        code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        found = modules(self.root, code, self.params, stage)
+        return {path.relative_to(self.root).as_posix() for path in found}
 
 
 @pytest.fixture(scope="session")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[Stage]]:
-    """A copy of the study for each budget, and DVC's list of its stages."""
+def copies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("graph")
-    studies = [copy_study(folder / budget, budget) for budget in BUDGETS]
-    done = subprocess.run(
-        [sys.executable, "-c", LIST, *map(str, studies)],
-        env=environment(folder, studies[0]),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return {Path(root): stages for root, stages in json.loads(done.stdout).items()}
+    return [copy_study(folder / budget, budget) for budget in BUDGETS]
 
 
 @pytest.fixture(scope="session", params=BUDGETS)
-def graph(request: pytest.FixtureRequest, listed: dict[Path, list[Stage]]) -> Graph:
-    (study,) = (root for root in listed if root.name == request.param)
-    write_sources(study)
-    graph = {stage["name"]: stage for stage in listed[study]}
-    graph["study"] = {"root": study, "budget": request.param}
-    return graph
-
-
-def stages(graph: Graph) -> Graph:
-    return {name: stage for name, stage in graph.items() if name != "study"}
+def graph(request: pytest.FixtureRequest, copies: list[Path]) -> Graph:
+    return Graph(copies[BUDGETS.index(request.param)], request.param)
 
 
 def holds(folder: str, path: str) -> bool:
@@ -84,94 +100,70 @@ def touches(one: str, other: str) -> bool:
     return holds(one, other) or holds(other, one)
 
 
-def parents(graph: Graph, name: str) -> set[str]:
-    if "parents" not in graph[name]:
-        deps = graph[name]["deps"]
-        graph[name]["parents"] = {
-            other
-            for other, stage in stages(graph).items()
-            if other != name and any(touches(dep, out) for dep in deps for out in stage["outs"])
-        }
-    found: set[str] = graph[name]["parents"]
-    return found
-
-
-def ancestors(graph: Graph, name: str) -> set[str]:
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        for parent in parents(graph, waiting.pop()) - found:
-            found.add(parent)
-            waiting.append(parent)
-    return found
-
-
-def kind(name: str) -> str:
-    return name.partition("@")[0]
-
-
-def pages(graph: Graph) -> list[str]:
-    return [name for name in stages(graph) if kind(name) not in (*RUNS, "sources", "site")]
-
-
-def test_stages_are_those_that_the_terminal_counts(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(graph["study"]["root"])
-    assert sorted(stage_names()) == sorted(stages(graph))
-    assert len(stages(graph)) < 60  # with more, DVC's own time is felt
-    assert stage_names()[0] == "sources"
-    assert kind(stage_names()[-1]) == "site"
-
-
-def sources(graph: Graph, name: str) -> dict[str, str]:
-    """The modules that a stage's file of sources lists, with their SHA-256."""
-    (file,) = [dep for dep in graph[name]["deps"] if dep.startswith("build/sources/")]
-    head = (graph["study"]["root"] / file).read_text().partition("\n\n")[0]
-    return {path: digest for digest, path in (line.split("  ") for line in head.splitlines())}
+def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIST, *map(str, copies)],
+        env=environment(copies[0].parent, copies[0]),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for root, listed in json.loads(done.stdout).items():
+        ours = Graph(Path(root), Path(root).name).stages
+        assert next(iter(ours)) == f"sources@{Path(root).name}"
+        assert [*ours][-1] == f"site@{Path(root).name}"
+        assert len(ours) < 60  # with more, DVC's own time is felt
+        assert sorted(ours) == sorted(stage["name"] for stage in listed)
+        for stage in listed:
+            own = ours[stage["name"]]
+            assert own.command == stage["cmd"]
+            assert set(own.deps) == set(stage["deps"])
+            metrics = {out for out in stage["outs"] if out.endswith("metrics.json")}
+            assert set(own.outs) == set(stage["outs"]) - metrics
+            kept = {out for out, cached in stage["outs"].items() if not cached}
+            # reports and what is fetched; all else is pulled, not made again
+            assert all(out.startswith(("reports", "data/fetched")) for out in kept)
 
 
 def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph) -> None:
-    assert {kind(name) for name in pages(graph)} >= {
+    assert {graph.page_name(stage) for stage in graph.pages} >= {
         *(f"table_{n:02}" for n in (1, 2, 6, 7, 8, 9, 11, 12)),
         *("figure_01", "figure_02", "figure_04", "figure_05", "figure_06", "figure_07"),
         *("audit", "controls", "weights", "scorecard"),
     }
-    for name in pages(graph):
-        if kind(name) in ("methods", "table_11"):  # about the training code itself
-            assert "augkd/train.py" in sources(graph, name)
+    for stage in graph.pages:
+        name, page = stage.name, graph.page_name(stage)
+        if page in ("methods", "table_11"):  # about the training code itself
+            assert "augkd/train.py" in graph.modules(stage)
             continue
-        if kind(name) in ("table_01", "audit"):  # parameters counted, the paper's own tables
+        if page in ("table_01", "audit"):  # parameters counted, the paper's own tables
             continue
-        if kind(name) in PICTURES:  # what students answer; score files have no pixels
-            assert DISTIL & {kind(p) for p in parents(graph, name)}, name
+        if page in PICTURES:  # what students answer; score files have no pixels
+            assert "distil" in graph.above(name), name
             continue
         for code in (*TRAINING, "augkd/models", "augkd/study/score.py", "augkd/data/sampler.py"):
-            assert not any(touches(code, dep) for dep in sources(graph, name)), (name, code)
-        assert SCORE & {kind(p) for p in parents(graph, name)}, name
+            assert not any(touches(code, file) for file in graph.modules(stage)), (name, code)
+        assert "score" in graph.above(name), name
         # whatever it rests on in the end was scored, taught and prepared by a stage
-        assert {"prepare", "sources"} < {kind(p) for p in ancestors(graph, name)}, name
-        assert (TEACH | DISTIL) & {kind(p) for p in ancestors(graph, name)}, name
-        assert not (TEACH | DISTIL) & {kind(p) for p in parents(graph, name)}, name
+        notebooks = {graph.stages[other].notebook for other in graph.ancestors(name)}
+        assert {"prepare", "sources", "distil"} < notebooks, name
+        assert not {"teach", "distil"} & graph.above(name), name
 
 
 def test_training_rests_on_what_it_runs(graph: Graph) -> None:
-    study = load_study(graph["study"]["budget"], graph["study"]["root"])
+    study = load_study(graph.budget, graph.root)
     files = {method: module_file(cls) for method, cls in METHODS.items()}
     networks = {"edsr", "rcan", "swinir"}
-    for name, stage in stages(graph).items():
-        if kind(name) not in TEACH | DISTIL:
-            continue
-        *_, entry = stage["cmd"].split()
-        taught = kind(name) in TEACH
-        cohort = None if taught else study.cohort(entry)
+    for stage in graph.of("teach", "distil"):
+        taught = stage.notebook == "teach"
+        cohort = None if taught else study.cohort(stage.entry)
         needed = {
             "augkd/train.py",
             "augkd/study/runs.py",
             "augkd/augment.py",
             "augkd/data/sampler.py",
         }
-        own = {cohort.network if cohort else str(study.teacher(entry).network)}
+        own = {cohort.network if cohort else str(study.teacher(stage.entry).network)}
         if cohort and cohort.teacher.trained:
             own.add(str(study.teacher(cohort.teacher.trained).network))
         needed |= {f"augkd/models/{network}.py" for network in own}
@@ -179,37 +171,36 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
             needed |= imported(files[options.get("method", method)], "augkd/distill/")
         if cohort and cohort.bits:
             needed.add("augkd/models/quantize.py")
-        listed = set(sources(graph, name))
-        assert needed <= listed, name
+        listed = graph.modules(stage)
+        assert needed <= listed, stage
         others = {f"augkd/models/{network}.py" for network in networks - own}
         unused = set(files.values()) - needed
-        assert not listed & (others | unused), name
-        assert all(stage["outs"].values()), f"{name}: an output is not cached"
-        assert "seed" in stage["params"]
+        assert not listed & (others | unused), stage
+        read = chosen(graph.params, graph.budget, stage)
         table = "teachers" if taught else "cohorts"
-        assert f"{table}.{entry}" in stage["params"], name
+        assert read["seed"] == study.params.seed
+        assert read[f"{table}.{stage.entry}"] == graph.params[table][stage.entry]
+        network = cohort.network if cohort else study.teacher(stage.entry).network
+        assert read[f"budgets.{graph.budget}.schedules.{network}.{stage.notebook}"] is not None
 
 
 def test_public_teachers_stand_before_their_students(graph: Graph) -> None:
     """Who takes teachers trains none but Table 5's, and nobody learns before they are measured."""
-    study = load_study(graph["study"]["budget"], graph["study"]["root"])
-    kinds = {kind(name) for name in stages(graph)}
-    assert ("fetch" in kinds) == ("take" in kinds) == bool(study.budget.public)
-    assert ("teach" in kinds) == ("teach_x4" in kinds) == bool(study.budget.teaching)
+    study = load_study(graph.budget, graph.root)
+    fetch, take = graph.of("fetch"), graph.of("take")
+    assert bool(fetch) == bool(take) == bool(study.budget.public)
+    own = [stage for stage in graph.of("teach") if stage.entry != "real_x4"]
+    assert bool(own) == bool(study.budget.teaching)
     if not study.budget.public:
         return
-    (fetch,) = (stage for name, stage in stages(graph).items() if kind(name) == "fetch")
-    assert fetch["outs"] == {"data/fetched": False}
-    assert fetch["deps"] == ["augkd/study/acquire/registry.yaml"]
-    for name, stage in stages(graph).items():
-        if kind(name) in DISTIL:
-            assert "take" in {kind(p) for p in ancestors(graph, name)}, name
-        if kind(name) == "take":
-            listed = sources(graph, name)
-            assert {"augkd/study/gate.py", "augkd/metrics/fidelity.py"} <= set(listed)
-            assert {kind(p) for p in parents(graph, name)} == {"sources", "fetch", "prepare"}
-            assert "augkd/study/paper/external.csv" in stage["deps"]
-            assert all(stage["outs"].values())
+    assert fetch[0].outs == ("data/fetched",)
+    for stage in graph.of("distil"):
+        above = {graph.stages[name].notebook for name in graph.ancestors(stage.name)}
+        assert "take" in above, stage
+    for stage in take:
+        assert {"augkd/study/gate.py", "augkd/metrics/fidelity.py"} <= graph.modules(stage)
+        assert graph.above(stage.name) == {"sources", "fetch", "prepare"}
+        assert "augkd/study/paper/external.csv" in stage.deps
 
 
 def module_file(cls: type) -> str:
@@ -254,122 +245,164 @@ def loaded_modules() -> frozenset[str]:
 def test_sources_are_what_python_loads(graph: Graph) -> None:
     """The list that is read off the imports, against the modules that an import brings."""
     loaded = loaded_modules()
-    budget = graph["study"]["budget"]
-    listed = set(sources(graph, f"score@{budget}-edsr"))
+    listed = graph.modules(next(s for s in graph.of("score") if s.entry == "edsr"))
     chosen = {path for path in loaded if path.startswith(("augkd/distill/", "augkd/models/"))}
     # what a package's own page of contents brings, and only some cohorts use
     chosen |= {"augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py"}
     contents = {path for path in loaded if path.endswith("__init__.py")}
     assert loaded - chosen - contents - LEFT_OUT_OF_RUNS <= listed
     assert {path for path in listed if path.endswith(".py")} <= loaded
-    for path in listed:
-        assert len(sources(graph, f"score@{budget}-edsr")[path]) == 64
-    assert LEFT_OUT < LEFT_OUT_OF_RUNS
 
 
 def test_groups_are_those_of_the_study(graph: Graph) -> None:
-    study = load_study(graph["study"]["budget"], graph["study"]["root"])
-    for group in ("edsr", "rcan", "swinir", "extras", "mixed"):
-        text = (graph["study"]["root"] / f"build/sources/score-{group}.txt").read_text()
-        members = [name for name in study.params.cohorts if study.group(name) == group]
-        networks = {study.cohort(name).network for name in members}
-        for network in networks:
-            assert f"augkd/models/{network}.py" in text
-        for stage in stages(graph).values():
-            if stage["cmd"].endswith(f" {group}") and " score " in stage["cmd"]:
-                held = {p.removeprefix("cohorts.") for p in stage["params"] if "cohorts." in p}
-                assert held == set(members)
+    study = load_study(graph.budget, graph.root)
+    for stage in graph.of("score"):
+        members = [name for name in study.params.cohorts if study.group(name) == stage.entry]
+        read = chosen(graph.params, graph.budget, stage)
+        assert {k.removeprefix("cohorts.") for k in read if "cohorts." in k} == set(members)
+        networks = {f"augkd/models/{study.cohort(name).network}.py" for name in members}
+        assert networks <= graph.modules(stage)
 
 
 def test_every_source_that_is_named_is_there(graph: Graph) -> None:
-    outs = [out for stage in stages(graph).values() for out in stage["outs"]]
-    for name, stage in stages(graph).items():
-        for dep in stage["deps"]:
+    write_sources(graph.budget, graph.root)
+    outs = [out for stage in graph.stages.values() for out in stage.outs]
+    for name, stage in graph.stages.items():
+        for dep in stage.deps:
+            if dep.startswith("build/sources"):
+                assert (graph.root / dep).is_file(), (name, dep)
             made = any(touches(dep, out) for out in outs)
-            assert made or (graph["study"]["root"] / dep).exists(), (name, dep)
+            assert made or (graph.root / dep).exists(), (name, dep)
 
 
 def test_x4_starts_from_x2(graph: Graph) -> None:
-    budget = graph["study"]["budget"]
-    assert f"distil@{budget}-edsr-2" in parents(graph, f"distil_x4@{budget}-edsr")
-    if f"teach@{budget}-edsr-2" in graph:
-        assert f"teach@{budget}-edsr-2" in parents(graph, f"teach_x4@{budget}-edsr")
+    budget = graph.budget
+    assert f"distil@{budget}-edsr-2" in graph.parents[f"distil_x4@{budget}-edsr"]
+    if f"teach@{budget}-edsr-2" in graph.stages:
+        assert f"teach@{budget}-edsr-2" in graph.parents[f"teach_x4@{budget}-edsr"]
 
 
 def test_the_report_comes_last(graph: Graph) -> None:
-    site = f"site@{graph['study']['budget']}"
-    assert ancestors(graph, site) == set(stages(graph)) - {site}
-    assert graph[site]["outs"] == {
-        f"reports/{graph['study']['budget']}": False,
-        "reports/index.html": False,
-    }
+    site = f"site@{graph.budget}"
+    assert graph.ancestors(site) == set(graph.stages) - {site}
+    assert graph.stages[site].outs == (f"reports/{graph.budget}", "reports/index.html")
 
 
 def test_no_output_is_in_git_but_reports(graph: Graph) -> None:
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
     tracked = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name, stage in stages(graph).items():
-        for out, cached in stage["outs"].items():
-            if not cached:  # reports and what is fetched; all else is pulled, not made again
-                assert out.startswith(("reports", "data/fetched")), out
-                if out != "data/fetched":
-                    continue
-            held = [file for file in tracked.split("\0") if file and holds(out, file)]
-            assert held == [], name
+    outs = {out for stage in graph.stages.values() for out in stage.outs}
+    for out in outs - {"reports/index.html", f"reports/{graph.budget}"}:
+        held = [file for file in tracked.split("\0") if file and holds(out, file)]
+        assert held == [], out
 
 
-def test_a_table_without_its_prose_is_another_table(tmp_path: Path) -> None:
+# --- what an edit moves
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return copy_study(tmp_path / "study", "cpu")
+
+
+def texts(study: Path) -> dict[str, str]:
+    write_sources("cpu", study, Path("out"))
+    return {file.stem: file.read_text() for file in (study / "out" / "cpu").glob("*.txt")}
+
+
+def moved(study: Path, file: str, change: Any) -> set[str]:
+    """The stages whose sources another text of a file changes."""
+    from augkd.study.pipeline import sources
+
+    before, kept = texts(study), (study / file).read_text()
+    (study / file).write_text(change(kept))
+    for cached in (sources._imports, sources._statements_of, sources.methods_by_file):
+        cached.cache_clear()
+    after = texts(study)
+    (study / file).write_text(kept)
+    for cached in (sources._imports, sources._statements_of, sources.methods_by_file):
+        cached.cache_clear()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_table_without_its_prose_is_another_table(study: Path) -> None:
     """Run notebooks are code alone to the pipeline, pages are prose too; outputs are neither."""
-    study = copy_study(tmp_path / "study")
-    for name, entry in (("distil", "distil-edsr_x2"), ("table_02", "table_02")):
-        path = study / "notebooks" / f"{name}.ipynb"
-        notebook = json.loads(path.read_text())
 
-        def text(entry: str = entry) -> str:
-            write_sources(study, Path("out"))
-            return (study / "out" / f"{entry}.txt").read_text()
+    def changed(**cell: Any) -> Any:
+        def change(text: str) -> str:
+            notebook = json.loads(text)
+            kind = cell.pop("kind")
+            found = [c for c in notebook["cells"] if c["cell_type"] == kind][-1]
+            found.update(cell)
+            return json.dumps(notebook)
 
-        first = text()
-        code = next(c for c in notebook["cells"] if c["cell_type"] == "code")
-        code["execution_count"] = 3
-        path.write_text(json.dumps(notebook))
-        assert text() == first
-        notebook["cells"][0]["source"] = ["# Other"]
-        path.write_text(json.dumps(notebook))
-        assert (text() == first) == (name == "distil")
-        code["source"] = [*code["source"], "\nb = 1"]
-        path.write_text(json.dumps(notebook))
-        assert text() != first
+        return change
+
+    for name, entries in (
+        ("distil", set()),
+        ("backbone", {"backbone-table_02", "backbone-table_03", "backbone-table_10"}),
+    ):
+        file = f"notebooks/{name}.ipynb"
+        assert moved(study, file, changed(kind="code", execution_count=3)) == set()
+        assert moved(study, file, changed(kind="markdown", source=["# Other"])) == entries
+        code = moved(study, file, changed(kind="code", source=["b = 1"]))
+        assert code == (entries or {entry for entry in texts(study) if entry.startswith("distil-")})
 
 
-def test_an_edit_moves_what_it_must(tmp_path: Path) -> None:
-    """A method's file, a network's file, a look: the stages whose sources change."""
-    study = copy_study(tmp_path / "study")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "\n# a word\n",
+        lambda text: text.replace('"""', '"""A word. ', 1),
+        lambda text: "\n\n" + text,
+    ],
+    ids=["comment", "docstring", "layout"],
+)
+def test_a_better_word_moves_nothing(study: Path, change: Any) -> None:
+    for file in ("augkd/distill/fitnet.py", "augkd/train.py", "augkd/study/report/style.py"):
+        assert moved(study, file, change) == set()
 
-    def texts() -> dict[str, str]:
-        write_sources(study, Path("out"))
-        return {file.stem: file.read_text() for file in (study / "out").glob("*.txt")}
 
-    before = texts()
+def test_a_module_that_lies_elsewhere_moves_nothing(study: Path) -> None:
+    before = texts(study)
+    (study / "augkd/distill/hints.py").write_text((study / "augkd/distill/fitnet.py").read_text())
+    (study / "augkd/distill/fitnet.py").unlink()
+    table = study / "augkd/distill/__init__.py"
+    table.write_text(table.read_text().replace("distill.fitnet", "distill.hints"))
+    after = texts(study)
+    assert {name for name in before if before[name] != after[name]} == set()
 
-    def moved(module: str) -> set[str]:
-        file = study / module
-        kept = file.read_text()
-        file.write_text(kept + "# a word\n")
-        after = texts()
-        file.write_text(kept)
-        return {name for name in before if before[name] != after[name]}
 
-    method = moved("augkd/distill/fitnet.py")
+def test_an_edit_moves_what_it_must(study: Path) -> None:
+    """A method's file, a network's file, a look, a parameter: the stages whose sources change."""
+
+    def line(text: str) -> str:
+        return text + "\nEXTRA = 1\n"
+
+    method = moved(study, "augkd/distill/fitnet.py", line)
     assert {"distil-edsr_x2", "distil-rcan_x4"} <= method
     assert not {"distil-swinir_x2", "distil-ablation_x4", "teach-edsr_x2"} & method
-    network = moved("augkd/models/rcan.py")
+    network = moved(study, "augkd/models/rcan.py", line)
     assert {"teach-rcan_x2", "distil-rcan_x3", "distil-rcan_x4_from_edsr"} <= network
-    assert not {"teach-edsr_x2", "distil-edsr_x2", "score-edsr", "table_02"} & network
-    look = moved("augkd/study/report/style.py")
-    assert {"table_02", "figure_02"} <= look
+    assert not {"teach-edsr_x2", "distil-edsr_x2", "score-edsr", "backbone-table_02"} & network
+    look = moved(study, "augkd/study/report/style.py", line)
+    assert {"backbone-table_02", "figure_02"} <= look
     assert not {name for name in look if name.startswith(("teach", "distil", "score-", "prepare"))}
-    assert moved("augkd/study/params.py") == set()
+    assert moved(study, "augkd/study/params.py", line) == set()
+
+    def value(old: str, new: str) -> Any:
+        return lambda text: text.replace(old, new, 1)
+
+    assert moved(study, "params.yaml", lambda text: "# a word\n" + text) == set()
+    every = moved(study, "params.yaml", value("seed: 10", "seed: 11"))
+    assert {"teach-edsr_x2", "distil-real_x4", "figure_01"} <= every
+    assert not {"prepare", "score-edsr", "backbone-table_02", "audit"} & every
+    assert moved(study, "params.yaml", value("crops: 1 ", "crops: 2 ")) == {
+        name for name in texts(study) if name.startswith(("distil-", "table_11"))
+    }
+
+
+# --- notebooks
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
@@ -379,8 +412,8 @@ def test_a_notebook_has_parameters_with_working_defaults(file: Path) -> None:
     assert len(tagged) == 1
     values: dict[str, Any] = {}
     exec("".join(tagged[0]["source"]), values)
-    study = load_study(values["budget"])
-    assert study.budget.name == "smoke"  # opened alone it runs in under a minute
+    assert values["budget"] == ""  # opened by hand it takes the one that params.yaml chooses
+    study = load_study("cpu")
     if file.stem in ("teach", "distil"):
         assert study.cohort(values["cohort"])
     if file.stem == "score":
