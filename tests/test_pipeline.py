@@ -13,7 +13,7 @@ import yaml
 
 from augkd.distill import METHODS
 from augkd.study.params import load_study
-from augkd.study.pipeline.sources import LEFT_OUT_OF_RUNS, chosen, modules, write_sources
+from augkd.study.pipeline.sources import LEFT_OUT_OF_RUNS, modules, values, write_sources
 from augkd.study.pipeline.stage import Stage, pipeline, upstream
 from tests.study_copy import ROOT, copy_study, environment
 
@@ -73,10 +73,7 @@ class Graph:
 
     def modules(self, stage: Stage) -> set[str]:
         """The modules that a stage's file of sources is made of."""
-        file = self.root / "notebooks" / f"{stage.notebook}.ipynb"
-        cells = json.loads(file.read_text())["cells"]
-        code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        found = modules(self.root, code, self.params, stage)
+        found = modules(self.root, stage)
         return {path.relative_to(self.root).as_posix() for path in found}
 
 
@@ -176,7 +173,7 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         others = {f"augkd/models/{network}.py" for network in networks - own}
         unused = set(files.values()) - needed
         assert not listed & (others | unused), stage
-        read = chosen(graph.params, graph.budget, stage)
+        read = values(graph.root, graph.budget, stage)
         table = "teachers" if taught else "cohorts"
         assert read["seed"] == study.params.seed
         assert read[f"{table}.{stage.entry}"] == graph.params[table][stage.entry]
@@ -258,7 +255,7 @@ def test_groups_are_those_of_the_study(graph: Graph) -> None:
     study = load_study(graph.budget, graph.root)
     for stage in graph.of("score"):
         members = [name for name in study.params.cohorts if study.group(name) == stage.entry]
-        read = chosen(graph.params, graph.budget, stage)
+        read = values(graph.root, graph.budget, stage)
         assert {k.removeprefix("cohorts.") for k in read if "cohorts." in k} == set(members)
         networks = {f"augkd/models/{study.cohort(name).network}.py" for name in members}
         assert networks <= graph.modules(stage)

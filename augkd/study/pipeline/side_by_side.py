@@ -65,9 +65,7 @@ def stale(root: Path) -> set[str]:
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def run(
-    root: Path, submit: Submit, jobs: int, gpus_apart: bool, say: Callable[[str], None]
-) -> int:
+def run(root: Path, submit: Submit, jobs: int, gpus_apart: bool, say: Callable[[str], None]) -> int:
     """Runs what is stale in the study in ``root``; returns how many stages were handed out.
 
     Args:

@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from augkd.study.params import load_study
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline
 
 LEFT_OUT = {
@@ -34,11 +35,12 @@ LEFT_OUT_OF_RUNS = LEFT_OUT | {
     *("augkd/study/report/style.py", "augkd/study/record.py"),
     *("augkd/data/__init__.py", "augkd/distill/__init__.py"),  # a method more retrains no other
 }
-_CHOSEN = ("augkd/models/edsr.py", "augkd/models/rcan.py", "augkd/models/swinir.py")
+_NETWORKS = {name: f"augkd/models/{name}.py" for name in ("edsr", "rcan", "swinir")}
 _DATA = re.compile(r'"([\w.-]+\.(?:csv|npz|yaml))"')  # a file beside a module that it reads
 
-# Keys of params.yaml, with {entry} for the stage's, {network} for its student's, {teacher} for its
-# teacher's, {budget} for budgets.NAME. A key that is not there counts as null.
+# Keys of params.yaml, beside those of what a stage teaches, distils or scores: {entry} is the
+# stage's, {network} its student's, {teacher} its teacher's, {budget} is budgets.NAME. A key that is
+# not there counts as null.
 _TRAINING = ("seed", "data.edges", "optimiser", "{budget}.images.datasets")
 _STUDENTS = (
     *(*_TRAINING, "augment", "{budget}.methods", "{budget}.distil"),
@@ -56,11 +58,11 @@ KEYS: dict[str, tuple[str, ...]] = {
         *(f"teachers.{{entry}}_x{scale}" for scale in (2, 3, 4)),
     ),
     "teach": (
-        *(*_TRAINING, "teachers.{entry}", "{budget}.teach"),
+        *(*_TRAINING, "{budget}.teach"),
         *("{budget}.networks.{network}.teacher", "{budget}.schedules.{network}.teach"),
     ),
-    "distil": (*_STUDENTS, "cohorts.{entry}", "{budget}.networks.{teacher}"),
-    "score": ("data.edges", "{budget}.images.datasets", "{budget}.score"),  # and the cohorts
+    "distil": (*_STUDENTS, "{budget}.networks.{teacher}"),
+    "score": ("data.edges", "{budget}.images.datasets", "{budget}.score"),
     "table_01": ("{budget}.networks",),
     "table_09": ("{budget}.images", "cohorts.unexpanded_x4", "cohorts.expanded_x4"),
     "table_11": (*_STUDENTS, "cohorts.edsr_x2"),
@@ -75,77 +77,126 @@ KEYS: dict[str, tuple[str, ...]] = {
 
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
     """Writes the file of every stage that dvc.yaml and params.yaml make of a budget."""
-    params = yaml.load((root / "params.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
     partial = root / out / f"{budget}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for stage in pipeline(root, budget).values():
         if stage.notebook != "sources":
             name = f"{stage.notebook}-{stage.entry}" if stage.entry else stage.notebook
-            text = describe(root, params, budget, stage)
-            (partial / f"{name}.txt").write_text(text, encoding="utf-8")
+            (partial / f"{name}.txt").write_text(describe(root, budget, stage), encoding="utf-8")
     shutil.rmtree(root / out / budget, ignore_errors=True)
     partial.rename(root / out / budget)
 
 
-def describe(root: Path, params: dict[str, Any], budget: str, stage: Stage) -> str:
+def describe(root: Path, budget: str, stage: Stage) -> str:
     """The text of a stage's file."""
-    cells: list[dict[str, Any]] = []
-    if (file := root / "notebooks" / f"{stage.notebook}.ipynb").is_file():
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    found = modules(root, code, params, stage)
+    cells, found = cells_of(root, stage), modules(root, stage)
     data = sorted(path.read_bytes() for path in found if path.suffix != ".py")
     return "\n".join(
         [
             f"code {hash_code(path for path in found if path.suffix == '.py')}",
             *(f"data {hashlib.sha256(content).hexdigest()}" for content in data),
-            yaml.safe_dump(chosen(params, budget, stage), sort_keys=True),
+            yaml.safe_dump(values(root, budget, stage)),
             *notebook_text(cells, prose=stage.notebook not in RUNS),
         ]
     )
 
 
-def chosen(params: dict[str, Any], budget: str, stage: Stage) -> dict[str, Any]:
+def cells_of(root: Path, stage: Stage) -> list[dict[str, Any]]:
+    file = root / "notebooks" / f"{stage.notebook}.ipynb"
+    return json.loads(file.read_text(encoding="utf-8"))["cells"] if file.is_file() else []
+
+
+@cache
+def _params(file: Path, modified: int) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    return found
+
+
+def params_of(root: Path) -> dict[str, Any]:
+    """params.yaml as it is written: a default that is new in code is no new value."""
+    file = root / "params.yaml"
+    return _params(file, file.stat().st_mtime_ns)
+
+
+def entries(root: Path, stage: Stage) -> dict[str, dict[str, Any]]:
+    """What a stage teaches, distils or scores, by its key in params.yaml."""
+    params = params_of(root)
+    if stage.notebook == "teach":
+        keys = [f"teachers.{stage.entry}"]
+    elif stage.notebook == "score":
+        group = load_study("", root, check_methods=False).group
+        keys = [f"cohorts.{name}" for name in params["cohorts"] if group(name) == stage.entry]
+    elif stage.notebook == "distil":
+        keys = [f"cohorts.{stage.entry}"]
+    else:
+        keys = [key for key in KEYS.get(stage.notebook, ()) if key.startswith("cohorts.")]
+    return {key: _look(params, key) for key in keys}
+
+
+def values(root: Path, budget: str, stage: Stage) -> dict[str, Any]:
     """The values of params.yaml that a stage reads, by their keys."""
-    taught, cohorts = _entries(params, stage)
-    of = (cohorts or [taught] if taught or cohorts else [{"network": "edsr"}])[0]
-    if stage.notebook == "figure_08":
-        of = params["cohorts"]["real_x4"]
+    params, own = params_of(root), entries(root, stage)
+    of = next(iter(own.values()), {"network": stage.entry})
     names = {
         "entry": stage.entry,
         "budget": f"budgets.{budget}",
         "network": of.get("network"),
-        "teacher": (_teacher(params, of) if "teacher" in of else of).get("network"),
+        "teacher": _teacher(params, of).get("network"),
     }
     keys = [key.format(**names) for key in KEYS.get(stage.notebook, ())]
-    if stage.notebook == "score":
-        keys += [f"cohorts.{name}" for name in _group(params, stage.entry)]
-    return {key: _look(params, key) for key in keys}
+    return {key: _look(params, key) for key in [*keys, *own]}
 
 
-def _look(values: Any, key: str) -> Any:
+def _look(found: Any, key: str) -> Any:
     for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
-def modules(root: Path, code: str, params: dict[str, Any], stage: Stage) -> set[Path]:
+def _teacher(params: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a cohort's teacher; of others their own."""
+    source = entry.get("teacher")
+    if not source:
+        return entry
+    table, name = ("teachers", "trained") if "trained" in source else ("cohorts", "student")
+    return dict(params[table][source[name]])
+
+
+def modules(root: Path, stage: Stage) -> set[Path]:
     """The modules that a stage runs through, and the data files beside them that they read."""
-    methods = methods_by_file(root)
-    begin = [*_imports(root, code), *_special(params, methods, stage)]
-    if stage.notebook == "fetch":
-        begin, methods = ["augkd/study/acquire/fetch.py"], {}
-    if stage.notebook == "site":
-        begin = ["augkd/study/report/site.py"]
-        begin += [p.relative_to(root).as_posix() for p in (root / _TEMPLATES).iterdir()]
-    run = stage.notebook in RUNS
-    skipped = {*_CHOSEN, *methods.values()} if run else set()
-    found = closure(root, begin, skipped) - (LEFT_OUT_OF_RUNS if run else LEFT_OUT)
-    return {root / name for name in found}
+    run, methods = stage.notebook in RUNS, methods_by_file(root)
+    left, special = (LEFT_OUT_OF_RUNS if run else LEFT_OUT), list[str]()
+    if stage.notebook in ("fetch", "site"):
+        room = "acquire" if stage.notebook == "fetch" else "report"
+        begin = [f"augkd/study/{room}/{stage.notebook}.py"]
+        templates = root / "augkd/study/report/templates"
+        begin += [p.relative_to(root).as_posix() for p in templates.iterdir() if room == "report"]
+    else:
+        cells = [cell for cell in cells_of(root, stage) if cell["cell_type"] == "code"]
+        begin = list(_imports(root, "\n".join("".join(cell["source"]) for cell in cells)))
+        special += _special(root, methods, stage) if run else ()
+    skipped = {*left, *_NETWORKS.values(), *methods.values()} if run else left
+    begin = [name for name in begin if name not in left]
+    return {root / name for name in closure(root, [*begin, *special], skipped)}
 
 
-_TEMPLATES = "augkd/study/report/templates"
+def _special(root: Path, methods: dict[str, str], stage: Stage) -> Iterator[str]:
+    """The files of networks, methods and cases that this run has and others may not."""
+    own = [*entries(root, stage).values()] or [{"network": stage.entry}]
+    if stage.notebook == "teach":
+        yield methods["scratch"]  # Equation 1 alone
+    for entry in own:
+        if stage.notebook == "distil":
+            for name, options in entry["methods"].items():
+                yield methods[(options or {}).get("method", name)]
+        for network in (entry.get("network"), _teacher(params_of(root), entry).get("network")):
+            if network in _NETWORKS:  # a teacher from elsewhere comes through models/foreign.py
+                yield _NETWORKS[network]
+        if entry.get("bits"):
+            yield "augkd/models/quantize.py"
+        if entry.get("degradation") == "bsrgan":
+            yield from ("augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py")
 
 
 def closure(root: Path, begin: Iterable[str], skipped: set[str]) -> set[str]:
@@ -178,54 +229,6 @@ def _imports(root: Path, code: str) -> tuple[str, ...]:
             for name in (base, *(f"{base}/{alias.name}" for alias in node.names)):
                 found += [f for f in (f"{name}.py", f"{name}/__init__.py") if (root / f).is_file()]
     return tuple(found)
-
-
-def _entries(params: dict[str, Any], stage: Stage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The teacher that a stage trains or takes, and the cohorts that it trains or scores."""
-    if stage.notebook == "take":
-        return {"network": stage.entry}, []
-    if stage.notebook == "teach":
-        return params["teachers"][stage.entry], []
-    if stage.notebook == "distil":
-        return {}, [params["cohorts"][stage.entry]]
-    if stage.notebook == "score":
-        return {}, [params["cohorts"][name] for name in _group(params, stage.entry)]
-    return {}, []
-
-
-def _group(params: dict[str, Any], group: str) -> list[str]:
-    """As ``Study.group``; a test holds the two together."""
-    found = []
-    for name, cohort in params["cohorts"].items():
-        network = cohort["network"]
-        main = {f"{network}_x{scale}" for scale in (2, 3, 4)}
-        own = network if name in main else "extras" if network == "edsr" else "mixed"
-        found += [name] if own == group else []
-    return found
-
-
-def _special(params: dict[str, Any], methods: dict[str, str], stage: Stage) -> Iterator[str]:
-    """The files of networks, methods and cases that this stage has and others may not."""
-    taught, cohorts = _entries(params, stage)
-    if stage.notebook == "teach":
-        yield methods["scratch"]  # Equation 1 alone
-    if stage.notebook == "distil":
-        for name, options in cohorts[0]["methods"].items():
-            yield methods[(options or {}).get("method", name)]
-    for entry in [taught, *cohorts, *(_teacher(params, cohort) for cohort in cohorts)]:
-        if entry.get("network"):  # a teacher from elsewhere comes through models/foreign.py alone
-            yield f"augkd/models/{entry['network']}.py"
-    for entry in (taught, *cohorts):
-        if entry.get("bits"):
-            yield "augkd/models/quantize.py"
-        if entry.get("degradation") == "bsrgan":
-            yield from ("augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py")
-
-
-def _teacher(params: dict[str, Any], cohort: dict[str, Any]) -> dict[str, Any]:
-    source = cohort["teacher"]
-    table, name = ("teachers", "trained") if "trained" in source else ("cohorts", "student")
-    return dict(params[table][source[name]])
 
 
 @cache

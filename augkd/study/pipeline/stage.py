@@ -154,11 +154,12 @@ def need(study: "Study", notebook: str, entry: str = "") -> None:
     if not study.by_hand:
         return
     stage = find(study, notebook, entry)
-    if all((study.root / out).exists() for out in stage.outs):
+    results = [out for out in stage.outs if not out.endswith("notebook.ipynb")]
+    if all((study.root / out).exists() for out in results):
         return
     if study.budget.name != "smoke" or study.params.budget.name != "smoke":
         raise UserError(
-            f"{stage.outs[0]}: not there yet: run 'make repro BUDGET={study.budget.name}' first, "
+            f"{results[0]}: not there yet: run 'make repro BUDGET={study.budget.name}' first, "
             f"or 'dvc repro {stage.name}'"
         )
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", stage.name]
