@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from augkd.data import listing
 from augkd.errors import UserError
 from augkd.study.acquire.archives import find_images
 from augkd.study.acquire.registry import FILE, Registry, expected_scores, load_registry
 from augkd.study.paper import all_tables
 from augkd.study.prepare import degrade
+from tests import data_listing
 from tests.miniature_archives import (
     NAMES,
     contents,
@@ -73,8 +73,8 @@ def test_no_hash_stands_for_two_files() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert listing.update(PAGE, REAL) == PAGE.read_text(encoding="utf-8"), (
-        "run python -m augkd.study.acquire.listing"
+    assert data_listing.update(PAGE, REAL) == PAGE.read_text(encoding="utf-8"), (
+        "run python -m tests.data_listing"
     )
 
 

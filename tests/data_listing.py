@@ -1,4 +1,4 @@
-"""The registry as the tables of docs/data.md, written there by ``python -m augkd.study.acquire.listing``."""
+"""The registry as the tables of docs/data.md, written there by ``python -m tests.data_listing``."""
 
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def _hash(file: RemoteFile) -> str:
         "start of SHA-256": file.sha256_begins,
     }
     found = [f"{kind} `{value}`" for kind, value in kinds.items() if value]
-    if not file.published:
+    if not file.known_hash:
         found.append("the hash of the first fetch")
     return ", ".join(found) + (f"; from {file.hash_from}" if file.hash_from else "")
 
@@ -96,5 +96,5 @@ def update(page: Path, registry: Registry) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(__file__).parents[2] / "docs" / "data.md"
+    page = Path(__file__).parents[1] / "docs" / "data.md"
     page.write_text(update(page, load_registry()), encoding="utf-8")
