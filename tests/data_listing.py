@@ -1,66 +1,51 @@
 """The registry as the tables of docs/data.md, written there by ``python -m tests.data_listing``."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from augkd.study.acquire.registry import Registry, RemoteFile, expected_scores, load_registry
 
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 BEGIN, END = "<!-- from the registry: begin -->", "<!-- from the registry: end -->"
 
 
 def tables(registry: Registry) -> str:
     """Datasets, checkpoints and files, as Markdown."""
-    datasets = [
-        [
-            f"[{name}]({entry.page})",
-            entry.role,
-            f"{entry.images:,}",
-            "; ".join(filter(None, [entry.about, entry.note])),
-            " or ".join(" + ".join(source.files) for source in entry.sources)
-            or " + ".join(entry.parts),
-            entry.licence,
-            entry.citation,
-        ]
-        for name, entry in registry.datasets.items()
-    ]
-    checkpoints = []
-    for name, checkpoint in registry.checkpoints.items():
-        scores = expected_scores(checkpoint)
-        psnr = scores[scores["metric"] == "psnr_y"]
-        checkpoints.append(
-            [
-                f"[{name}]({checkpoint.page})",
-                checkpoint.role,
-                " or ".join(
-                    f"{source.file} ({source.member})" if source.member else source.file
-                    for source in checkpoint.sources
-                ),
-                ", ".join(
-                    f"{row.dataset} {row.value:.{row.decimals}f}" for row in psnr.itertuples()
-                )
-                or "none",
-                checkpoint.licence,
-                checkpoint.citation + (f". Note: {checkpoint.note}" if checkpoint.note else ""),
-            ]
-        )
-    files = [
-        [name, _size(file), _hash(file), _origin(file)] for name, file in registry.files.items()
-    ]
+    datasets = ["dataset", "role", "images", "what for", "files", "licence", "citation"]
+    checkpoints = ["checkpoint", "role", "file", "PSNR-Y", "licence", "citation"]
+    files = ((name, _size(f), _hash(f), _origin(f)) for name, f in registry.files.items())
     return "\n".join(
         [
             "### Datasets\n",
-            _table(
-                ["dataset", "role", "images", "what for", "files", "licence", "citation"], datasets
-            ),
+            _table(datasets, _datasets(registry)),
             "\n### Checkpoints\n",
             "PSNR-Y in dB of a single pass, as published.\n",
-            _table(["checkpoint", "role", "file", "PSNR-Y", "licence", "citation"], checkpoints),
+            _table(checkpoints, _checkpoints(registry)),
             "\n### Files\n",
             _table(["file", "bytes", "verified by", "from"], files),
         ]
     )
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def _datasets(registry: Registry) -> Iterator[Iterable[str]]:
+    for name, entry in registry.datasets.items():
+        about = f"{entry.about}; {entry.note}" if entry.note else entry.about
+        files = " or ".join(" + ".join(source.files) for source in entry.sources)
+        link, own = f"[{name}]({entry.page})", files or " + ".join(entry.parts)
+        yield link, entry.role, f"{entry.images:,}", about, own, entry.licence, entry.citation
+
+
+def _checkpoints(registry: Registry) -> Iterator[Iterable[str]]:
+    for name, entry in registry.checkpoints.items():
+        psnr = expected_scores(entry).query("metric == 'psnr_y'")
+        scores = ", ".join(f"{r.dataset} {r.value:.{r.decimals}f}" for r in psnr.itertuples())
+        files = " or ".join(s.file + (f" ({s.member})" if s.member else "") for s in entry.sources)
+        citation = entry.citation + (f". Note: {entry.note}" if entry.note else "")
+        link = f"[{name}]({entry.page})"
+        yield link, entry.role, files, scores or "none", entry.licence, citation
+
+
+def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
 
@@ -72,11 +57,7 @@ def _size(file: RemoteFile) -> str:
 
 
 def _hash(file: RemoteFile) -> str:
-    kinds = {
-        "SHA-256": file.sha256,
-        "MD5": file.md5,
-        "start of SHA-256": file.sha256_begins,
-    }
+    kinds = {"SHA-256": file.sha256, "MD5": file.md5, "start of SHA-256": file.sha256_begins}
     found = [f"{kind} `{value}`" for kind, value in kinds.items() if value]
     if not file.known_hash:
         found.append("the hash of the first fetch")
@@ -88,13 +69,12 @@ def _origin(file: RemoteFile) -> str:
     return ", ".join(hosts + ([f"by hand: {file.by_hand}"] if file.by_hand else []))
 
 
-def update(page: Path, registry: Registry) -> str:
-    """The text of ``page`` with the tables between its two marks made anew."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+def update(registry: Registry) -> str:
+    """The text of the page with the tables between its two marks made anew."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{tables(registry)}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
-    page = Path(__file__).parents[1] / "docs" / "data.md"
-    page.write_text(update(page, load_registry()), encoding="utf-8")
+    PAGE.write_text(update(load_registry()), encoding="utf-8")

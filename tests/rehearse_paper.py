@@ -140,7 +140,7 @@ def rehearse(folder: Path) -> int:
     write_registry(study / "rehearsal.yaml", made)
     cut(values, mirror)
     (study / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    table = study / "augkd" / "paper" / "external.csv"
+    table = study / "augkd" / "study" / "paper" / "external.csv"
     published = pd.read_csv(table)
     own = pd.DataFrame(list(scores(mirror, made, networks)))
     stages = _dvc(study, "stage", "list", "--name-only")[1].split()

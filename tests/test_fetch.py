@@ -8,20 +8,21 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from augkd.errors import UserError
-from augkd.study.acquire.fetch import Fetcher, Patience
+from augkd.study.acquire.fetch import Fetcher, RangeDownloader
 from augkd.study.acquire.registry import RemoteFile
 from tests.loopback import Loopback, Served, loopback
 from tests.miniature_archives import make_archives, registry, write_archive
 
 BODY = bytes(range(256)) * 700  # 179,200 bytes: several reads
-QUICK = Patience(timeout=0.3, slowest=1000, attempts=3, pause=0.01)
-ONCE = Patience(timeout=0.3, slowest=1000, attempts=1)
+QUICK = partial(RangeDownloader, attempts=3, pause=0.01, timeout=0.3, slowest=1000)
+ONCE = partial(QUICK, attempts=1)
 NAME = "a.zip"
 
 
@@ -59,7 +60,7 @@ def unlisted(*urls: str) -> RemoteFile:
 
 
 def get(file: RemoteFile, folder: Path, mirror: Path | None = None, **options: Any) -> Path:
-    return Fetcher(folder, mirror, **{"patience": QUICK, **options}).file(file)
+    return Fetcher(folder, mirror, **{"download": QUICK, **options}).file(file)
 
 
 def lying(folder: Path) -> set[str]:
@@ -157,7 +158,7 @@ def test_what_a_broken_transfer_asks_again(
 
 def test_a_later_call_continues_an_earlier_one(server: Loopback, folder: Path) -> None:
     server.files[NAME] = Served(BODY, cut=[100_000, None])
-    assert "breaks off" in refusal(unlisted(server.url(NAME)), folder, patience=ONCE)
+    assert "breaks off" in refusal(unlisted(server.url(NAME)), folder, download=ONCE)
     assert (folder / f"{NAME}.partial").read_bytes() == BODY[:100_000]
     assert get(unlisted(server.url(NAME)), folder).read_bytes() == BODY
     assert server.ranges() == [None, "bytes=100000-"]
@@ -168,14 +169,14 @@ def test_attempts_are_counted_only_while_the_file_does_not_grow(
 ) -> None:
     server.files[NAME] = Served(BODY, cut=[*[10_000] * 12, None])
     assert get(listed(server.url(NAME)), folder).read_bytes() == BODY
-    assert len(server.asked) == 13 > QUICK.attempts
+    assert len(server.asked) == 13 > 3
 
 
 def test_the_second_address_continues_a_listed_file(server: Loopback, folder: Path) -> None:
     server.files["first"] = Served(BODY, cut=[70_000], etag=None)
     server.files["second"] = Served(BODY, etag='"2"')
     file = listed(server.url("first"), server.url("second"))
-    assert get(file, folder, patience=ONCE).read_bytes() == BODY
+    assert get(file, folder, download=ONCE).read_bytes() == BODY
     assert [asked[:2] for asked in server.asked] == [("first", None), ("second", "bytes=70000-")]
 
 
@@ -222,8 +223,8 @@ def test_a_server_that_does_not_serve_the_file_is_given_up(
     server: Loopback, folder: Path, does: dict[str, Any], changes: dict[str, Any], words: str
 ) -> None:
     server.files[NAME] = Served(**{"body": BODY, **copy.deepcopy(does)})
-    patience = ONCE if "drip" in does else QUICK
-    text = refusal(listed(server.url(NAME), **changes), folder, patience=patience)
+    download = ONCE if "drip" in does else QUICK
+    text = refusal(listed(server.url(NAME), **changes), folder, download=download)
     assert re.search(words, text), text
     assert not (folder / f"{NAME}.rejected").exists()
 

@@ -61,9 +61,8 @@ class Archive(ExitStack):
         folders, total, limit = {""}, 0, RATIO * self.path.stat().st_size + SLACK
         zipped = head.startswith(b"PK")  # a tar that ends with a zip inside would pass as one
         self.in_place = zipped or head[257:262] == b"ustar"  # compressed ones show it only inside
-        opened = self.enter_context(
-            zipfile.ZipFile(self.path) if zipped else tarfile.open(self.path)  # noqa: SIM115
-        )
+        opened = zipfile.ZipFile(self.path) if zipped else tarfile.open(self.path)  # noqa: SIM115
+        self.callback(opened.close)
         for raw, size, folder, plain, opens in _members(
             opened
         ):  # a compressed tar is unpacked here
@@ -112,8 +111,11 @@ class Archive(ExitStack):
         """A member. Raises UserError if there is none of that name, or it is damaged."""
         if name not in self.members:
             raise UserError(f"{self.path}: has no '{name}': expected it in this archive")
-        with self._complaints(), self.members[name]() or ExitStack() as stream:
-            return stream.read()
+        with self._complaints():
+            stream = self.members[name]()
+            assert stream is not None  # a plain file has bytes
+            with stream:
+                return stream.read()
 
     def unpack(self, name: str, target: Path) -> Path:
         """Writes a member to ``target``: all of it or nothing."""
@@ -204,8 +206,9 @@ class Pair:
         """
         hr = self.hr.read() if self.hr else None
         lr = {scale: place.read() for scale, place in self.lr.items()}
-        for scale, small in lr.items() if hr is not None else ():
-            if any(scale * a > b for a, b in zip(small.shape[1:], hr.shape[1:], strict=True)):
+        for scale, small in lr.items():
+            sides = zip(small.shape[1:], hr.shape[1:] if hr is not None else (), strict=False)
+            if any(scale * a > b for a, b in sides):
                 raise UserError(
                     f"{self.lr[scale]}: is larger than 1/{scale} of {self.hr}: fetch them again"
                 )
@@ -257,13 +260,13 @@ def _find(dataset: str, folder: Path, registry: Registry, opened: ExitStack) -> 
         )
     for archive in archives:
         if not archive.in_place:
-            places = [place for images in found.values() for place in images.values()]
-            wanted = [place.member for place in places if place.archive is archive]
-            archive.extract(archive.path.with_name(f"{archive.path.name}.{dataset}"), wanted)
+            everywhere = [place for images in found.values() for place in images.values()]
+            own = [place.member for place in everywhere if place.archive is archive]
+            archive.extract(archive.path.with_name(f"{archive.path.name}.{dataset}"), own)
+    hr = found.pop(1, {})
     return [
-        Pair(dataset, name, lr.pop(1, None), lr)
+        Pair(dataset, name, hr.get(name), {scale: lr[name] for scale, lr in found.items()})
         for name in sorted(names)
-        for lr in [{scale: places[name] for scale, places in found.items()}]
     ]
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, TimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
 from urllib3.util import Retry
 
 from augkd.errors import UserError, replacing
@@ -33,23 +34,6 @@ pooch.get_logger().setLevel("WARNING")  # what a user should know is said here
 # asks for the bytes as they are stored; some hosts turn unknown programs away
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Mozilla/5.0 (compatible; augkd)"}
 S = TypeVar("S", Source, Weights)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """With slow and failing servers.
-
-    Attributes:
-        timeout: seconds to connect, and without a byte, after which a connection is given up.
-        slowest: bytes a second, over ``timeout`` seconds, under which it is given up likewise.
-        attempts: in a row that bring the file no further, after which an address is given up.
-        pause: seconds before a second attempt in a row; the next are each twice as long, up to 60.
-    """
-
-    timeout: float = 30
-    slowest: float = 1024
-    attempts: int = 5
-    pause: float = 1
 
 
 class Refused(Exception):
@@ -68,41 +52,49 @@ class RangeDownloader:
         size: of the file in bytes, if known; an address that offers another size is refused.
         verified: its content is checked against a published hash, so it is continued even where
             the server cannot tell whether it is still the same file.
-        pieced: whether it was put together from more than one answer.
+        attempts: in a row that bring the file no further, after which an address is given up.
+        pause: seconds before the third attempt in a row; the next are each twice as long.
+        timeout: seconds to connect, and without a byte, after which a connection is given up.
+        slowest: bytes a second, over ``timeout`` seconds, under which it is given up likewise.
+        pieced: whether the file was put together from more than one answer.
     """
 
     kept: Path
     size: int | None
     verified: bool
-    patience: Patience
+    attempts: int = 5
+    pause: float = 1
+    timeout: float = 30
+    slowest: float = 1024
     pieced: bool = False
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
         """Writes what ``url`` serves to ``output_file``.
 
         Raises:
-            Refused: for good, or after ``patience.attempts`` without progress.
+            Refused: for good, or after ``attempts`` without progress.
             UserError: the disk has no room for it.
             OSError: the file cannot be written.
         """
-        failures, furthest, patience = 0, self._have(), self.patience
-        again = Retry(
-            patience.attempts - 1,
-            backoff_factor=patience.pause,
+        left = again = Retry(
+            self.attempts - 1,
+            backoff_factor=2 * self.pause,
             status_forcelist=(408, 425, 429, 500, 502, 503, 504),  # now, and perhaps not later
             raise_on_status=False,
             retry_after_max=120,
         )
+        furthest = self._have()
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=again))
             while broken := self._attempt(session, url):
-                failures = 1 if self._have() > furthest else failures + 1
-                furthest = max(furthest, self._have())
-                if failures >= patience.attempts:
-                    times = f" ({failures} times in a row)" if failures > 1 else ""
-                    raise Refused(f"{broken}{times}")
-                time.sleep(min(60, patience.pause * 2 ** (failures - 1)))
+                if self._have() > furthest:
+                    left, furthest = again, self._have()
+                try:
+                    left = left.increment("GET", url)
+                except MaxRetryError:
+                    raise Refused(f"{broken} ({self.attempts} times in a row)") from None
+                left.sleep()
         link(self.kept, Path(output_file))
 
     def _have(self) -> int:
@@ -122,7 +114,7 @@ class RangeDownloader:
             asked["Range"] = f"bytes={start}-"
             asked |= {"If-Range": known[url]} if known.get(url) else {}
         try:
-            answer = session.get(url, headers=asked, stream=True, timeout=self.patience.timeout)
+            answer = session.get(url, headers=asked, stream=True, timeout=self.timeout)
         except requests.RequestException as error:
             raise Refused(f"cannot be reached ({_reason(error)})") from None
         with answer:
@@ -148,10 +140,10 @@ class RangeDownloader:
                 strong = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
                 with replacing(note) as beside:
                     beside.write_text(json.dumps({url: strong}), encoding="utf-8")
-            broken = self._write(answer, total)
-        if not broken:
-            note.unlink()
-        return broken
+            if broken := self._write(answer, total):
+                return broken
+        note.unlink()
+        return ""
 
     def _write(self, answer: requests.Response, total: int | None) -> str:
         """Adds the answer's bytes to what is kept. Returns as above."""
@@ -172,15 +164,16 @@ class RangeDownloader:
                     file.write(piece)
                     bar.update(len(piece))
                     received += len(piece)
-                    if (passed := time.monotonic() - since) > self.patience.timeout:
-                        if received < self.patience.slowest * passed:
+                    if (passed := time.monotonic() - since) > self.timeout:
+                        if received < self.slowest * passed:
                             return f"sends only {received / passed:.0f} bytes a second"
                         since, received = time.monotonic(), 0
-        except TimeoutError:
-            return f"sent nothing for {self.patience.timeout:g} s"
+        except ReadTimeoutError:
+            return f"sent nothing for {self.timeout:g} s"
         except HTTPError as error:
             return f"breaks off ({_reason(error)})"
-        return ""
+        have = self._have()
+        return f"ended after {have} of {total} bytes" if total and have < total else ""
 
 
 def _reason(error: Exception) -> str:
@@ -205,13 +198,13 @@ class Fetcher:
     Attributes:
         folder: made if need be; several processes may fetch into it at once.
         mirror: a folder of files, as ``data.mirror`` names it; it is asked first.
-        patience: with slow and failing servers.
+        download: makes the downloader of a file, more or less patient with its servers.
         registry: where names are looked up.
     """
 
     folder: Path
     mirror: Path | None = None
-    patience: Patience = field(default_factory=Patience)
+    download: Callable[..., RangeDownloader] = RangeDownloader
     registry: Registry = field(default_factory=load_registry)
 
     def dataset(self, name: str) -> list[Path]:
@@ -308,7 +301,7 @@ class Fetcher:
         """One address; what was put together and turns out wrong is fetched once more, whole."""
         kept = target.with_name(f"{file.name}.partial")
         known, published = self._known(file), file.known_hash is not None
-        download = RangeDownloader(kept, file.bytes, published, self.patience)
+        download = self.download(kept, file.bytes, published)
         for last in (False, True):
             try:
                 pooch.retrieve(url, known, file.name, self.folder, downloader=download)

@@ -115,12 +115,8 @@ class Registry(Section):
 
     @model_validator(mode="after")
     def _references(self) -> "Registry":
-        used = {
-            file: name
-            for name, entry in (*self.datasets.items(), *self.checkpoints.items())
-            for source in entry.sources
-            for file in source.files
-        }
+        entries: dict[str, Dataset | Checkpoint] = {**self.datasets, **self.checkpoints}
+        used = {f: name for name, e in entries.items() for s in e.sources for f in s.files}
         for file in used.keys() - self.files.keys():
             raise ValueError(f"{used[file]}: its file {file} is not under files")
         for file in self.files.keys() - used.keys():
