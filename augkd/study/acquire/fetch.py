@@ -329,7 +329,7 @@ class Fetcher:
             return f"has {size} bytes, expected {file.bytes}"
         kind, _, expected = (known or f"sha256:{file.sha256_begins or ''}").partition(":")
         found = pooch.file_hash(str(path), kind)
-        if not found.startswith(expected):
+        if not (found == expected if known else found.startswith(expected)):
             whose = "" if file.known_hash else f" ({lock})" if known else "..."
             return f"has the {kind.upper()} {found}, expected {expected}{whose}"
         if known is None:
