@@ -78,6 +78,7 @@ def loopback() -> Iterator[Loopback]:
                 for header in (served.headers if served else {}).items():
                     self.send_header(*header)
                 self.send_header("Content-Length", "0")
+                self.send_header("Connection", "close")
                 self.end_headers()
                 return
             body = _turn(served.bodies, served.body)
@@ -88,7 +89,7 @@ def loopback() -> Iterator[Loopback]:
             code = 416 if start >= len(body) and start else 206 if start else 200
             home.asked.append((name, wanted, condition, code))
             answer = b"" if code == 416 else body[start:]
-            headers = {"Content-Length": str(len(answer))}
+            headers = {"Content-Length": str(len(answer)), "Connection": "close"}
             if etag:
                 headers["ETag"] = etag
             if served.modified:

@@ -8,12 +8,13 @@ import pytest
 import torch
 import yaml
 
-from augkd.data import listing
 from augkd.errors import UserError
 from augkd.study.acquire.archives import find_images
 from augkd.study.acquire.registry import FILE, Registry, expected_scores, load_registry
 from augkd.study.paper import all_tables
 from augkd.study.prepare import degrade
+from tests import data_listing
+from tests.data_listing import PAGE
 from tests.miniature_archives import (
     NAMES,
     contents,
@@ -25,7 +26,6 @@ from tests.miniature_archives import (
 )
 
 REAL = load_registry()
-PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 
 
 def test_every_dataset_of_the_papers_tables_is_listed() -> None:
@@ -73,9 +73,8 @@ def test_no_hash_stands_for_two_files() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert listing.update(PAGE, REAL) == PAGE.read_text(encoding="utf-8"), (
-        "run python -m augkd.study.acquire.listing"
-    )
+    text = PAGE.read_text(encoding="utf-8")
+    assert data_listing.update(REAL) == text, "run python -m tests.data_listing"
 
 
 def test_the_page_shows_every_entry_and_what_is_unknown() -> None:
