@@ -3,9 +3,8 @@
 Which rows a page has is data: rows.yaml.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import product
@@ -20,6 +19,7 @@ from pandas.io.formats.style import Styler
 
 from augkd.errors import UserError
 from augkd.study.paper import load_table, select
+from augkd.study.paper.audit import external
 from augkd.study.params import Study
 from augkd.study.pipeline.stage import need
 from augkd.study.report.stats import LOWER_IS_BETTER, bootstrap_gain, differences, paired_gain
@@ -105,7 +105,8 @@ def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def save_table(frame: pd.DataFrame, path: Path) -> None:
     """A table as tidy CSV: the numbers that its page shows, for whoever wants them."""
     if isinstance(frame.columns, pd.MultiIndex):
-        frame = frame.set_axis([" ".join(map(str, column)) for column in frame], axis=1)
+        titles = [" ".join(map(str, column)) for column in frame.columns]
+        frame = frame.set_axis(titles, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.reset_index().to_csv(path, index=False)
 
@@ -186,7 +187,7 @@ def method_rows(
     ]
 
 
-def framed(rows: Sequence[Row]) -> list[Row]:
+def framed(study: Study, rows: Sequence[Row]) -> list[Row]:
     """The rows of each cohort between those of bicubic enlargement and of its teacher.
 
     Teachers of the paper's three networks are found in its Table 12.
@@ -194,18 +195,9 @@ def framed(rows: Sequence[Row]) -> list[Row]:
     result = []
     for cohort in dict.fromkeys(row.cohort for row in rows):
         own = [row for row in rows if row.cohort == cohort]
-        place = {key: own[0].keys[key] for key in ("network", "scale")}
-        table = 12 if cohort == f"{place['network']}_x{place['scale']}" else 0
-        first, last = (
-            Row(
-                cohort,
-                m,
-                {**own[0].labels, "method": METHOD_NAMES[m]},
-                table,
-                place | {"method": m},
-            )
-            for m in UNTAUGHT[:2]
-        )
+        table = 12 if study.group(cohort) in NETWORKS else 0
+        ends = method_rows(study, cohort, UNTAUGHT[:2], table)
+        first, last = (replace(end, labels={**own[0].labels, **end.labels}) for end in ends)
         result += [first, *own, last]
     return result
 
@@ -227,7 +219,7 @@ def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
             "images (paper)": f"{min(limit or at_hand, at_hand)} ({paper['training_images']:,.0f})",
             "steps (paper)": f"{study.schedule(own).steps:,} ({paper['training_steps']:,.0f})",
         }
-        rows.append(dataclasses.replace(row, labels={**labels, **row.labels}))
+        rows.append(replace(row, labels={**labels, **row.labels}))
     return rows
 
 
@@ -239,9 +231,8 @@ def published_teachers() -> pd.DataFrame:
         paper's mean (Table 12) is above it, and source.
     """
     paper = load_table(12).assign(evaluation="Table 12", source="the paper")
-    with files("augkd.study.paper").joinpath("external.csv").open(encoding="utf-8") as file:
-        external = pd.read_csv(file).query("method == 'teacher' and network in @NETWORKS")
-    both = pd.concat([paper, external]).query("metric == 'psnr_y'").astype({"scale": int})
+    others = external().query("method == 'teacher' and network in @NETWORKS")
+    both = pd.concat([paper, others]).query("metric == 'psnr_y'").astype({"scale": int})
     both = both.replace({"single_pass": "single pass", "self_ensemble": "mean of 8"})
     keys = ["scale", "network", "evaluation", "source"]
     wide = both.pivot_table(index=keys, columns="dataset", values="value", sort=False)
@@ -338,16 +329,17 @@ def ranks(frame: pd.DataFrame, students: Sequence[bool], metric: str, level: str
     return marks
 
 
-def tidy(frame: pd.DataFrame, **constants: object) -> pd.DataFrame:
+def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
     """A shown table as tidy rows: a cell's block, its numbers, the ends of its interval apart."""
-    rows = frame.stack(0, future_stack=True).rename(columns={"Δ": "gain"})
+    rows = pd.DataFrame(frame.stack(0, future_stack=True)).rename(columns={"Δ": "gain"})
     if "interval" in rows:
-        place = rows.columns.get_loc("interval")
-        ends = [pair if isinstance(pair, tuple) else (NAN, NAN) for pair in rows.pop("interval")]
-        for name, values in zip(("high", "low"), list(zip(*ends, strict=True))[::-1], strict=True):
-            rows.insert(place, name, values)
+        place, interval = list(rows).index("interval"), rows.pop("interval").str
+        rows.insert(place, "low", interval[0])
+        rows.insert(place + 1, "high", interval[1])
     rows = rows.rename_axis(columns=None).reset_index()
-    return pd.DataFrame({**dict.fromkeys(constants), **rows}).assign(**constants)
+    for place, (name, value) in enumerate(constants.items()):
+        rows.insert(place, name, value)
+    return rows
 
 
 def _by_key(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
@@ -384,11 +376,9 @@ def _gains(
         other = row.over(reference)
         if other == row.key:
             return dict.fromkeys(("paper", "Δ", "interval", "difference"))
-        pairs = [
-            (row.printed.get((metric, s)), printed.get(other, {}).get((metric, s))) for s in theirs
-        ]
-        each = [NAN if a is None or b is None else a - b for a, b in pairs]
-        paper = sign * float(np.mean(each)) if each else NAN
+        found, over = row.printed, printed.get(other, {})
+        each = [found.get((metric, s), NAN) - over.get((metric, s), NAN) for s in theirs]
+        paper = sign * float(np.mean(each or [NAN]))
         better, worse = (_of_sets(ours.get(key), at_hand) for key in (row.key, other))
         if better.empty or worse.empty:
             return {"paper": paper, "Δ": NAN, "interval": None, "difference": NAN}
@@ -449,11 +439,10 @@ def _schedule(study: Study, cohorts: Sequence[str]) -> Iterator[str]:
     def said(of: Study) -> str:
         trainings = [of.schedule(of.cohort(name)) for name in cohorts]
         steps = sorted({training.steps for training in trainings})
-        few_to_many = " to ".join(f"{n:,}" for n in dict.fromkeys((steps[0], steps[-1])))
-        first = trainings[0]
-        return f"{few_to_many} steps of {first.batch} patches of {first.patch}"
+        number = " to ".join(f"{n:,}" for n in dict.fromkeys((steps[0], steps[-1])))
+        return f"{number} steps of {trainings[0].batch} patches of {trainings[0].patch}"
 
-    paper = dataclasses.replace(study, budget=study.params.budgets["paper"])
+    paper = replace(study, budget=study.params.budgets["paper"])
     if cohorts and said(study) != said(paper):
         yield (
             f"Trained for {said(study)} pixels (LR); the paper's for {said(paper)}. "
@@ -497,7 +486,7 @@ def _absent_rows(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> Ite
             )
     if missing := [cohort for cohort in cohorts if cohort not in trained]:
         others = study.params.budgets.items()
-        able = [n for n, b in others if dataclasses.replace(study, budget=b).trained(*missing)]
+        able = [n for n, b in others if replace(study, budget=b).trained(*missing)]
         how = " or ".join(f"`make repro BUDGET={name}`" for name in sorted(able))
         yield (
             f"Budget `{study.budget.name}` does not train {_listed(missing)}: "
@@ -533,13 +522,11 @@ def _seeds(students: Iterable[Row], scores: pd.DataFrame) -> Iterator[str]:
     if many > 1:
         text += ". Seeds differ in initial weights alone: a cohort's students see the same batches"
         # students of several seeds that answer all the same: they start from a teacher's weights
-        answers = scores.groupby(["cohort", "method", "dataset", "split", "image", "metric"])[
-            "value"
-        ]
-        found = answers.agg(["count", "min", "max"])
+        place = ["cohort", "method", "dataset", "split", "image", "metric"]
+        found = scores.groupby(place)["value"].agg(["count", "min", "max"])
         same = (found["count"] > 1) & (found["min"] == found["max"])
-        alike = [key for key, all_ in same.groupby(["cohort", "method"]).all().items() if all_]
-        names = [f"{METHOD_NAMES[m]} in `{c}`" for c, m in alike if (c, m) in wanted]
+        alike = same.groupby(["cohort", "method"]).all().to_dict()
+        names = [f"{METHOD_NAMES[m]} in `{c}`" for c, m in sorted(wanted) if alike.get((c, m))]
         if names:
             text += f". {', '.join(names)}: one training in fact, since no weight of its start is "
             text += "drawn"
@@ -593,8 +580,7 @@ class TablePage:
         if len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y":
             # no room for it; table.csv has it
             shown = frame.drop(columns="difference", level="part", errors="ignore")
-        self._keep(frame, f"mean_gains_{metric}", metric, dataset="mean")
-        return self._table(shown, f"mean_gains_{metric}", metric)
+        return self._show(frame, f"mean_gains_{metric}", metric, shown=shown, dataset="mean")
 
     def gains(self, metric: str, reference: str) -> Styler:
         """Gains over one of them, set by set."""
@@ -602,18 +588,16 @@ class TablePage:
         if frame.empty:  # no set was scored
             return self.mean_gains(metric, reference)
         over = f"gain over {self.called[reference]}"
-        self._keep(frame, f"gains_{metric}", metric, reference=over)
-        return self._table(frame, f"gains_{metric}", metric)
+        return self._show(frame, f"gains_{metric}", metric, reference=over)
 
     def values(self, metric: str, rows: Sequence[Row] = ()) -> Styler:
         """Mean scores, set by set: of ``rows``, or of the page's with those that frame them."""
-        rows = rows or framed(self.rows)
+        rows = rows or framed(self.study, self.rows)
         frame = values(self.scores, rows, metric)
         students = [row.method not in UNTAUGHT for row in rows]
         marks = ranks(frame, students, metric, self.rank_by)
         caption = "Bold: best, underlined: second, by the mean alone." if any(students) else ""
-        self._keep(frame, f"values_{metric}", metric)
-        return self._table(frame, f"values_{metric}", metric, caption, marks)
+        return self._show(frame, f"values_{metric}", metric, caption, marks)
 
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
@@ -625,15 +609,16 @@ class TablePage:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pd.concat(self._shown, ignore_index=True).to_csv(self.path, index=False)
 
-    def _keep(self, frame: pd.DataFrame, table: str, metric: str, **of: str) -> None:
-        self._shown.append(tidy(frame, table=table, metric=metric, **of))
-
-    def _table(
+    def _show(
         self,
         frame: pd.DataFrame,
         name: str,
         metric: str,
         caption: str = "",
         marks: pd.DataFrame | None = None,
+        shown: pd.DataFrame | None = None,
+        **constants: str,
     ) -> Styler:
+        self._shown.append(tidy(frame, table=name, metric=metric, **constants))
+        frame = frame if shown is None else shown
         return paper_table(frame, f"{self.name}_{name}", metric, caption, LABELS, marks)

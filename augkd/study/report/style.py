@@ -13,6 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import yaml
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,45 +38,16 @@ TONES = {"more": COLOURS[2], "less": COLOURS[5]}
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
 """Of metrics, and of the units that a row of a plain table names."""
 
-METHOD_NAMES = {
-    "bicubic": "Bicubic",
-    "teacher": "Teacher",
-    "scratch": "Scratch",
-    "kd": "KD",
-    "dfkd": "KD without HR",
-    "fitnet": "FitNet",
-    "at": "AT",
-    "rkd": "RKD",
-    "fakd": "FAKD",
-    "csd": "CSD (teacher's features)",
-    "crosskd": "CrossKD (reconstruction)",
-    "zoom_in": "Zoom-in",
-    "zoom_out": "Zoom-out",
-    "zoom_both": "Both zooms",
-    "consistency": "Consistency alone",
-    "augkd": "AugKD",
-    "fakd_augkd": "FAKD + AugKD",
-    # of the control cohort
-    "augkd_two_step": "AugKD, two updates",
-    "augkd_wrong_inverse": "AugKD, wrong inverse",
-    "augkd_no_f": "AugKD without F",
-    "augkd_cell": "AugKD, same cell for the batch",
-    "zoom_out_no_teacher": "Zoom-out without a teacher",
-    "kd_two_updates": "KD, two updates",
-    "kd_equal_weight": "KD, equal weight",
-    "fakd_detached": "FAKD, gradient cut",
-    "csd_features": "CSD (teacher's features)",
-    "sliced_init": "Sliced start",
-}
-"""What methods are called in tables and figures. Without VGG19, CSD compares other features; of
-CrossKD the text is not public."""
+METHOD_NAMES: dict[str, str] = yaml.safe_load(
+    files(__package__).joinpath("names.yaml").read_text(encoding="utf-8")
+)
+"""What methods are called in tables and figures."""
 
 UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")
 """Rows of tables that are no students."""
 
 PARTS = ("paper", "ours", "Δ", "interval", "difference")
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
-_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "grid.color", "xtick.color")
 _PAPER_RULES: list[Any] = [
     {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
     {"selector": "thead th", "props": "text-align: center"},
@@ -105,8 +77,9 @@ def use_style() -> None:
     """
     with as_file(files(__package__) / "figures.mplstyle") as path:
         mpl.rc_file(path, use_default_template=False)
-    mpl.rcParams.update(dict.fromkeys((*_INKED, "ytick.color"), INK))
-    mpl.rcParams["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    cycle = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    mpl.rc("axes", edgecolor=INK, labelcolor=INK, prop_cycle=cycle)
+    mpl.rc(("text", "grid", "xtick", "ytick"), color=INK)
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
@@ -125,22 +98,19 @@ def paper_table(
             MultiIndex whose last level is the part and whose other levels say of what, e.g.
             (dataset, part) or (dataset, metric, part). Parts are any of
 
-            ========  ===========================================================
-            paper     the paper's value; NaN where it has none
-            ours      our value; NaN where it was not run, None where there can be none
-            Δ         the gain under judgement, positive where it is for the better
-                      (``augkd.study.report.stats`` turns the sign of NIQE); NaN and None likewise
-            interval  (low, high) of Δ, or None
-            difference  ours minus the paper's, of whatever the block compares; never tinted
-            ========  ===========================================================
+            - paper: the paper's value; NaN where it has none
+            - ours: our value; NaN where it was not run, None where there can be none
+            - Δ: the gain under judgement, positive where it is for the better
+              (``augkd.study.report.stats`` turns the sign of NIQE); NaN and None likewise
+            - interval: (low, high) of Δ, or None
+            - difference: ours minus the paper's, of whatever the block compares; never tinted
 
         name: of the table, unique on a page: the HTML id is ``T_name``.
         metric: psnr_y, ssim_y or niqe; read from the column level named "metric" where there is
             one.
         caption: a sentence below the table; what the tints mean is added.
         labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
-        marks: more classes, a cell each, e.g. ``augkd.study.report.rows.ranks``: best (bold), second
-            (underlined).
+        marks: more classes, a cell each: "best" is bold, "second" underlined.
 
     Returns:
         A Styler. Δ has the class ``better``, ``worse`` or, where the interval holds 0,
@@ -159,10 +129,11 @@ def paper_table(
         part, of = column[-1], metric
         if "metric" in columns.names:
             of = column[columns.names.index("metric")]
-        for kind, given, known in (("part", part, PARTS), ("metric", of, DECIMALS)):
+        for kind, given, known in (("part", part, PARTS), ("metric", of, [*DECIMALS])):
             if given not in known:
-                known = ", ".join(known)
-                raise ValueError(f"paper_table: {kind} {given!r} is unknown: use {known}")
+                raise ValueError(
+                    f"paper_table: {kind} {given!r} is unknown: use {', '.join(known)}"
+                )
         cells = list(frame.iloc[:, position])
         signs, absent = part in ("Δ", "difference"), "not run" if part in ("ours", "Δ") else "–"
         texts = [_text(v, DECIMALS[of], signs, "–" if v is None else absent) for v in cells]
@@ -271,8 +242,8 @@ def _class(value: Any, part: str, interval: Any) -> str:
 
 def _decimals(frame: pd.DataFrame) -> int:
     """As few as show the numbers as they are, up to four; else two, or four for small ones."""
-    cells = [value for column in frame for value in frame[column]]
-    numbers = [v for v in cells if isinstance(v, float | np.floating) and np.isfinite(v)]
+    cells: list[Any] = [value for column in frame for value in frame[column]]
+    numbers = [float(v) for v in cells if isinstance(v, float | np.floating) and np.isfinite(v)]
     for decimals in range(5):
         if all(abs(round(v, decimals) - v) < 1e-9 for v in numbers):
             return decimals
