@@ -238,13 +238,13 @@ def published_teachers() -> pd.DataFrame:
     wide = both.pivot_table(index=keys, columns="dataset", values="value", sort=False)
     wide = wide[list(PAPER_SETS[:4])].dropna().sort_index(level=[0, 1], sort_remaining=False)
     wide["mean"] = wide.mean(axis=1)
-    own = wide["mean"].xs("the paper", level="source").droplevel("evaluation")
     frame = wide.reset_index().rename_axis(columns=None)
-    above = frame.join(own.rename("own"), on=["scale", "network"])["own"] - frame["mean"]
-    frame["paper above it"] = above.mask(frame["source"] == "the paper")
+    theirs = frame["source"] == "the paper"
+    own = frame["mean"].where(theirs).groupby([frame["scale"], frame["network"]]).transform("max")
+    frame["paper above it"] = (own - frame["mean"]).mask(theirs)
     frame["scale"] = [f"×{scale}" for scale in frame["scale"]]
     frame["network"] = frame["network"].map(NETWORKS)
-    return frame[[column for column in frame if column != "source"] + ["source"]]
+    return frame.assign(source=frame.pop("source"))
 
 
 # --- numbers

@@ -79,7 +79,10 @@ def use_style() -> None:
         mpl.rc_file(path, use_default_template=False)
     cycle = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
     mpl.rc("axes", edgecolor=INK, labelcolor=INK, prop_cycle=cycle)
-    mpl.rc(("text", "grid", "xtick", "ytick"), color=INK)
+    mpl.rc("text", color=INK)
+    mpl.rc("grid", color=INK)
+    mpl.rc("xtick", color=INK)
+    mpl.rc("ytick", color=INK)
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
