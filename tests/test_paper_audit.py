@@ -46,7 +46,7 @@ def test_other_readings_of_the_average() -> None:
 
 def test_the_stated_average_implies_another_number() -> None:
     implied = audit.implied_by_statement("swinir", 2)
-    assert implied == {"gain": 0.35, "implied": 32.44, "printed": 32.63}
+    assert implied == {"stated": 0.31, "gain": 0.35, "implied": 32.44, "printed": 32.63}
 
 
 def test_one_row_is_printed_under_two_models() -> None:
