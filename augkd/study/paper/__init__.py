@@ -66,12 +66,8 @@ def select(table: pd.DataFrame, **keys: object) -> pd.DataFrame:
     for key, wanted in keys.items():
         if key not in (*KEYS, "metric", "row"):
             raise LookupError(f"the paper's tables have no key '{key}'")
-        column = table[key]
-        if key in KEYS:
-            blank = column.isna() if key == "scale" else column == ""
-            if bool(blank.all()):
-                continue
-        table = table[(column == wanted).fillna(False).astype(bool)]
+        if not table[key].replace("", pd.NA).isna().all():
+            table = table[(table[key] == wanted).fillna(False)]
     return table
 
 

@@ -26,9 +26,8 @@ def average_gains() -> pd.DataFrame:
     stated = {str(claim.networks[0]): claim.value for claim in claims}
     rows = []
     for network, number in MAIN.items():
-        psnr = select(load_table(number), metric="psnr_y").pivot(
-            index=["dataset", "scale"], columns="method", values="value"
-        )
+        psnr = select(load_table(number), metric="psnr_y")
+        psnr = psnr.pivot(index=["dataset", "scale"], columns="method", values="value")
         others = psnr[["kd", "scratch"]].assign(best_other=psnr.drop(columns="augkd").max(axis=1))
         for over in others:
             gain = (psnr["augkd"] - others[over]).unstack("scale")
@@ -49,32 +48,27 @@ def implied_by_statement(network: str, scale: int) -> dict[str, float]:
     gains = average_gains().dropna(subset="stated").set_index("network")
     stated = gains["stated"].loc[network]
     gain = 3 * stated - sum(gains[f"x{other}"].loc[network] for other in {2, 3, 4} - {scale})
-    kd, printed = (
-        paper_value(MAIN[network], "psnr_y", method=method, scale=scale, dataset="Urban100")
-        for method in ("kd", "augkd")
-    )
+    keys = {"scale": scale, "dataset": "Urban100"}
+    kd, printed = (paper_value(MAIN[network], "psnr_y", method=m, **keys) for m in ("kd", "augkd"))
     implied = {"gain": round(gain, 4), "implied": round(kd + gain, 4)}
     return {"stated": stated, **implied, "printed": printed}
 
 
 def niqe_gains() -> pd.DataFrame:
     """By how much AugKD lowers Table 5's NIQE against KD and scratch: dataset, over, gain."""
-    rows = []
-    for dataset in ("RealSR", "DRealSR", "OST300"):
-        augkd = paper_value(5, "niqe", method="augkd", dataset=dataset)
-        for over in ("kd", "scratch"):
-            other = paper_value(5, "niqe", method=over, dataset=dataset)
-            rows.append({"dataset": dataset, "over": over, "gain": round(other - augkd, 3)})
-    return pd.DataFrame(rows)
+    niqe = select(load_table(5), metric="niqe")
+    niqe = niqe.pivot(index="dataset", columns="method", values="value")
+    gains = niqe[["kd", "scratch"]].sub(niqe["augkd"], axis=0).round(3).rename_axis(columns="over")
+    gains = gains.loc[["RealSR", "DRealSR", "OST300"]]
+    return pd.DataFrame({"gain": gains.stack()}).reset_index()
 
 
 def step_cost() -> pd.DataFrame:
     """Table 11 against its KD column: method, seconds, extra_seconds, extra_share, psnr_gain."""
     printed = load_table(11)
     table = printed.pivot(index="method", columns="metric", values="value")
-    seconds, psnr = (
-        table.loc[printed["method"].unique(), metric] for metric in ("seconds_per_step", "psnr_y")
-    )
+    table = table.loc[printed["method"].unique()]
+    seconds, psnr = table["seconds_per_step"], table["psnr_y"]
     columns = {
         "seconds": seconds,
         "extra_seconds": (seconds - seconds["kd"]).round(2),
@@ -102,9 +96,8 @@ def duplicated_rows(least: int = 2) -> pd.DataFrame:
     parts = zip(rows["network"], scale, rows["method"], teacher, strict=True)
     rows["model"] = [" ".join(filter(None, part)) for part in parts]
     pairs = _pairs(rows, ["dataset", "metric"])
-    pairs = pairs[pairs["number"] < pairs["other_number"]]
+    pairs = pairs[pairs["number"] < pairs["other_number"]].assign(agree=pairs["difference"] == 0)
     keys = ["table", "row", "model", "other_table", "other_row", "other_model"]
-    pairs["agree"] = pairs["difference"] == 0
     grouped = pairs.groupby(["number", "other_number", *keys], as_index=False)
     found = grouped.agg(cells=("agree", "size"), agree=("agree", "all"))
     found = found[(found["cells"] >= least) & found["agree"]].reset_index(drop=True)
@@ -162,12 +155,12 @@ def initialisation_gap() -> pd.DataFrame:
     return pairs.assign(gap=(pairs["table_2"] - pairs["table_9"]).round(4))
 
 
-def heterogeneous_teachers(dataset: str = "Urban100") -> pd.DataFrame:
-    """RCAN ×4 students by teacher: teacher, teacher_psnr (Table 12), student_psnr, table.
+def heterogeneous_teachers() -> pd.DataFrame:
+    """RCAN ×4 students on Urban100: teacher, teacher_psnr (Table 12), student_psnr, table.
 
     The student of the same architecture is Table 3's, the others are Table 4's.
     """
-    keys, rows = {"scale": 4, "dataset": dataset}, []
+    keys, rows = {"scale": 4, "dataset": "Urban100"}, []
     for teacher, table in (("rcan", 3), ("edsr", 4), ("swinir", 4)):
         psnr = {
             "teacher_psnr": paper_value(12, "psnr_y", network=teacher, **keys),
@@ -179,12 +172,9 @@ def heterogeneous_teachers(dataset: str = "Urban100") -> pd.DataFrame:
 
 def coverage() -> pd.DataFrame:
     """Which method is in the table of which network: methods by networks, True or False."""
-    tables = {network: load_table(number)["method"].unique() for network, number in MAIN.items()}
-    methods = list(dict.fromkeys(method for listed in tables.values() for method in listed))
-    return pd.DataFrame(
-        {network: [method in listed for method in methods] for network, listed in tables.items()},
-        index=pd.Index(methods, name="method"),
-    )
+    main = pd.concat([load_table(number) for number in MAIN.values()])
+    covered = pd.crosstab(main["method"], main["network"]) > 0
+    return covered.loc[main["method"].unique()].rename_axis(columns=None)
 
 
 def speed_against_operations() -> pd.DataFrame:
@@ -202,13 +192,11 @@ def speed_against_operations() -> pd.DataFrame:
 def against_external() -> pd.DataFrame:
     """Each printed number that ``external.csv`` has too: keys, printed, public, difference."""
     keys = ["network", "scale", "method", "dataset", "metric"]
-    printed = all_tables().rename(columns={"value": "printed"})
-    printed = printed[printed["table"].isin([2, 12])]
-    public = external().rename(columns={"value": "public"})
-    pairs = printed[["table", "row", *keys, "printed"]].merge(public, on=keys)
+    printed = pd.concat([load_table(2), load_table(12)]).rename(columns={"value": "printed"})
+    pairs = printed.merge(external().rename(columns={"value": "public"}), on=keys)
     pairs["difference"] = (pairs["printed"] - pairs["public"]).round(4)
-    columns = ["evaluation", "printed", "public", "difference", "source"]
-    return pairs[["table", "row", *keys, *columns]]
+    shown = ["evaluation", "printed", "public", "difference", "source"]
+    return pairs[["table", "row", *keys, *shown]]
 
 
 def teacher_level() -> pd.DataFrame:
@@ -231,10 +219,8 @@ def ablation_base() -> pd.DataFrame:
 
     Columns: evaluation, psnr_difference, ssim_difference (base less public), source.
     """
-    public = external()
-    public = public[public["network"] == "edsr_baseline"].pivot(
-        index=["evaluation", "source"], columns="metric", values="value"
-    )
+    public = external().query("network == 'edsr_baseline'")
+    public = public.pivot(index=["evaluation", "source"], columns="metric", values="value")
     psnr, ssim = (paper_value(6, metric, method="kd") - public[metric] for metric in FIDELITY)
     columns = {"psnr_difference": psnr.round(2), "ssim_difference": ssim.round(4)}
     table = pd.DataFrame(columns).reset_index("source").reset_index()
