@@ -1,17 +1,45 @@
 """The audit in words: every finding that the tables give, each number from them."""
 
+import json
 import re
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import papermill
 import pytest
 
 from augkd.study.paper import audit
-from augkd.study.paper.findings import Finding, at_a_glance, findings
+from augkd.study.params import STAGE
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "audit.ipynb"
+KINDS = ["contradiction", "doubtful", "confounded", "unstated"]
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Finding]:
-    return findings()
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> list[dict[str, str]]:
+    """What the executed page shows, one output after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv(STAGE, "audit")
+        made = papermill.execute_notebook(NOTEBOOK, None, progress_bar=False, cwd=study)
+    return [output["data"] for cell in made.cells for output in cell.get("outputs", [])]
+
+
+@pytest.fixture(scope="module")
+def table(study: Path, page: list[dict[str, str]]) -> pd.DataFrame:
+    (file,) = study.glob("runs/*/pages/audit/findings.csv")
+    return pd.read_csv(file, index_col=0)
 
 
 @pytest.mark.parametrize(
@@ -34,25 +62,42 @@ def found() -> list[Finding]:
     ],
 )
 def test_each_finding_states_the_computed_numbers(
-    found: list[Finding], title: str, numbers: list[str]
+    table: pd.DataFrame, page: list[dict[str, str]], title: str, numbers: list[str]
 ) -> None:
-    (finding,) = [one for one in found if title in one.title]
+    (row,) = (row for row in table.to_dict("records") if title in row["finding"])
+    kind, where, finding, says, shows = row.values()
     for number in numbers:
-        assert number in f"{finding.title} {finding.says} {finding.shows}", number
-    assert not finding.evidence.empty
-    assert finding.matters in finding.markdown
-    assert not re.search(r"nan|None|[a-z]+_[a-z]+", finding.markdown)
+        assert number in f"{finding} {says} {shows}", number
+    texts = [data.get("text/markdown", "") for data in page]
+    (place,) = (k for k, text in enumerate(texts) if text.startswith(f"### {finding}\n"))
+    assert f"*{where} · {kind}.*" in texts[place]
+    for words in (f"paper says:** {says}", f"tables say:** {shows}", "Why it matters:** "):
+        assert words in texts[place]
+    assert not re.search(r"nan|None|[a-z]+_[a-z]+|:\*\* *$", texts[place])
+    assert "<td" in page[place + 1]["text/html"]
 
 
-def test_contradictions_come_first(found: list[Finding]) -> None:
-    kinds = [one.weight for one in found]
-    assert kinds == sorted(kinds, key=["contradiction", "doubtful", "confounded", "unstated"].index)
-    glance = at_a_glance(found)
-    assert len(glance) == len({one.title for one in found}) == 14
-    assert list(glance["kind"]) == kinds
+def test_contradictions_come_first(table: pd.DataFrame, page: list[dict[str, str]]) -> None:
+    assert list(table) == ["kind", "where", "finding", "it says", "its tables say"]
+    assert list(table["kind"]) == sorted(table["kind"], key=KINDS.index)
+    assert len(table) == table["finding"].nunique() == 14
+    # the table at the head of the page, which is filled in at its end
+    assert 'id="T_glance"' in page[0]["text/html"]
+    assert page[0]["text/html"].count("<tr>") == 1 + len(table)
 
 
-def test_a_clean_check_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def _findings(study: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What the cells of the notebook find here, in this process."""
+    monkeypatch.chdir(study)
+    values: dict[str, Any] = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), values)
+    found: list[dict[str, str]] = values["found"]
+    return found
+
+
+def test_a_clean_check_has_no_finding(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gains = audit.average_gains().assign(
         stated=lambda t: t["stated"].where(t["stated"].isna(), t["mean"])
     )
@@ -61,15 +106,14 @@ def test_a_clean_check_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "average_gains", lambda: gains)
     monkeypatch.setattr(audit, "reprinted_values", lambda: pairs)
     monkeypatch.setattr(audit, "duplicated_rows", lambda: same)
-    titles = " ".join(one.title for one in findings())
+    titles = " ".join(one["finding"] for one in _findings(study, monkeypatch))
+    assert "last digit" in titles
     for gone in ("Stated average", "two versions", "Two different"):
         assert gone not in titles
 
 
-def test_sentences_follow_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_follow_the_tables(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gains = audit.average_gains()
     gains.loc[gains["stated"].notna() & (gains["network"] == "rcan"), "stated"] = 0.99
     monkeypatch.setattr(audit, "average_gains", lambda: gains)
-    first = findings()[0]
-    assert "0.99 dB for RCAN" in first.says
-    assert isinstance(first.evidence, pd.DataFrame)
+    assert "0.99 dB for RCAN" in _findings(study, monkeypatch)[0]["it says"]

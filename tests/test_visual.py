@@ -1,7 +1,7 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.metrics import psnr_y
 from augkd.study.report.pictures import (
     OPERATIONS,
+    SIDE,
     Example,
-    Window,
     choose,
     consistency,
     levels,
@@ -25,15 +25,15 @@ from augkd.study.report.pictures import (
     window_table,
 )
 
-SIDE, BORDER = 16, 4
-SIZE = BORDER * 2 + 4 * SIDE
+SMALL, BORDER = 16, 4
+SIZE = BORDER * 2 + 4 * SMALL
 
 
 def _noise(row: int, column: int, strength: float) -> Tensor:
     """A square of error whose corner is that of the window (row, column) of the grid."""
     image = torch.zeros(3, SIZE, SIZE)
     top, left = BORDER + row * 4, BORDER + column * 4
-    image[:, top : top + SIDE, left : left + SIDE] = strength
+    image[:, top : top + SMALL, left : left + SMALL] = strength
     return image
 
 
@@ -57,10 +57,9 @@ def answers(hr: Tensor) -> dict[str, Tensor]:
 
 def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, Tensor]) -> None:
     image = answers["scratch"]
-    found = window_psnr(image, hr, SIDE, BORDER)
+    found = window_psnr(image, hr, SMALL, BORDER)
     assert found.shape == (13, 13)
-    row, column = BORDER + 3 * 4, BORDER + 5 * 4
-    window = (..., slice(row, row + SIDE), slice(column, column + SIDE))
+    window = (..., slice(BORDER + 12, BORDER + 12 + SMALL), slice(BORDER + 20, BORDER + 20 + SMALL))
     expected = psnr_y(image[window][None], hr[window][None], 0)
     assert float(found[3, 5]) == pytest.approx(float(expected))
 
@@ -68,56 +67,58 @@ def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, 
 def test_the_widest_window_is_found_where_it_was_put(
     hr: Tensor, answers: dict[str, Tensor]
 ) -> None:
-    widest, typical = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
-    assert (widest.row, widest.column) == (BORDER + 2 * 4, BORDER + 4 * 4)
+    found = choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
+    assert list(found.index) == ["widest", "typical"]
+    assert list(found) == ["row", "column", "spread", *answers]
+    widest, typical = found.to_dict("records")
+    assert (widest["row"], widest["column"]) == (BORDER + 2 * 4, BORDER + 4 * 4)
     # flat errors of 0.3 and 0.1, rounded to 8 bits, on the luma's 219 levels; of two, the middle
     # half is half of the range
-    assert widest.spread == pytest.approx(219 * 0.2 / 2, abs=0.5)
-    assert set(widest.psnr) == set(answers)
-    assert widest.psnr["augkd"] > widest.psnr["scratch"] > widest.psnr["bicubic"]
-    assert 0 < typical.spread < widest.spread
-    assert torch.equal(
-        widest.crop(hr), hr[:, widest.row :, widest.column :][:, :SIDE, :SIDE]
-    )  # fmt: skip
+    assert widest["spread"] == pytest.approx(219 * 0.2 / 2, abs=0.5)
+    assert widest["augkd"] > widest["scratch"] > widest["bicubic"]
+    assert 0 < typical["spread"] < widest["spread"]
 
 
 def test_the_order_of_methods_does_not_choose(hr: Tensor, answers: dict[str, Tensor]) -> None:
-    chosen = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    chosen = choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     swapped = answers | {"scratch": answers["augkd"], "augkd": answers["scratch"]}
-    again = choose(swapped, hr, ["augkd", "scratch"], SIDE, BORDER)
-    for one, other in zip(chosen, again, strict=True):
-        assert (one.row, one.column, one.spread) == (other.row, other.column, other.spread)
+    again = choose(swapped, hr, ["augkd", "scratch"], SMALL, BORDER)
+    pd.testing.assert_frame_equal(chosen.iloc[:, :3], again.iloc[:, :3], check_exact=True)
 
 
 def test_a_student_that_failed_does_not_choose(hr: Tensor, answers: dict[str, Tensor]) -> None:
-    widest, _ = choose(answers, hr, ["scratch", "augkd"], SIDE, BORDER)
+    chosen = choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     others = answers | {"kd": answers["augkd"], "fakd": answers["scratch"]}
     failed = others | {"csd": hr + _noise(8, 8, 0.5)}
-    students = ["scratch", "kd", "fakd", "csd", "augkd"]
-    again, _ = choose(failed, hr, students, SIDE, BORDER)
-    assert (again.row, again.column) == (widest.row, widest.column)
+    again = choose(failed, hr, ["scratch", "kd", "fakd", "csd", "augkd"], SMALL, BORDER)
+    pd.testing.assert_series_equal(chosen.iloc[0, :2], again.iloc[0, :2])
 
 
 @pytest.fixture
 def example(hr: Tensor, answers: dict[str, Tensor]) -> Example:
+    windows = pd.DataFrame(
+        {"row": 8, "column": 20, "spread": 1.0, **dict.fromkeys(answers, 20.0)},
+        index=pd.Index(["widest", "typical"], name="window"),
+    ).assign(augkd=[23.00004, 21.0])
     psnr = {method: float(method == "augkd") for method in answers}
-    windows = [
-        Window(8, 20, SIDE, 1.0, dict.fromkeys(answers, 20.0) | {"augkd": g}) for g in (23.0, 21.0)
-    ]
     eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in answers.items()}
-    return Example("set", "image", (hr * 255).byte(), eight, psnr, *windows)
+    eight["augkd"][:, 8, 20] = torch.tensor([1, 2, 3])  # the window's corner
+    return Example("set", "image", (hr * 255).byte(), eight, psnr, windows)
 
 
 def test_mean_gains_are_over_images(example: Example) -> None:
     table = mean_gains([example, example])
+    assert list(table) == ["widest windows", "typical windows", "whole centres"]
     assert list(table.index) == ["bicubic", "augkd", "teacher"]
-    assert list(table.loc["augkd"]) == [3.0, 1.0, 1.0]
+    assert list(table.loc["augkd"]) == pytest.approx([3.00004, 1.0, 1.0])
     assert list(table.loc["teacher"]) == [0.0, 0.0, 0.0]
 
 
 def test_the_table_of_windows_has_two_of_each_image(example: Example) -> None:
     table = window_table([example, example])
     assert list(table.index) == [1, 1, 2, 2]
+    assert table.index.name == window_table([]).index.name == "rank"
+    assert list(table)[:6] == ["dataset", "image", "window", "row", "column", "spread"]
     assert list(table["window"]) == ["widest", "typical"] * 2
     assert list(table["augkd"]) == [23.0, 21.0] * 2
     assert window_table([]).empty
@@ -140,15 +141,26 @@ def test_a_telling_batch_inverts_and_turns(tmp_path: Path) -> None:
 
 
 def test_a_figure_names_every_answer_and_marks_the_best(example: Example) -> None:
-    show_windows([example], lambda e: e.widest, lambda e, method: f", {method}!")
+    notes = {("set", "image", method): f", {method}!" for method in example.answers}
+    show_windows([example], "widest", notes)
     axes = plt.gca()
     texts = [text.get_text() for text in axes.texts]
+    assert "set\nimage\nspread 1.00 levels" in texts
     assert "AugKD\n23.00 dB, augkd!" in texts
     bold = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
     assert [text.split("\n")[0] for text in bold] == ["AugKD"]
     # the whole image, HR and four answers, each under its own id
     assert len({image.get_gid() for image in axes.images}) == len(axes.images) == 6
+    shown = axes.images[4].get_array()
+    assert shown is not None
+    assert shown.shape == (SIDE, SIDE, 3)
+    assert list(shown[0, 0]) == [1, 2, 3]
     plt.close()
+
+
+def test_where_there_is_nothing_to_show_a_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    show_windows([], "widest")
+    assert capsys.readouterr().out.startswith("Nothing to show")
 
 
 class _Enlarge(nn.Module):
@@ -167,30 +179,27 @@ class _Enlarge(nn.Module):
 def test_consistency_undoes_what_f_did() -> None:
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     table = consistency(_Enlarge(0.0), _Enlarge(0.0), images)
-    assert list(table.index) == ["as it is", *OPERATIONS]
+    assert list(table.index) == list(OPERATIONS)
     assert table["undone"].max() < 1e-4
     assert table["left"].drop("as it is").min() > 10
     shifted = consistency(_Enlarge(0.1), _Enlarge(0.0), images)["undone"]
     assert shifted.to_numpy() == pytest.approx(255 * 0.1 / 6, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("colours inverted", lambda x: 1 - x),
-        ("flipped vertically", lambda x: x.flip(-2)),
-        ("flipped horizontally", lambda x: x.flip(-1)),
-        ("rotated by 90°", lambda x: x.rot90(1, (-2, -1))),
-        ("rotated by 180°", lambda x: x.rot90(2, (-2, -1))),
-        ("rotated by 270°", lambda x: x.rot90(3, (-2, -1))),
-    ],
-)
-def test_operations_do_what_they_are_called(
-    name: str, expected: Callable[[Tensor], Tensor]
-) -> None:
+def test_operations_do_what_they_are_called() -> None:
     x = torch.rand(1, 3, 4, 4)
-    f = Invertible(torch.tensor([OPERATIONS[name]]).bool())
-    assert torch.equal(f.apply(x), expected(x))
+    expected = {
+        "as it is": x,
+        "colours inverted": 1 - x,
+        "flipped vertically": x.flip(-2),
+        "flipped horizontally": x.flip(-1),
+        "rotated by 90°": x.rot90(1, (-2, -1)),
+        "rotated by 180°": x.rot90(2, (-2, -1)),
+        "rotated by 270°": x.rot90(3, (-2, -1)),
+    }
+    assert list(expected) == list(OPERATIONS)
+    for name, flags in OPERATIONS.items():
+        assert torch.equal(Invertible(torch.tensor([flags]).bool()).apply(x), expected[name]), name
 
 
 def test_levels_are_of_eight_bits() -> None:

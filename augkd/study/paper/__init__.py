@@ -22,6 +22,9 @@ A key that its table leaves blank does not restrict. Three identifiers are readi
 11.9 M "Scratch" has the teacher's size and is called ``teacher``; the first rows of Tables 6 and
 7 are response distillation, ``kd``, as the text says; the cells that Tables 5 and 9 print once
 for several rows are filed under the row that shows them.
+
+Here is what is printed, by the paper or by others (``external.csv``), and what follows from that
+alone: the claims (``claim``) and what does not agree (``audit``). No score of ours is read here.
 """
 
 from functools import lru_cache
@@ -29,11 +32,8 @@ from importlib.resources import files
 
 import pandas as pd
 
-__all__ = ["TABLES", "all_tables", "load_table", "paper_value"]
-
 TABLES = range(1, 13)
 KEYS = ("network", "scale", "method", "role", "teacher", "training_set", "dataset")
-_TEXT = ("network", "method", "role", "teacher", "training_set", "dataset", "metric", "unit")
 
 
 @lru_cache
@@ -55,17 +55,19 @@ def all_tables() -> pd.DataFrame:
     return pd.concat([_read(number) for number in TABLES], ignore_index=True)
 
 
+def external() -> pd.DataFrame:
+    """Public numbers: network, scale, method, evaluation, dataset, metric, value, source."""
+    with files(__name__).joinpath("external.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
 def select(table: pd.DataFrame, **keys: object) -> pd.DataFrame:
     """The rows of a table whose keys agree with those given; a blank column agrees with any."""
     for key, wanted in keys.items():
         if key not in (*KEYS, "metric", "row"):
             raise LookupError(f"the paper's tables have no key '{key}'")
-        column = table[key]
-        if key in KEYS:
-            blank = column.isna() if key == "scale" else column == ""
-            if bool(blank.all()):
-                continue
-        table = table[(column == wanted).fillna(False).astype(bool)]
+        if not table[key].replace("", pd.NA).isna().all():
+            table = table[(table[key] == wanted).fillna(False)]
     return table
 
 

@@ -1,33 +1,18 @@
 """Figures made of pictures: a board to draw diagrams on, and crops of answers side by side.
 
-Photographs are embedded at their own resolution, and enlarged without smoothing by whatever
-shows them: small files that stay sharp at any zoom. Words and lines are vectors.
-
-Which parts of which images the visual comparisons show: by a rule, never by hand.
-
-Answers are compared over the centre of each test image, with students of the first seed. The
-windows of an image lie on a grid of a quarter of their side. One in four is a candidate: those
-that bicubic enlargement does worst, since there is little to see in a flat sky. Of these
-
-* the *widest* is the one over which the students differ most: its spread, the interquartile
-  range over students of the root-mean-square error of luma, is the largest. In PSNR, which is
-  relative to the error, differences that nobody can see would come first; in the whole range, one
-  student that failed would choose every window;
-* the *typical* is the one whose spread is the median of all candidates'.
-
-Images are ranked by the spread of their widest window. No method is favoured, but the widest
-windows show differences larger than they mostly are: ``mean_gains`` tells by how much.
+Photographs are embedded at their own resolution (``use_style``), and enlarged without smoothing
+by whatever shows them: small files that stay sharp at any zoom. Words and lines are vectors. Which
+parts of which images are compared is chosen by a rule (``choose``), never by hand.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -41,10 +26,15 @@ from augkd.study.report.style import COLOURS, INK, METHOD_NAMES
 from augkd.study.runs import centre, load_student, load_teacher, pick_device
 from augkd.study.score import scored_images
 
+Point = tuple[float, float]
+SIDE, AREA = 48, 96
+"""Of a window, HR pixels, and of the centre that is compared, LR pixels."""
+
 STUDENTS = ("scratch", "kd", "fakd", "csd", "augkd")
 """Who is compared, where the cohort has it."""
 
 OPERATIONS = {
+    "as it is": (0, 0, 0, 0),
     "colours inverted": (1, 0, 0, 0),
     "flipped vertically": (0, 1, 0, 0),
     "flipped horizontally": (0, 0, 1, 0),
@@ -56,38 +46,21 @@ OPERATIONS = {
 
 
 @dataclass(frozen=True)
-class Window:
-    """A square of the compared area of an image.
+class Example:
+    """The compared area of one image.
 
     Attributes:
-        row, column, side: its top left corner and side, HR pixels.
-        spread: interquartile range of the students' RMSE of luma, 8-bit levels.
-        psnr: PSNR-Y in dB within it, by method, bicubic and teacher among them.
+        hr, answers: uint8 (3, H, W), the answers by method.
+        psnr: PSNR-Y of all of it, by method.
+        windows: as of ``choose``.
     """
-
-    row: int
-    column: int
-    side: int
-    spread: float
-    psnr: dict[str, float]
-
-    def crop(self, image: Tensor) -> Tensor:
-        """The window of an image (…, H, W) of the compared area."""
-        rows, columns = slice(self.row, self.row + self.side), slice(self.column, None)
-        return image[..., rows, columns][..., : self.side]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image: ``hr`` and ``answers`` by method, uint8 (3, H, W), and PSNR-Y of all of it."""
 
     dataset: str
     image: str
     hr: Tensor
     answers: dict[str, Tensor]
     psnr: dict[str, float]
-    widest: Window
-    typical: Window
+    windows: pd.DataFrame
 
 
 def window_psnr(sr: Tensor, hr: Tensor, side: int, border: int) -> Tensor:
@@ -105,111 +78,82 @@ def window_psnr(sr: Tensor, hr: Tensor, side: int, border: int) -> Tensor:
 
 def choose(
     answers: Mapping[str, Tensor], hr: Tensor, students: Sequence[str], side: int, border: int
-) -> tuple[Window, Window]:
-    """The widest and the typical window of an image, by the rule above.
+) -> pd.DataFrame:
+    """The two windows of an image that are looked at, of all on the grid of ``window_psnr``.
+
+    One in four is a candidate: those that bicubic enlargement does worst, since there is little
+    to see in a flat sky. The *widest* of them is the one of the largest spread: that over which
+    students differ most. The *typical* one has the median spread.
+
+    The spread is the interquartile range, over students, of the root-mean-square error of luma.
+    In PSNR, which is relative to the error, differences that nobody can see would come first; in
+    the whole range, one student that failed would choose every window.
 
     Args:
         answers: (3, H, W) by method, "bicubic" among them; the windows hold PSNRs of all.
         hr: (3, H, W), larger than a window and its borders.
         students: whose answers span the spread.
+
+    Returns:
+        Rows "widest" and "typical"; columns row and column (of the upper left corner, HR pixels),
+        spread (8-bit levels), and PSNR-Y in dB by method.
     """
     maps = {method: window_psnr(sr, hr, side, border) for method, sr in answers.items()}
     error = torch.stack([255 * 10 ** (-maps[method] / 20) for method in students])
-    spread = (error.quantile(0.75, 0) - error.quantile(0.25, 0)).flatten()
-    base = maps["bicubic"].flatten()
-    candidates = (base <= base.quantile(0.25)).nonzero().flatten()
-    order = candidates[spread[candidates].argsort(stable=True)]
-    columns = maps["bicubic"].shape[1]
-
-    def window(index: int) -> Window:
-        row, column = divmod(index, columns)
-        psnr = {method: float(values[row, column]) for method, values in maps.items()}
-        corner = (border + row * (side // 4), border + column * (side // 4))
-        return Window(*corner, side, float(spread[index]), psnr)
-
-    return window(int(order[-1])), window(int(order[len(order) // 2]))
-
-
-def load_pair(
-    study: Study, name: str, methods: Sequence[str] = STUDENTS, device: str | None = None
-) -> tuple[dict[str, nn.Module], nn.Module]:
-    """Students of a cohort, of the first seed and of those methods that it has; its teacher."""
-    cohort, on = study.cohort(name), torch.device(device) if device else pick_device()
-    students: dict[str, nn.Module] = {
-        method: load_student(study, name, method, 0, on)
-        for method in methods
-        if method in cohort.methods
-    }
-    return students, load_teacher(study, cohort, on)
+    spread = error.quantile(0.75, 0) - error.quantile(0.25, 0)
+    row, column = border + side // 4 * np.indices(spread.shape)
+    columns = {"row": row, "column": column, "spread": spread, **maps}
+    table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})
+    candidates = table[table["bicubic"] <= table["bicubic"].quantile(0.25)]
+    candidates = candidates.sort_values("spread", kind="stable")
+    chosen = candidates.iloc[[-1, len(candidates) // 2]]
+    return chosen.set_axis(["widest", "typical"]).rename_axis("window")
 
 
 @torch.no_grad()
-def compare(study: Study, name: str, side: int = 48, area: int = 96) -> list[Example]:
-    """Every test image of a cohort, those on which students differ most first.
-
-    Args:
-        study: with the cohort's checkpoints and the prepared images.
-        name: of the cohort.
-        side: of a window, HR pixels.
-        area: side of the centre that is compared, LR pixels; smaller images are taken whole.
+def compare(study: Study, name: str) -> list[Example]:
+    """The centres of a cohort's test images, those on whose widest window students differ most
+    first. Students are of the first seed; an image that is smaller than ``AREA`` is taken whole.
     """
-    cohort, device = study.cohort(name), pick_device()
+    cohort, device, examples = study.cohort(name), pick_device(), []
     scale, edges = cohort.scale, study.params.data.edges
-    students, teacher = load_pair(study, name)
-    networks = {**students, "teacher": teacher}
-    examples = []
+    students = [method for method in STUDENTS if method in cohort.methods]
+    networks: dict[str, nn.Module] = {"teacher": load_teacher(study, cohort, device)}
+    networks = {m: load_student(study, name, m, 0, device) for m in students} | networks
     for dataset, split, image, lr, hr in scored_images(study, cohort):
-        if hr is None or split != "test" or min(hr.shape[-2:]) < side + 2 * scale:
+        if hr is None or split != "test" or min(hr.shape[-2:]) < SIDE + 2 * scale:
             continue
-        low, high = centre(lr, hr, scale, area)
+        low, high = centre(lr, hr, scale, AREA)
         answers = {"bicubic": bicubic(low[None], scale, edges, up=True)[0]}
         inputs = low[None].to(device).float().div(255)
         answers |= {method: _as_8_bit(net(inputs)[0]).cpu() for method, net in networks.items()}
         psnr = {m: float(psnr_y(sr[None], high[None], scale)) for m, sr in answers.items()}
-        windows = choose(answers, high, list(students), side, scale)
-        examples.append(Example(dataset, image, high, answers, psnr, *windows))
-    return sorted(examples, key=lambda example: -example.widest.spread)
+        windows = choose(answers, high, students, SIDE, scale)
+        examples.append(Example(dataset, image, high, answers, psnr, windows))
+    return sorted(examples, key=lambda example: example.windows["spread"].max(), reverse=True)
 
 
 def mean_gains(examples: Sequence[Example], reference: str = "scratch") -> pd.DataFrame:
-    """Gain in PSNR-Y (dB) over a student, mean over images, by what is looked at.
+    """Mean gain in PSNR-Y (dB) over a student: by how much the widest windows exaggerate it.
 
     Returns:
         A row a method; columns "widest windows", "typical windows", "whole centres".
     """
-    rows = [
-        {"method": method, "seen": seen, "gain": psnr[method] - psnr[reference]}
-        for example in examples
-        for seen, psnr in (
-            ("widest windows", example.widest.psnr),
-            ("typical windows", example.typical.psnr),
-            ("whole centres", example.psnr),
-        )
-        for method in psnr
-        if method != reference
-    ]
-    table = pd.DataFrame(rows).pivot_table("gain", "method", "seen", sort=False)
-    return table.rename_axis(columns=None)
+    windows = pd.concat([example.windows for example in examples])
+    wholes = pd.DataFrame([example.psnr for example in examples])
+    psnr = {f"{kind} windows": windows.loc[[kind], list(wholes)] for kind in windows.index[:2]}
+    psnr["whole centres"] = wholes
+    means = pd.DataFrame({seen: table.mean() for seen, table in psnr.items()})
+    return (means - means.loc[reference]).drop(reference).rename_axis("method")
 
 
 def window_table(examples: Sequence[Example]) -> pd.DataFrame:
-    """The windows of all examples: rank, dataset, image, kind, place, spread, PSNR-Y by method."""
-    return pd.DataFrame(
-        [
-            {
-                "dataset": example.dataset,
-                "image": example.image,
-                "window": kind,
-                "row": window.row,
-                "column": window.column,
-                "spread": round(window.spread, 4),
-                **{method: round(psnr, 4) for method, psnr in window.psnr.items()},
-            }
-            for example in examples
-            for kind, window in (("widest", example.widest), ("typical", example.typical))
-        ],
-        index=pd.Index([r for r in range(1, len(examples) + 1) for _ in (0, 1)], name="rank"),
-    )
+    """The windows of all examples: rank, dataset, image, window, then as of ``choose``."""
+    if not examples:
+        return pd.DataFrame(index=pd.Index([], name="rank"))
+    ranked = {(rank, e.dataset, e.image): e.windows for rank, e in enumerate(examples, 1)}
+    table = pd.concat(ranked, names=["rank", "dataset", "image"]).round(4)
+    return table.reset_index(["dataset", "image", "window"])
 
 
 @torch.no_grad()
@@ -225,7 +169,7 @@ def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.Da
         means over pixels and images, 8-bit levels.
     """
     taught, rows = teacher(images), {}
-    for name, flags in {"as it is": (0, 0, 0, 0), **OPERATIONS}.items():
+    for name, flags in OPERATIONS.items():
         f = Invertible(torch.tensor([flags] * len(images)).bool())
         left = student(f.apply(images))
         rows[name] = {"undone": levels(f.invert(left), taught), "left": levels(left, taught)}
@@ -233,28 +177,23 @@ def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.Da
 
 
 def telling_batch(sampler: PatchSampler, steps: int = 200) -> Batch:
-    """A batch of one patch that shows what the method does.
+    """The batch, of one patch, that shows best what the method does.
 
     Of those of the first steps whose F inverts colours and rotates by a quarter turn, the one of
     the most contrast in its zoom-in crop.
 
-    Args:
-        sampler: of batches of one.
-
     Raises:
         ValueError: no step draws such an F.
     """
-    best, most = None, -1.0
+    batches = []
     for step in range(steps):
         batch = sampler.draw(step)
         inverted, rows, columns, transposed = batch.transform.flags[0].tolist()
         if inverted and transposed and rows != columns:
-            contrast = float(batch.zoom_in[0].std())
-            if contrast > most:
-                best, most = batch, contrast
-    if best is None:
+            batches.append(batch)
+    if not batches:
         raise ValueError(f"telling_batch: no such F in {steps} steps")
-    return best
+    return max(batches, key=lambda batch: float(batch.zoom_in[0].std()))
 
 
 def levels(a: Tensor, b: Tensor) -> float:
@@ -263,56 +202,31 @@ def levels(a: Tensor, b: Tensor) -> float:
 
 
 def _as_8_bit(image: Tensor) -> Tensor:
-    return (image * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-Point = tuple[float, float]
-BEST = COLOURS[2]
+    return image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).byte()
 
 
 class Board:
     """A sheet of ``width`` x ``height`` inches; positions are in inches from its lower left."""
 
     def __init__(self, width: float, height: float) -> None:
-        self.figure = plt.figure(figsize=(width, height))
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes = plt.figure(figsize=(width, height)).add_axes((0, 0, 1, 1))
         self.axes.axis("off")
-        self.axes.set(xlim=(0, width), ylim=(0, height))
-        self.axes.set_autoscale_on(False)
-        self._numbers = count()
+        self.axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
 
     def image(
-        self, at: Point, image: Tensor, label: str = "", side: float = 1.0, colour: str = INK
+        self, at: Point, image: Tensor, label: str = "", side: float = 1.0, **style: object
     ) -> None:
         """An image (3, H, W), uint8 or in [0, 1], its lower left corner at ``at``, framed.
 
-        ``side``: length of its longer side. ``label`` stands below it.
+        ``side``: length of its longer side. ``label`` stands below it, in ``style``.
         """
         x, y = at
-        width, height = (side * n / max(image.shape[1:]) for n in (image.shape[2], image.shape[1]))
-        pixels = image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).byte()
-        artist = self.axes.imshow(
-            pixels.permute(1, 2, 0).numpy(),
-            extent=(x, x + width, y, y + height),
-            interpolation="none",
-            aspect="auto",
-        )
-        artist.set_gid(f"picture{next(self._numbers)}")  # else equal pictures share an id
-        self.frame(at, width, height, colour, 0.8)
-        self.text((x + width / 2, y - 0.06), label, va="top")
-
-    def heat(self, at: Point, values: Tensor, label: str, most: float, side: float = 1.0) -> None:
-        """Values (H, W) as colours from 0 (dark) to ``most`` (bright)."""
-        colours = plt.get_cmap("inferno")((values / most).clamp(0, 1).numpy())[..., :3]
-        self.image(at, torch.from_numpy(np.moveaxis(colours, -1, 0)), label, side)
-
-    def heat_scale(self, at: Point, length: float, most: float, label: str) -> None:
-        """The key of ``heat``: a bar with its values below."""
-        x, y = at
-        self.heat(at, torch.linspace(0, most, 64)[None].expand(4, -1), "", most, length)
-        for share in (0, 0.5, 1):
-            self.text((x + share * length, y - 0.05), f"{share * most:g}", va="top", fontsize=7.5)
-        self.text((x + length / 2, y - 0.2), label, va="top", fontsize=7.5)
+        height, width = (side * n / max(image.shape[1:]) for n in image.shape[1:])
+        pixels = _as_8_bit(image).permute(1, 2, 0).numpy()
+        artist = self.axes.imshow(pixels, extent=(x, x + width, y, y + height), aspect="auto")
+        artist.set_gid(f"picture{len(self.axes.images)}")  # else equal pictures share an id
+        self.frame(at, width, height, INK, 0.8)
+        self.text((x + width / 2, y - 0.06), label, va="top", **style)
 
     def frame(self, at: Point, width: float, height: float, colour: str, line: float = 1.4) -> None:
         self.axes.add_patch(Rectangle(at, width, height, fill=False, ec=colour, lw=line, zorder=3))
@@ -321,14 +235,15 @@ class Board:
         style = {"ha": "center", "fontsize": 8.5, "linespacing": 1.25} | options
         self.axes.text(*at, text, **style)  # type: ignore[arg-type]
 
-    def arrow(self, *points: Point, colour: str = INK, head: bool = True) -> None:
+    def line(self, *points: Point, colour: str = INK, width: float = 1.1) -> None:
+        self.axes.plot(*zip(*points, strict=True), "-", color=colour, lw=width)
+
+    def arrow(self, *points: Point, colour: str = INK) -> None:
         """A line through the points, with a head at the last."""
-        self.axes.plot(*zip(*points[:-1], strict=True), color=colour, lw=1.1)
-        patch = FancyArrowPatch(
-            *points[-2:], arrowstyle="-|>" if head else "-", mutation_scale=8, shrinkA=0, shrinkB=0
-        )
-        patch.set(color=colour, lw=1.1)
-        self.axes.add_patch(patch)
+        self.line(*points[:-1], colour=colour)
+        head = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0}
+        head |= {"color": colour, "lw": 1.1}
+        self.axes.annotate("", points[-1], points[-2], arrowprops=head)
 
     def through(self, *points: Point, text: str, at: Point, colour: str) -> None:
         """An arrow through the points, with a box (a network, an operation) in its way.
@@ -338,70 +253,57 @@ class Board:
         x, y = at
         half = 0.17 if len(text) < 2 or text.startswith("$") else 0.035 * len(text) + 0.1
         before = next(k for k in range(1, len(points)) if points[k][1] == y and points[k][0] > x)
-        self.arrow(*points[:before], (x - half, y), colour=colour, head=False)
+        self.line(*points[:before], (x - half - 0.01, y), colour=colour)
         self.arrow((x + half, y), *points[before:], colour=colour)
-        shape = "round,pad=0,rounding_size=0.06"
-        patch = FancyBboxPatch((x - half, y - 0.14), 2 * half, 0.28, shape)
-        patch.set(fc="none", ec=colour, lw=1.3)
-        self.axes.add_patch(patch)
+        box = FancyBboxPatch((x - half, y - 0.14), 2 * half, 0.28, "round,pad=0,rounding_size=0.06")
+        box.set(fc="none", ec=colour, lw=1.3)
+        self.axes.add_patch(box)
         self.text((x, y - 0.01), text, va="center", color=colour, fontsize=9)
-
-    def bracket(self, left: Point, right: Point, top: float, text: str, colour: str) -> None:
-        """Joins what is compared: from ``left`` up to ``top``, across, and down to ``right``."""
-        (a, foot_a), (b, foot_b) = left, right
-        self.axes.plot([a, a, b, b], [foot_a, top, top, foot_b], color=colour, lw=1.3)
-        self.text(((a + b) / 2, top + 0.04), text, va="bottom", color=colour)
 
 
 def show_windows(
-    examples: Sequence[Example],
-    which: Callable[[Example], Window],
-    note: Callable[[Example, str], str] = lambda example, method: "",
+    examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] | None = None
 ) -> None:
     """For each image: HR with the window's frame, then the window of HR and of every answer.
 
     PSNR-Y within the window stands below each answer; the best student is framed.
 
     Args:
-        examples: in the order in which they are shown; at least one.
-        which: the window to show, e.g. ``lambda example: example.widest``.
-        note: more to say below an answer.
+        examples: in the order in which they are shown; where there are none, a line says so.
+        kind: of the window, "widest" or "typical".
+        notes: another line below an answer, by dataset, image and method.
     """
+    if not examples:
+        print("Nothing to show: this budget trains no such students, or has fewer test images.")
+        return
     columns = (len(examples[0].answers) + 4) // 2  # the whole, HR, and the answers in two rows
     cell, side = 1.56, 1.48
-    lines = 1 + any(note(example, m) != "" for example in examples for m in example.answers)
-    row = side + 0.1 + 0.17 * (lines + 1)
-    board = Board(columns * cell, len(examples) * (2 * row + 0.12))
+    row = side + 0.1 + 0.17 * (3 if notes else 2)
     top = len(examples) * (2 * row + 0.12)
+    board = Board(columns * cell, top)
     for example in examples:
-        window = which(example)
-        best = max((m for m in STUDENTS if m in window.psnr), key=lambda m: window.psnr[m])
-        shown = {"hr": example.hr, **example.answers}
-        places = [(c * cell, top - (r + 1) * row) for r in (0, 1) for c in range(1, columns)]
-        for (method, image), (x, y) in zip(shown.items(), places, strict=False):
-            corner = (x, y + row - side)
-            label = "HR"
-            if method in window.psnr:
-                name = METHOD_NAMES.get(method, method)
-                label = f"{name}\n{window.psnr[method]:.2f} dB{note(example, method)}"
-            board.image(corner, window.crop(image), "", side)
-            style = {"color": BEST, "fontweight": "bold"} if method == best else {}
+        dataset, name, window = example.dataset, example.image, example.windows.loc[kind]
+        y, x = example.windows.loc[[kind], ["row", "column"]].to_numpy()[0]
+        height, width = example.hr.shape[1:]
+        inch = side / max(height, width)
+        small = [round(128 * n / max(height, width)) for n in (height, width)]
+        whole = interpolate(example.hr[None].float(), small, mode="area")[0].round().byte()
+        board.image((0, top - height * inch), whole, "", side)
+        place = x * inch, top - (y + SIDE) * inch
+        board.frame(place, SIDE * inch, SIDE * inch, COLOURS[1], 1.8)
+        text = f"{dataset}\n{name}\nspread {window['spread']:.2f} levels"
+        board.text((0, top - height * inch - 0.08), text, ha="left", va="top")
+
+        best = max((m for m in STUDENTS if m in window), key=lambda m: window[m])
+        for k, (method, image) in enumerate({"hr": example.hr, **example.answers}.items()):
+            at = (1 + k % (columns - 1)) * cell, top - k // (columns - 1) * row - side
+            label, style = "HR", {}
+            if method in window:
+                label = f"{METHOD_NAMES.get(method, method)}\n{window[method]:.2f} dB"
+                label += (notes or {}).get((dataset, name, method), "")
             if method == best:
-                board.frame(corner, side, side, BEST, 2.2)
-            board.text((x + side / 2, corner[1] - 0.05), label, va="top", **style)
-        _overview(board, example, window, (0, top), side)
+                style = {"color": COLOURS[2], "fontweight": "bold"}
+            board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
+            if method == best:
+                board.frame(at, side, side, COLOURS[2], 2.2)
         top -= 2 * row + 0.12
-
-
-def _overview(board: Board, example: Example, window: Window, at: Point, side: float) -> None:
-    """The compared area with the window's frame, its upper left corner at ``at``."""
-    height, width = example.hr.shape[1:]
-    inch = side / max(height, width)
-    size = [round(128 * n / max(height, width)) for n in (height, width)]
-    small = interpolate(example.hr[None].float(), size, mode="area")[0].round().byte()
-    bottom = at[1] - height * inch
-    board.image((at[0], bottom), small, "", side)
-    place = (at[0] + window.column * inch, at[1] - (window.row + window.side) * inch)
-    board.frame(place, window.side * inch, window.side * inch, COLOURS[1], 1.8)
-    text = f"{example.dataset}\n{example.image}\nspread {window.spread:.2f} levels"
-    board.text((at[0], bottom - 0.08), text, ha="left", va="top", fontsize=8.5)
