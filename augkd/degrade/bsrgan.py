@@ -2,7 +2,7 @@
 
 Two blurs, two reductions, noise and JPEG in random order, then JPEG once more. Everything random
 is drawn first, into a plain record; applying the record is then deterministic, so that a
-degradation can be kept as JSON and replayed. The distributions are those of KAIR's
+degradation can be kept and replayed. The distributions are those of KAIR's
 ``degradation_bsrgan``, the default of the public code. Its camera stage does nothing as released
 and is left out; its final random crop is the patch sampler's.
 
@@ -15,14 +15,13 @@ Pillow's, whose pixels were equal to OpenCV's at every quality tried.
 
 import io
 import math
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from PIL import Image
-from pydantic import Field, TypeAdapter
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
@@ -56,7 +55,6 @@ class Blur:
     size: int
     variances: tuple[float, float]
     angle: float = 0.0
-    kind: Literal["blur"] = "blur"
 
     def apply(self, image: Tensor) -> Tensor:
         return _filter(image, gaussian_kernel(self.size, self.variances, self.angle))
@@ -68,7 +66,6 @@ class Shrink:
 
     factor: float
     filter: Filter
-    kind: Literal["shrink"] = "shrink"
 
     def apply(self, image: Tensor) -> Tensor:
         height, width = (max(1, int(side / self.factor)) for side in image.shape[-2:])
@@ -84,7 +81,6 @@ class Sample:
 
     sigma: float
     stride: int
-    kind: Literal["sample"] = "sample"
 
     def apply(self, image: Tensor) -> Tensor:
         taps = gaussian_kernel(25, (self.sigma**2, self.sigma**2)).sum(0)
@@ -92,9 +88,8 @@ class Sample:
         low, part = position.floor().long(), position.frac()
         taps = taps[low] * (1 - part) + taps[(low + 1).clamp(max=24)] * part  # linearly, as KAIR
         kernel = torch.outer(taps, taps)
-        return _filter(image, kernel / kernel.sum())[..., :: self.stride, :: self.stride].clamp(
-            0, 1
-        )
+        blurred = _filter(image, kernel / kernel.sum())
+        return blurred[..., :: self.stride, :: self.stride].clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,6 @@ class Fit:
     """Resize to the size of the LR image."""
 
     filter: Filter
-    kind: Literal["fit"] = "fit"
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,6 @@ class Noise:
 
     covariance: tuple[tuple[float, float, float], ...]
     seed: int
-    kind: Literal["noise"] = "noise"
 
     def apply(self, image: Tensor) -> Tensor:
         values, vectors = np.linalg.eigh(np.array(self.covariance))
@@ -129,7 +122,6 @@ class Jpeg:
     """JPEG there and back, after rounding to 8 bits."""
 
     quality: int
-    kind: Literal["jpeg"] = "jpeg"
 
     def apply(self, image: Tensor) -> Tensor:
         pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
@@ -139,7 +131,7 @@ class Jpeg:
         return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255
 
 
-Step = Annotated[Blur | Shrink | Sample | Fit | Noise | Jpeg, Field(discriminator="kind")]
+Step = Blur | Shrink | Sample | Fit | Noise | Jpeg
 
 
 @dataclass(frozen=True)
@@ -161,8 +153,7 @@ class Degradation:
         """Draws a degradation for scale 2, 3 or 4."""
         if scale not in (2, 3, 4):
             raise ValueError(f"Degradation: scale {scale!r} is not supported: choose 2, 3 or 4")
-        halve = None
-        rest = scale
+        halve, rest = None, scale
         if scale == 4 and generator.random() < 0.25:
             halve = "matlab" if generator.random() < 0.5 else _draw_filter(generator)
             rest = 2
@@ -211,17 +202,6 @@ class Degradation:
             image = (image * 255).round()
         return image.to(hr.device, hr.dtype)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON file."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> "Degradation":
-        return _ADAPTER.validate_python(values)
-
-
-_ADAPTER = TypeAdapter(Degradation)
-
 
 def _draw_filter(generator: Generator) -> Filter:
     return get_args(Filter)[int(generator.integers(3))]  # type: ignore[no-any-return]
@@ -261,15 +241,14 @@ def _draw_noise(generator: Generator) -> Noise:
     return Noise(rows, int(generator.integers(2**63)))
 
 
-def _filter(image: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     """Convolution of each channel (C, H, W), the border mirrored about the edge pixels."""
     reach = len(kernel) // 2
     for axis in (-2, -1):
         size = image.shape[axis]
         index = torch.arange(-reach, size + reach).remainder(max(1, 2 * size - 2))
         image = image.index_select(axis, torch.minimum(index, 2 * size - 2 - index))
-    flipped = kernel.flip(0, 1).to(image)[None, None]
-    return conv2d(image[:, None], flipped, stride=stride)[:, 0]
+    return conv2d(image[:, None], kernel.flip(0, 1).to(image)[None, None])[:, 0]
 
 
 def resize(image: Tensor, height: int, width: int, filter: Filter) -> Tensor:
