@@ -124,8 +124,6 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
             part = x.narrow(axis, first, len(matrix))
             parts.append(matrix.T @ part if axis == -2 else part @ matrix)
         x = torch.cat(parts, axis)
-        if exact:  # MATLAB rounds halves away from zero, and negatives become 0
-            x = x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255)
-        else:
-            x = x / total
+        # MATLAB rounds halves away from zero; negatives become 0
+        x = x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255) if exact else x / total
     return x.to(image.dtype)

@@ -30,6 +30,10 @@ from augkd.degrade.bicubic import bicubic
 Filter = Literal["linear", "cubic", "area"]
 
 
+def _draw_filter(generator: Generator) -> Filter:
+    return get_args(Filter)[int(generator.integers(3))]  # type: ignore[no-any-return]
+
+
 def gaussian_kernel(size: int, variances: tuple[float, float], angle: float = 0.0) -> Tensor:
     """A Gaussian on a (size, size) grid of odd size, summing to 1, float64.
 
@@ -55,6 +59,16 @@ class Blur:
     size: int
     variances: tuple[float, float]
     angle: float = 0.0
+
+    @staticmethod
+    def draw(scale: int, generator: Generator) -> "Blur":
+        anisotropic = generator.random() < 0.5
+        size = 2 * int(generator.integers(2, 12)) + 3
+        if anisotropic:
+            first, second = ((4 + scale) * generator.random(2)).tolist()
+            return Blur(size, (first, second), math.pi * generator.random())
+        variance = ((2 + 0.2 * scale) * generator.random()) ** 2
+        return Blur(size, (variance, variance))
 
     def apply(self, image: Tensor) -> Tensor:
         return _filter(image, gaussian_kernel(self.size, self.variances, self.angle))
@@ -110,6 +124,20 @@ class Noise:
     covariance: tuple[tuple[float, float, float], ...]
     seed: int
 
+    @staticmethod
+    def draw(generator: Generator) -> "Noise":
+        level = int(generator.integers(2, 26)) / 255
+        chance = generator.random()
+        if chance < 0.4:  # the same in each channel
+            covariance = np.full((3, 3), level**2)
+        elif chance < 0.6:  # correlated between channels, always of the highest level
+            basis, _ = np.linalg.qr(generator.random((3, 3)))
+            covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
+        else:  # independent in each channel
+            covariance = level**2 * np.eye(3)
+        rows = tuple(tuple(row) for row in covariance.tolist())
+        return Noise(rows, int(generator.integers(2**63)))
+
     def apply(self, image: Tensor) -> Tensor:
         values, vectors = np.linalg.eigh(np.array(self.covariance))
         white = np.random.default_rng(self.seed).standard_normal((3, *image.shape[-2:]))
@@ -122,6 +150,10 @@ class Jpeg:
     """JPEG there and back, after rounding to 8 bits."""
 
     quality: int
+
+    @staticmethod
+    def draw(generator: Generator) -> "Jpeg":
+        return Jpeg(int(generator.integers(30, 96)))
 
     def apply(self, image: Tensor) -> Tensor:
         pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
@@ -163,16 +195,19 @@ class Degradation:
         steps: list[Step] = []
         for operation in order:
             if operation in (0, 1):
-                steps.append(_draw_blur(rest, generator))
+                steps.append(Blur.draw(rest, generator))
+            elif operation == 2 and generator.random() < 0.75:
+                factor = generator.uniform(1, 2 * rest)
+                steps.append(Shrink(factor, _draw_filter(generator)))
             elif operation == 2:
-                steps.append(_draw_reduction(rest, generator))
+                steps.append(Sample(generator.uniform(0.1, 0.6 * rest), rest))
             elif operation == 3:
                 steps.append(Fit(_draw_filter(generator)))
             elif operation == 4:
-                steps.append(_draw_noise(generator))
+                steps.append(Noise.draw(generator))
             elif generator.random() < 0.9:
-                steps.append(_draw_jpeg(generator))
-        return Degradation(scale, halve, (*steps, _draw_jpeg(generator)))
+                steps.append(Jpeg.draw(generator))
+        return Degradation(scale, halve, (*steps, Jpeg.draw(generator)))
 
     def apply(self, hr: Tensor) -> Tensor:
         """Degrades an image (3, H, W), uint8 or float in [0, 1].
@@ -201,44 +236,6 @@ class Degradation:
         if hr.dtype == torch.uint8:
             image = (image * 255).round()
         return image.to(hr.device, hr.dtype)
-
-
-def _draw_filter(generator: Generator) -> Filter:
-    return get_args(Filter)[int(generator.integers(3))]  # type: ignore[no-any-return]
-
-
-def _draw_jpeg(generator: Generator) -> Jpeg:
-    return Jpeg(int(generator.integers(30, 96)))
-
-
-def _draw_blur(scale: int, generator: Generator) -> Blur:
-    anisotropic = generator.random() < 0.5
-    size = 2 * int(generator.integers(2, 12)) + 3
-    if anisotropic:
-        first, second = ((4 + scale) * generator.random(2)).tolist()
-        return Blur(size, (first, second), math.pi * generator.random())
-    variance = ((2 + 0.2 * scale) * generator.random()) ** 2
-    return Blur(size, (variance, variance))
-
-
-def _draw_reduction(scale: int, generator: Generator) -> Shrink | Sample:
-    if generator.random() < 0.75:
-        return Shrink(generator.uniform(1, 2 * scale), _draw_filter(generator))
-    return Sample(generator.uniform(0.1, 0.6 * scale), scale)
-
-
-def _draw_noise(generator: Generator) -> Noise:
-    level = int(generator.integers(2, 26)) / 255
-    chance = generator.random()
-    if chance < 0.4:  # the same in each channel
-        covariance = np.full((3, 3), level**2)
-    elif chance < 0.6:  # correlated between channels, always of the highest level
-        basis, _ = np.linalg.qr(generator.random((3, 3)))
-        covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
-    else:  # independent in each channel
-        covariance = level**2 * np.eye(3)
-    rows = tuple(tuple(row) for row in covariance.tolist())
-    return Noise(rows, int(generator.integers(2**63)))
 
 
 def _filter(image: Tensor, kernel: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ The protocol is BasicSR's: round to 8 bits, crop the border, BT.601 studio-swing
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -67,6 +66,7 @@ class Reference:
     def __init__(self, image: Tensor, border: int) -> None:
         self.shape, self.border = image.shape, border
         self.luma = to_luma(cropped(image, border))
+        self._moments: tuple[Tensor, Tensor] | None = None
 
     def see(self, image: Tensor) -> Tensor:
         """The luma of an image that is to be graded, for ``psnr`` and ``ssim``."""
@@ -82,9 +82,10 @@ class Reference:
     def ssim(self, luma: Tensor) -> Tensor:
         """SSIM (Wang et al., 2004) of each image (N,), float64."""
         a, b = luma, self.luma
-        if min(a.shape[-2:]) < 11:
-            size = tuple(a.shape[-2:])
+        if min(size := tuple(a.shape[-2:])) < 11:
             raise ValueError(f"SSIM needs 11 x 11 pixels inside the border, not {size}")
+        if self._moments is None:
+            self._moments = window_mean(b, _WINDOW), window_mean(b * b, _WINDOW)
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
         mean_a, (mean_b, square_b) = window_mean(a, _WINDOW), self._moments
         squares = mean_a**2 + mean_b**2
@@ -93,10 +94,6 @@ class Reference:
         covariance = window_mean(a * b, _WINDOW).sub_(product)
         similarity = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
         return similarity.div_(squares.add_(c1).mul_(variances.add_(c2))).mean((1, 2, 3))
-
-    @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        return window_mean(self.luma, _WINDOW), window_mean(self.luma**2, _WINDOW)
 
 
 def psnr_y(sr: Tensor, hr: Tensor, border: int) -> Tensor:

@@ -28,10 +28,9 @@ _NESTS = ("params_ema", "params", "state_dict")
 
 
 def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None = None) -> None:
-    """Writes a network's weights, whole or not at all; arguments and errors of ``save_weights``.
+    """Writes a network's weights; one of ours is described in the header, ``header`` added to it.
 
-    One of our networks is described in the header by its name, scale and sizes; ``header`` is
-    added to that, and ``read_header`` reads it.
+    Errors as for ``save_weights``.
     """
     description: dict[str, Any] = dict(header or {})
     if isinstance(model, SRNetwork):
@@ -40,9 +39,7 @@ def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None 
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Writes tensors by name, and what the header is to say of them.
-
-    The same weights and description make the same bytes.
+    """Writes tensors by name, and what the header is to say of them: the same make the same bytes.
 
     Raises:
         UserError: the place cannot be written to; an older file is left as it was.
@@ -79,9 +76,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     """Loads weights into ``model`` in place.
 
-    The layout is found out: our safetensors; EDSR-PyTorch, official RCAN and SwinIR, BasicSR
-    (``params_ema`` before ``params``), as safetensors or as PyTorch's own format, which is
-    read as data only.
+    The layout is found out: ours, EDSR-PyTorch, official RCAN and SwinIR, BasicSR (``params_ema``
+    before ``params``); as safetensors or in PyTorch's own format, which is read as data only.
 
     Raises:
         UserError: the file is missing, unreadable, or of another network or size. The model is
@@ -92,10 +88,8 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     if isinstance(model, SRNetwork):
         try:
             weights = _ours(weights)
-        except (KeyError, RuntimeError):  # mean shifts without their convolutions, or no inverse
-            raise UserError(
-                f"{path}: its mean shift (sub_mean, add_mean) is not that of an EDSR or RCAN"
-            ) from None
+        except (KeyError, RuntimeError):  # it lacks a convolution beside them, or has no inverse
+            raise UserError(f"{path}: its sub_mean and add_mean are no mean shifts") from None
         for key in {"mean_in", "mean_out"} & model.state_dict().keys():
             weights.setdefault(key, rgb_mean())  # BasicSR's files: constants of the code there
     fit_weights(path, weights, model)
@@ -115,25 +109,18 @@ def read_weights(path: Path) -> Weights:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader of a damaged file fails in many ways
+        problem = "damaged PyTorch file, or one of more than tensors: get the weights again"
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise UserError(
-                f"{path}: holds Python objects, which could run code, not just tensors: "
-                "save its state_dict alone"
-            ) from None
-        raise UserError(
-            f"{path}: damaged PyTorch file, or one that holds more than tensors, such as a "
-            "TorchScript program: get the weights again"
-        ) from None
+            problem = "holds Python objects, which could run code: save its state_dict alone"
+        raise UserError(f"{path}: {problem}") from None
     if isinstance(content, dict):
         content = next((content[n] for n in _NESTS if isinstance(content.get(n), dict)), content)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds no weights: expected tensors by name")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(
-                f"{path}: entry '{key}' is not a tensor: expected a state_dict, alone or "
-                f"under {', '.join(_NESTS)}"
-            )
+            mend = f"expected a state_dict, alone or under {', '.join(_NESTS)}"
+            raise UserError(f"{path}: entry '{key}' is not a tensor: {mend}")
     parallel = all(key.startswith("module.") for key in content)  # saved through DataParallel
     return {key.removeprefix("module.") if parallel else key: v for key, v in content.items()}
 
@@ -153,10 +140,9 @@ def fit_weights(path: Path, weights: Weights, model: nn.Module) -> None:
     ]
     problems += [f"'{key}' has no place in it" for key in sorted(given.keys() - wanted.keys())]
     if problems:
-        raise UserError(
-            f"{path}: not a checkpoint of this {type(model).__name__}: {problems[0]}: "
-            "give the network, the sizes and the scale that it was trained with"
-        )
+        problem = f"not a checkpoint of this {type(model).__name__}: {problems[0]}"
+        mend = "give the network, the sizes and the scale that it was trained with"
+        raise UserError(f"{path}: {problem}: {mend}")
     model.load_state_dict(weights)
 
 
@@ -172,8 +158,6 @@ def _is_safetensors(path: Path) -> bool:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     return start[8:] == b"{" or (start[:2] != b"PK" and start[:1] != b"\x80")
 
-
-# --- public layouts -----------------------------------------------------------------------------
 
 # official name -> ours; the first pattern that matches the start of a key decides
 _ENDS = [
@@ -204,8 +188,8 @@ def _ours(weights: Weights) -> Weights:
     """
     if "head.0.weight" in weights:
         gates = any(".conv_du." in key for key in weights)
-        table = _RCAN if gates else _EDSR
-        return _without_shifts({_renamed(key, table): value for key, value in weights.items()})
+        renamed = {_renamed(key, _RCAN if gates else _EDSR): v for key, v in weights.items()}
+        return _without_shifts(renamed)
     derived = (".relative_position_index", ".attn_mask")  # SwinIR's, which follow from the sizes
     return {key: value for key, value in weights.items() if not key.endswith(derived)}
 

@@ -44,11 +44,9 @@ def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
             if others:
                 path = Path(spec["weights"])
                 fit_weights(path, read_weights(path), network)
-        case _:
-            raise UserError(
-                f"teacher: {{{', '.join(map(str, spec))}}} is not understood: give weights, or "
-                "spandrel, or factory and weights"
-            )
+        case keys:
+            mend = "give weights, or spandrel, or factory and weights"
+            raise UserError(f"teacher: {{{', '.join(keys)}}} is not understood: {mend}")
     network.eval()
     _try(network, scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
     return network
@@ -114,12 +112,9 @@ def _try(network: nn.Module, scale: int, name: str) -> None:
     with _naming(f"teacher: {name}: fails on an image (1, 3, 16, 32)"):
         output = network(image)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    expected = (1, 3, 16 * scale, 32 * scale)
-    if shape != expected:
-        raise UserError(
-            f"teacher: {name}: makes {shape} of an image (1, 3, 16, 32), expected {expected} "
-            f"for scale {scale}"
-        )
+    if shape != (expected := (1, 3, 16 * scale, 32 * scale)):
+        problem = f"makes {shape} of an image (1, 3, 16, 32), expected {expected}"
+        raise UserError(f"teacher: {name}: {problem} for scale {scale}")
 
 
 @contextmanager

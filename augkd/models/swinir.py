@@ -137,7 +137,8 @@ class RSTB(nn.Module):
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(self.residual_group["blocks"](x).movedim(-1, 1)).movedim(1, -1)
+        residual: Tensor = self.conv(self.residual_group["blocks"](x).movedim(-1, 1))
+        return x + residual.movedim(1, -1)
 
 
 def mirrored(size: int, multiple: int, device: torch.device) -> Tensor:

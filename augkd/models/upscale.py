@@ -101,11 +101,10 @@ def tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None = None) -> 
     rows, columns = (spans(side, tile, halo, exact.grid if exact else 1) for side in x.shape[-2:])
     out = x.new_empty((*x.shape[:2], s * x.shape[-2], s * x.shape[-1]))
     for row, column in product(rows, columns):
-        part = x[..., row.before : row.after, column.before : column.after]
-        large = network(part.to(device))
-        kept = (slice(s * (a.start - a.before), s * (a.stop - a.before)) for a in (row, column))
-        place = (slice(s * a.start, s * a.stop) for a in (row, column))
-        out[..., *place] = large[..., *kept]
+        large = network(x[..., row.before : row.after, column.before : column.after].to(device))
+        kept = [slice(s * (a.start - a.before), s * (a.stop - a.before)) for a in (row, column)]
+        top, left = (slice(s * a.start, s * a.stop) for a in (row, column))
+        out[..., top, left] = large[..., kept[0], kept[1]]
     return out
 
 
