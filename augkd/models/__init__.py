@@ -24,7 +24,6 @@ __all__ = [
     "create_model",
     "load_checkpoint",
     "load_network",
-    "read_header",
     "save_checkpoint",
 ]
 
