@@ -11,25 +11,16 @@ from torch import Tensor, nn
 
 from augkd.models import SRNetwork, create_model
 from augkd.models import upscale as upscale_module
-from augkd.models.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, working_set
+from augkd.models.upscale import Reach, fitting_tile, reach, spans, upscale, working_set
+from tests.test_models import TINY
 
 
 @lru_cache
 def network(name: str, scale: int) -> SRNetwork:
     """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
-    every: dict[str, dict[str, Any]] = {
-        "edsr": {"channels": 4, "blocks": 2, "res_scale": 1.0},
-        "rcan": {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2},
-        "swinir": {
-            "embed_dim": 8,
-            "depths": (2, 1),
-            "num_heads": (2, 2),
-            "window_size": 4,
-            "mlp_ratio": 2.0,
-        },
-    }
+    sizes = TINY[name] | {"edsr": {"res_scale": 1.0}, "swinir": {"depths": (2, 1)}}.get(name, {})
     torch.manual_seed(1)
-    model = create_model(name, scale=scale, **every[name]).eval()
+    model = create_model(name, scale=scale, **sizes).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim > 1:
@@ -97,12 +88,7 @@ def test_uint8_is_the_same_image() -> None:
     assert upscale(model, lr).dtype == torch.float32
 
 
-@given(
-    length=st.integers(1, 300),
-    tile=st.integers(1, 90),
-    halo=st.integers(0, 90),
-    grid=st.integers(1, 9),
-)
+@given(st.integers(1, 300), st.integers(1, 90), st.integers(0, 90), st.integers(1, 9))
 def test_spans_cover_an_axis_once_and_keep_to_the_grid(
     length: int, tile: int, halo: int, grid: int
 ) -> None:
@@ -122,6 +108,8 @@ def test_a_network_that_sees_the_whole_image_needs_a_halo_from_the_caller() -> N
     model, lr = network("rcan", 2), image(40, 40)
     with pytest.raises(ValueError, match="sees the whole image"):
         upscale(model, lr, 8)
+    with pytest.raises(ValueError, match="tile >= 1"):
+        upscale(model, lr, 0, 8)
     whole, tiles = upscale(model, lr), upscale(model, lr, 8, 8)
     assert tiles.shape == whole.shape
     assert (tiles - whole).abs().max() > 1e-6  # why exactness is not promised
@@ -136,11 +124,6 @@ def test_a_layer_of_another_kind_voids_the_reach() -> None:
     assert reach(model) == Reach(6)
     model.conv_after_body = Pooled(4, 4, 3, padding=1)
     assert reach(model) is None
-
-
-def test_bad_tiles_are_refused() -> None:
-    with pytest.raises(ValueError, match="tile >= 1"):
-        Tiled(network("edsr", 2), 0)
 
 
 def test_tiles_are_cut_when_a_pass_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
