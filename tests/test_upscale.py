@@ -18,7 +18,8 @@ from tests.test_models import TINY
 @lru_cache
 def network(name: str, scale: int) -> SRNetwork:
     """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
-    sizes = TINY[name] | {"edsr": {"res_scale": 1.0}, "swinir": {"depths": (2, 1)}}.get(name, {})
+    lively: dict[str, dict[str, Any]] = {"edsr": {"res_scale": 1.0}, "swinir": {"depths": (2, 1)}}
+    sizes = TINY[name] | lively.get(name, {})
     torch.manual_seed(1)
     model = create_model(name, scale=scale, **sizes).eval()
     with torch.no_grad():
