@@ -54,9 +54,9 @@ class Kept(dict[str, Tensor]):
 
     def __init__(self, network: SRNetwork, taps: Sequence[str]) -> None:
         super().__init__()
-        known = ", ".join(network.taps)
         for tap in taps:
             if tap not in network.taps:
+                known = ", ".join(network.taps)
                 raise UserError(f"{network.name} has no tap '{tap}': it has {known}")
         self._wanted = frozenset(taps)
 

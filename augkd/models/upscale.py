@@ -89,16 +89,15 @@ def tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None = None) -> 
         halo: pixels read around a tile; None for the network's own reach, which changes nothing.
             Less than the reach leaves seams.
     """
-    exact = reach(network)
+    exact, grid = reach(network) or (None, 1)
+    halo = exact if halo is None else halo
     if halo is None:
-        if exact is None:
-            kind = type(network).__name__
-            raise ValueError(f"{kind} sees the whole image, so no halo is exact: give one")
-        halo = exact.halo
+        kind = type(network).__name__
+        raise ValueError(f"{kind} sees the whole image, so no halo is exact: give one")
     if tile < 1 or halo < 0:
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale
-    rows, columns = (spans(side, tile, halo, exact.grid if exact else 1) for side in x.shape[-2:])
+    rows, columns = (spans(side, tile, halo, grid) for side in x.shape[-2:])
     out = x.new_empty((*x.shape[:2], s * x.shape[-2], s * x.shape[-1]))
     for row, column in product(rows, columns):
         large = network(x[..., row.before : row.after, column.before : column.after].to(device))
@@ -132,25 +131,20 @@ def spans(length: int, tile: int, halo: int, grid: int = 1) -> list[Span]:
     ]
 
 
-class Reach(NamedTuple):
-    """What an output pixel can see: ``halo`` input pixels to each side of a tile whose edges lie
-    on multiples of ``grid``."""
+def reach(network: nn.Module) -> tuple[int, int] | None:
+    """What an output pixel can see: halo and grid; None where it is all, or not known.
 
-    halo: int
-    grid: int = 1
-
-
-def reach(network: nn.Module) -> Reach | None:
-    """The reach of a network in input pixels; None where it is the whole image or not known."""
+    It sees ``halo`` input pixels to each side of a tile whose edges lie on multiples of ``grid``.
+    """
     # A layer put in later, such as a quantiser with statistics over the image, may see it whole.
     if any(not list(m.children()) and type(m).__name__ not in _LOCAL for m in network.modules()):
         return None
     if isinstance(network, EDSR):
         # conv_first, two convolutions a block, conv_after_body; then the first convolution of the
         # upsampler, and one pixel for all that follow it at a higher resolution
-        return Reach(1 + 2 * network.stages + 1 + 2)
+        return 1 + 2 * network.stages + 1 + 2, 1
     if isinstance(network, SwinIR):
-        return Reach(_window_reach(network.sizes["depths"], network.window), network.window)
+        return _window_reach(network.sizes["depths"], network.window), network.window
     return None
 
 
@@ -178,6 +172,5 @@ def fitting_tile(network: SRNetwork, height: int, width: int) -> int | None:
     """A tile whose pass fits ``WORKING_SET``, at least 128; None where the whole image fits."""
     if working_set(network, height, width) <= WORKING_SET:
         return None
-    exact = reach(network)
-    side = isqrt(WORKING_SET // working_set(network, 1, 1))
-    return max(128, side - 2 * (exact.halo if exact else OWN_STATISTICS_HALO))
+    halo, _ = reach(network) or (OWN_STATISTICS_HALO, 1)
+    return max(128, isqrt(WORKING_SET // working_set(network, 1, 1)) - 2 * halo)
