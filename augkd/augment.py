@@ -1,6 +1,8 @@
 """The augmentations of Sections 3.3 and 3.4: zooming, and transforms that can be undone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -46,6 +48,15 @@ def zoom_out(lr: Tensor, scale: int, edges: Edges = "replicate") -> Tensor:
     return bicubic(lr, scale, edges)
 
 
+# Each undoes itself, so that one function serves both directions.
+_OPERATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda x: 1 - x,
+    lambda x: x.flip(-2),
+    lambda x: x.flip(-1),
+    lambda x: x.transpose(-2, -1),
+)
+
+
 @dataclass(frozen=True)
 class Invertible:
     """One F of Section 3.4 for each image of a batch: F^-1(F(x)) = x exactly, up to rounding.
@@ -70,38 +81,24 @@ class Invertible:
 
     def apply(self, x: Tensor) -> Tensor:
         """F(x) for images (N, C, H, W) in [0, 1]; transposing some of a batch needs H = W."""
-        for operation in range(4):
-            x = self._operate(x, operation)
-        return x
+        return reduce(self._operate, range(4), x)
 
     def invert(self, y: Tensor) -> Tensor:
         """F^-1(y); y may be larger than F's input was (a super-resolved image)."""
-        for operation in reversed(range(4)):
-            y = self._operate(y, operation)
-        return y
+        return reduce(self._operate, reversed(range(4)), y)
 
     def _operate(self, x: Tensor, operation: int) -> Tensor:
-        """Each operation is its own inverse, so one function serves both directions."""
         flags = self.flags[:, operation]
         if len(flags) != len(x):
             raise ValueError(f"Invertible was drawn for {len(flags)} images, not {len(x)}")
         if not x.is_floating_point():
             raise ValueError(f"Invertible: expected images in [0, 1], not {x.dtype}")
-        if operation == 0:
-            changed = 1 - x
-        elif operation == 1:
-            changed = x.flip(-2)
-        elif operation == 2:
-            changed = x.flip(-1)
-        else:
-            changed = x.transpose(-2, -1)
-            if changed.shape != x.shape:
-                if bool(flags.all()):
-                    return changed
-                if bool(flags.any()):
-                    raise ValueError("Invertible: transposing part of a batch needs square images")
-                return x
-        return torch.where(flags.view(-1, 1, 1, 1), changed, x)
+        changed = _OPERATIONS[operation](x)
+        if changed.shape == x.shape:
+            return torch.where(flags.view(-1, 1, 1, 1), changed, x)
+        if flags.any() and not flags.all():
+            raise ValueError("Invertible: transposing part of a batch needs square images")
+        return changed if flags.all() else x
 
 
 def step_generator(*key: int) -> Generator:

@@ -3,6 +3,7 @@
 A part is kept in tests/golden; with AUGKD_GOLDEN set, that folder's whole index is used.
 """
 
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -13,30 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from augkd.models import SRNetwork, create_model
+from augkd.models import NETWORKS, SRNetwork, create_model
 
-# the reference's argument -> ours
-_ARGUMENTS = {
-    "EDSR": {
-        "n_feats": "channels",
-        "num_feat": "channels",
-        "n_resblocks": "blocks",
-        "num_block": "blocks",
-        "res_scale": "res_scale",
-    },
-    "RCAN": {
-        "n_feats": "channels",
-        "num_feat": "channels",
-        "n_resgroups": "groups",
-        "num_group": "groups",
-        "n_resblocks": "blocks",
-        "num_block": "blocks",
-        "reduction": "reduction",
-        "squeeze_factor": "reduction",
-    },
-    "SwinIR": {
-        key: key for key in ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
-    },
+# the reference's argument -> ours, where they differ
+_NAMES = {
+    "n_feats": "channels",
+    "num_feat": "channels",
+    "n_resgroups": "groups",
+    "num_group": "groups",
+    "n_resblocks": "blocks",
+    "num_block": "blocks",
+    "squeeze_factor": "reduction",
+    "upscale": "scale",
 }
 
 
@@ -53,10 +42,10 @@ class Case:
         return self.path.stem
 
     def create(self) -> SRNetwork:
-        names = _ARGUMENTS[self.model]
-        sizes = {names[key]: value for key, value in self.args.items() if key in names}
-        scale = self.args["scale" if "scale" in self.args else "upscale"]
-        return create_model(self.model.lower(), scale=scale, **sizes).eval()
+        name = self.model.lower()
+        sizes = {_NAMES.get(key, key): value for key, value in self.args.items()}
+        known = inspect.signature(NETWORKS[name]).parameters
+        return create_model(name, **{key: sizes[key] for key in known if key in sizes}).eval()
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(load_file(self.path))

@@ -38,6 +38,16 @@ def benchmark(dataset: str) -> list[Path]:
     return images
 
 
+def pairs(dataset: str, scale: int) -> list[tuple[Tensor, Tensor]]:
+    """Its HR images, cut to a multiple of the scale, and the LR images published with them."""
+    found = []
+    for path in benchmark(dataset):
+        lr = read(path.parents[1] / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        height, width = (side * scale for side in lr.shape[-2:])
+        found.append((read(path)[..., :height, :width], lr))
+    return found
+
+
 def read(path: Path) -> Tensor:
     """(1, 3, H, W) uint8."""
     return to_tensor(np.array(Image.open(path).convert("RGB")))

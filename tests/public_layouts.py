@@ -37,20 +37,15 @@ def official(model: SRNetwork) -> dict[str, Any]:
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     if model.name == "swinir":
         return {"params": weights}
-    del weights["mean_in"], weights["mean_out"]
-    table = _EDSR if model.name == "edsr" else _RCAN
-    shift = 255 * rgb_mean().flatten()
     named: dict[str, Tensor] = {}
-    for key, value in weights.items():
-        for pattern, replacement in table:
-            renamed, hits = re.subn("^" + pattern, replacement, key)
-            if hits:
-                named[renamed.format(**model.sizes)] = value
-                break
-        else:
-            raise KeyError(key)
     for name, sign in (("sub_mean", -1), ("add_mean", 1)):
-        named |= {f"{name}.weight": torch.eye(3)[..., None, None], f"{name}.bias": sign * shift}
+        del weights["mean_in" if sign < 0 else "mean_out"]
+        bias = sign * 255 * rgb_mean().flatten()
+        named |= {f"{name}.weight": torch.eye(3)[..., None, None], f"{name}.bias": bias}
+    table = _EDSR if model.name == "edsr" else _RCAN
+    for key, value in weights.items():
+        (row,) = (row for row in table if re.match(row[0], key))
+        named[re.sub(*row, key, count=1).format(**model.sizes)] = value
     return named
 
 

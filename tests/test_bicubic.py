@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from augkd.degrade.bicubic import Edges, bicubic
-from tests.numeric_data import benchmark, golden, read
+from tests.numeric_data import golden, pairs
 
 
 @pytest.mark.parametrize("up", [False, True])
@@ -59,15 +59,14 @@ def _imresize_line(line: list[int], factor: Fraction, mirror: bool) -> tuple[lis
     return result, halves
 
 
-def _imresize(image: list[list[int]], factor: Fraction, mirror: bool) -> tuple[Tensor, int]:
-    """Height first, then width, rounded to 8 bits after each."""
-    columns, halves = zip(
-        *(_imresize_line(list(c), factor, mirror) for c in zip(*image, strict=True)), strict=True
-    )
-    rows, more = zip(
-        *(_imresize_line(list(r), factor, mirror) for r in zip(*columns, strict=True)), strict=True
-    )
-    return torch.tensor(rows, dtype=torch.uint8), sum(halves) + sum(more)
+def _imresize(pixels: np.ndarray, factor: Fraction, mirror: bool) -> tuple[Tensor, int]:
+    """Height first, then width, rounded to 8 bits after each; and how many were halves."""
+    halves = 0
+    for _ in range(2):
+        lines = [_imresize_line(line.tolist(), factor, mirror) for line in pixels.T]
+        pixels = np.array([line for line, _ in lines], np.uint8)
+        halves += sum(count for _, count in lines)
+    return torch.from_numpy(pixels), halves
 
 
 @pytest.mark.parametrize("edges", ["replicate", "symmetric"])
@@ -79,7 +78,7 @@ def test_8_bit_equals_matlab_in_exact_fractions(scale: int, edges: Edges, up: bo
     pixels[:, ::4] = 255 * (pixels[:, ::4] > 127)  # overshoot to clamp
     image = torch.from_numpy(pixels.astype(np.uint8))
     factor = Fraction(scale) if up else Fraction(1, scale)
-    expected, _ = _imresize(pixels.tolist(), factor, edges == "symmetric")
+    expected, _ = _imresize(pixels, factor, edges == "symmetric")
     assert torch.equal(bicubic(image, scale, edges, up=up), expected)
 
 
@@ -88,7 +87,7 @@ def test_long_lines_and_halves_round_up(scale: int) -> None:
     """Lines longer than one block of the computation, of levels whose means are often halves."""
     line = 64 * np.random.default_rng(5).integers(0, 4, 300 * scale)
     pixels = np.repeat(line[None], scale, axis=0)
-    expected, halves = _imresize(pixels.tolist(), Fraction(1, scale), mirror=False)
+    expected, halves = _imresize(pixels, Fraction(1, scale), mirror=False)
     assert halves >= 5 or scale == 3  # where weights are fractions of 81, nothing is a half
     assert torch.equal(bicubic(torch.from_numpy(pixels.astype(np.uint8)), scale), expected)
 
@@ -96,12 +95,8 @@ def test_long_lines_and_halves_round_up(scale: int) -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("dataset", ["Set5", "Set14"])
 def test_published_lr_images_bit_for_bit(dataset: str, scale: int) -> None:
-    for path in benchmark(dataset):
-        hr = read(path)
-        height, width = (side - side % scale for side in hr.shape[-2:])
-        lr = path.parents[1] / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png"
-        result = bicubic(hr[..., :height, :width], scale)
-        assert torch.equal(result, read(lr)), lr.name
+    for hr, lr in pairs(dataset, scale):
+        assert torch.equal(bicubic(hr, scale), lr)
 
 
 def test_the_inside_equals_pytorch() -> None:
@@ -132,13 +127,12 @@ def test_shapes_and_constants(height: int, width: int, scale: int, up: bool, edg
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32 - 1), sides, sides, st.integers(2, 4), st.booleans())
+@given(sides, sides, st.integers(2, 4), st.booleans())
 def test_8_bit_is_the_float_result_rounded_twice(
-    seed: int, height: int, width: int, scale: int, up: bool
+    height: int, width: int, scale: int, up: bool
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
     # values that no overshoot takes out of 0 ... 255
-    image = torch.randint(80, 176, (height, width), dtype=torch.uint8, generator=generator)
+    image = torch.randint(80, 176, (height, width), dtype=torch.uint8)
     difference = bicubic(image, scale, up=up).double() - bicubic(image.double(), scale, up=up)
     # half a level from the second rounding, and from the first what the weights' absolute sum,
     # at most 1.25, makes of another half

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
@@ -31,16 +32,13 @@ Make = Callable[..., Study]
 
 
 def _images(dataset: str, n: int) -> list[Prepared]:
+    """Noise of sides that every scale divides."""
     torch.manual_seed(n)
-    images = []
-    for i in range(n):
-        hr = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8)
-        lr = {
-            scale: bicubic(hr[:, : 64 // scale * scale, : 80 // scale * scale], scale)
-            for scale in (2, 3, 4)
-        }
-        images.append(Prepared(dataset, f"{dataset}{i}", hr, lr, "bicubic"))
-    return images
+    hrs = [torch.randint(0, 256, (3, 60, 84), dtype=torch.uint8) for _ in range(n)]
+    return [
+        Prepared(dataset, f"{dataset}{i}", hr, {s: bicubic(hr, s) for s in (2, 3, 4)}, "bicubic")
+        for i, hr in enumerate(hrs)
+    ]
 
 
 @pytest.fixture
@@ -51,9 +49,8 @@ def make(tmp_path: Path) -> Make:
         entry: dict[str, Any], methods: tuple[str, ...] = ("kd", "augkd"), **score: Any
     ) -> Study:
         params = yaml.safe_load((_REPOSITORY / "params.yaml").read_text())
-        cohort = params["cohorts"]["edsr_x2"]
-        cohort |= {"teacher": {"trained": "foreign"}, "methods": {name: {} for name in methods}}
-        cohort |= {"seeds": {"smoke": 1}}
+        cohort = params["cohorts"]["edsr_x2"] | {"methods": {name: {} for name in methods}}
+        cohort |= {"teacher": {"trained": "foreign"}, "seeds": {"smoke": 1}}
         params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
         smoke = params["budgets"]["smoke"]
         smoke["teach"] |= {"steps": 2, "patch": 12}
@@ -85,6 +82,11 @@ def _distilled(study: Study) -> None:
     assert {"teacher", "kd", "augkd"} <= set(scores["method"])
 
 
+def _taught(study: Study) -> nn.Module:
+    """The teacher as the later stages see it."""
+    return load_teacher(study, study.cohort("edsr_x2"), CPU)
+
+
 def test_a_factory_teaches_a_student(make: Make, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, file = IMDN(2).eval(), tmp_path / "imdn.pth"
@@ -101,37 +103,31 @@ def test_a_factory_teaches_a_student(make: Make, tmp_path: Path) -> None:
     assert (folder / "curves" / "psnr.csv").is_file()  # the stage's declared outputs
 
     file.unlink()  # from here on, the stage's own copy is what counts
-    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
     x = torch.rand(1, 3, 9, 8)
-    assert torch.equal(teacher(x), model(x))
+    assert torch.equal(_taught(study)(x), model(x))
 
 
 def test_public_imdn_teaches_a_student(make: Make) -> None:
     weights = BENCHMARKS / "weights" / "IMDN_x2.pth"
     if not weights.is_file():
         pytest.skip(f"{weights} is absent")
-    study = make({"factory": "tests.imdn:imdn", "weights": str(weights.resolve()), "scale": 2})
-    _distilled(study)
+    _distilled(make({"factory": "tests.imdn:imdn", "weights": str(weights.resolve()), "scale": 2}))
 
 
-def test_a_file_of_ours_names_its_own_size(make: Make, tmp_path: Path) -> None:
-    model = create_model("rcan", scale=2, channels=8, groups=2, blocks=1, reduction=4).eval()
-    save_checkpoint(tmp_path / "rcan.safetensors", model)
-    study = make({"weights": "rcan.safetensors", "scale": 2})
+@pytest.mark.parametrize("ours", [True, False], ids=["its own size", "the budget's size"])
+def test_a_checkpoint_of_our_networks_teaches(ours: bool, make: Make, tmp_path: Path) -> None:
+    entry = {"weights": "file", "scale": 2} | ({} if ours else {"network": "edsr"})
+    study = make(entry)
+    if ours:
+        model = create_model("rcan", scale=2, channels=8, groups=2, blocks=1, reduction=4).eval()
+        save_checkpoint(tmp_path / "file", model)
+    else:
+        model = build(study, "edsr", "teacher", 2, seed=5).eval()
+        torch.save(model.state_dict(), tmp_path / "file")
     teach(study, "foreign")
-    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
-    x = torch.rand(1, 3, 9, 8)
+    teacher, x = _taught(study), torch.rand(1, 3, 9, 8)
     assert isinstance(teacher, SRNetwork)
     torch.testing.assert_close(teacher(x), model(x))
-
-
-def test_a_checkpoint_of_the_budgets_size(make: Make, tmp_path: Path) -> None:
-    study = make({"network": "edsr", "weights": "edsr.pth", "scale": 2})
-    model = build(study, "edsr", "teacher", 2, seed=5).eval()
-    torch.save(model.state_dict(), tmp_path / "edsr.pth")
-    teach(study, "foreign")
-    x = torch.rand(1, 3, 9, 8)
-    torch.testing.assert_close(load_teacher(study, study.cohort("edsr_x2"), CPU)(x), model(x))
 
 
 def test_features_of_a_foreign_teacher_are_refused(make: Make, tmp_path: Path) -> None:
@@ -171,7 +167,7 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
     distil(study, "edsr_x2")
     scores = score_cohort(study, "edsr_x2").set_index(["method", "split", "metric"])["value"]
 
-    teacher = load_teacher(study, study.cohort("edsr_x2"), CPU)
+    teacher = _taught(study)
     student = build(study, "edsr", "student", 2, 0)
     load_checkpoint(student_path(study, "edsr_x2", "kd", 0), student)
     store = ImageStore(study.folder("prepare") / "test")

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,27 +14,23 @@ from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
 
 from augkd.degrade import bicubic
 from augkd.metrics import psnr_y, ssim_y, to_luma
-from tests.numeric_data import benchmark, full_golden, photograph, read, to_numpy, to_tensor
+from tests.numeric_data import full_golden, pairs, photograph, to_numpy, to_tensor
 
 
 def test_equal_basicsr() -> None:
-    pairs = load_file(full_golden("metrics_pairs.safetensors"))
+    images = load_file(full_golden("metrics_pairs.safetensors"))
     index = json.loads(full_golden("index.json").read_text())
     (case,) = (c for c in index["cases"] if c["file"] == "metrics_pairs.safetensors")
     for pair in case["expected"]:
-        reference, test = (
-            pairs[f"pair{pair['pair']}.{name}"].permute(2, 0, 1)[None]
-            for name in ("reference", "test")
-        )
+        names = (f"pair{pair['pair']}.{name}" for name in ("test", "reference"))
+        sr, hr = (images[name].permute(2, 0, 1)[None] for name in names)
         for expected in pair["values"]:
             border = expected["border"]
-            psnr, ssim = psnr_y(test, reference, border), ssim_y(test, reference, border)
-            assert float(psnr) == pytest.approx(expected["psnr_y"], abs=1e-4)
-            assert float(ssim) == pytest.approx(expected["ssim_y"], abs=1e-5)
+            assert float(psnr_y(sr, hr, border)) == pytest.approx(expected["psnr_y"], abs=1e-4)
+            assert float(ssim_y(sr, hr, border)) == pytest.approx(expected["ssim_y"], abs=1e-5)
 
 
 def _noisy(pixels: np.ndarray) -> np.ndarray:
@@ -82,10 +79,8 @@ TABLE = {
 @pytest.mark.parametrize("dataset", ["Set5", "Set14"])
 def test_bicubic_scores(dataset: str, scale: int) -> None:
     scores = []
-    for path in benchmark(dataset):
-        lr = path.parents[1] / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png"
-        sr = bicubic(read(lr), scale, up=True)
-        hr = read(path)[..., : sr.shape[-2], : sr.shape[-1]]
+    for hr, lr in pairs(dataset, scale):
+        sr = bicubic(lr, scale, up=True)
         scores.append((float(psnr_y(sr, hr, scale)), float(ssim_y(sr, hr, scale))))
     psnr, ssim = np.mean(scores, axis=0)
     assert psnr == pytest.approx(TABLE[dataset][scale][0], abs=0.01)
@@ -126,22 +121,20 @@ def test_a_batch_is_scored_image_by_image_and_floats_as_8_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sr", "hr", "border", "message"),
+    ("shapes", "dtype", "border", "message"),
     [
-        (torch.zeros(1, 3, 20, 20), torch.zeros(1, 3, 20, 21), 0, "one shape"),
-        (torch.zeros(3, 20, 20), torch.zeros(3, 20, 20), 0, "N, 3, H, W"),
-        (torch.zeros(1, 1, 20, 20), torch.zeros(1, 1, 20, 20), 0, "N, 3, H, W"),
-        (torch.zeros(1, 3, 20, 20), torch.zeros(1, 3, 20, 20), 10, "border"),
-        (torch.zeros(1, 3, 20, 20), torch.zeros(1, 3, 20, 20), -1, "border"),
-        (torch.zeros(1, 3, 20, 20).int(), torch.zeros(1, 3, 20, 20).int(), 0, "uint8"),
+        (((1, 3, 20, 20), (1, 3, 20, 21)), torch.float32, 0, "one shape"),
+        (((3, 20, 20), (3, 20, 20)), torch.float32, 0, "N, 3, H, W"),
+        (((1, 1, 20, 20), (1, 1, 20, 20)), torch.float32, 0, "N, 3, H, W"),
+        (((1, 3, 20, 20), (1, 3, 20, 20)), torch.float32, 10, "border"),
+        (((1, 3, 20, 20), (1, 3, 20, 20)), torch.float32, -1, "border"),
+        (((1, 3, 20, 20), (1, 3, 20, 20)), torch.int32, 0, "uint8"),
     ],
 )
-def test_refuses(sr: Tensor, hr: Tensor, border: int, message: str) -> None:
+def test_refuses(shapes: Any, dtype: torch.dtype, border: int, message: str) -> None:
+    sr, hr = (torch.zeros(shape, dtype=dtype) for shape in shapes)
     for measure in (psnr_y, ssim_y):
         with pytest.raises(ValueError, match=message):
             measure(sr, hr, border)
-
-
-def test_ssim_refuses_what_its_window_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="11 x 11"):
+    with pytest.raises(ValueError, match="11 x 11"):  # SSIM's window
         ssim_y(torch.zeros(1, 3, 18, 30), torch.zeros(1, 3, 18, 30), 4)

@@ -17,10 +17,11 @@ VALUES = golden("daq")
 MODES: dict[str, Any] = {"table": "behind", "fixed": "fixed"}
 
 
-def _released(key: str) -> tuple[Tensor, Tensor]:
-    """Ours with the released code's switches, and the released result, for one golden key."""
-    kind, mode, bits, *rest = key.split(".")
-    sigma_bits = int(rest[0].removeprefix("qq")) if rest else 32
+@pytest.mark.parametrize("key", sorted(k for k in VALUES if not k.endswith("input")))
+def test_equals_the_released_quantisers(key: str) -> None:
+    """Levels are far more than 1e-5 apart, so that none may differ."""
+    kind, mode, bits, *sigma = key.split(".")
+    sigma_bits = int(sigma[0].removeprefix("qq")) if sigma else 32
     daq = DAQ(
         bits=int(bits.removeprefix("bits")),
         sigma_bits=None if sigma_bits == 32 else sigma_bits,
@@ -29,33 +30,19 @@ def _released(key: str) -> tuple[Tensor, Tensor]:
     )
     x = VALUES[f"{kind}.input"]
     ours = daq.weights(x) if kind == "weight" else daq.activations(x, kind.endswith("postrelu"))
-    return ours, VALUES[key]
+    tolerance = 2e-6 if kind == "weight" else 1e-5
+    torch.testing.assert_close(ours, VALUES[key], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("key", sorted(k for k in VALUES if not k.endswith("input")))
-def test_equals_the_released_quantisers(key: str) -> None:
-    """Levels are far more than 1e-5 apart, so that none may differ."""
-    ours, expected = _released(key)
-    tolerance = 2e-6 if key.startswith("weight") else 1e-5
-    torch.testing.assert_close(ours, expected, atol=tolerance, rtol=0)
-
-
-def test_a_constant_channel() -> None:
+def test_constant_channels() -> None:
     """0.5 in channel 1 of image 0 becomes 0.995 when sigma is quantised as released."""
-    for sigma_bits, released, expected in (
-        (4, True, 0.99508571),
-        (None, True, 0.5),
-        (4, False, 0.5),
-    ):
+    cases = ((4, True, 0.99508571), (None, True, 0.5), (4, False, 0.5))
+    for sigma_bits, released, expected in cases:
         daq = DAQ(2, sigma_bits, "behind", released)
         channel = daq.activations(VALUES["edge_signed.input"], positive=False)[0, 1]
         torch.testing.assert_close(channel, torch.full_like(channel, expected), atol=1e-6, rtol=0)
-
-
-def test_a_dead_channel_stays_dead() -> None:
-    daq = DAQ(2)
-    result = daq.activations(VALUES["edge_postrelu.input"], positive=True)
-    assert float(result[0, 2].abs().max()) == 0
+    dead = DAQ(2).activations(VALUES["edge_postrelu.input"], positive=True)[0, 2]
+    assert float(dead.abs().max()) == 0
 
 
 def _levels(x: Tensor) -> int:
@@ -140,7 +127,10 @@ def test_more_bits_come_nearer_to_full_precision() -> None:
     network, x = _edsr(channels=16), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         exact = network(x)
-        errors = [float((quantize(network, b, 8)(x) - exact).abs().mean()) for b in (2, 3, 4, 8)]
+        errors = [
+            float((quantize(network, b, sigma_bits=8)(x) - exact).abs().mean())
+            for b in (2, 3, 4, 8)
+        ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 10
 
@@ -161,12 +151,15 @@ def test_it_trains() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_refuses() -> None:
-    with pytest.raises(UserError, match="bits 1 "):
-        quantize(_edsr(), 1)
-    with pytest.raises(UserError, match="sigma_bits 9 "):
-        quantize(_edsr(), 2, sigma_bits=9)
-    with pytest.raises(UserError, match="step 'best'"):
-        quantize(_edsr(), 2, step="best")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="EDSR"):
-        quantize(nn.Linear(2, 2), 2)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 1}, "bits 1 "),
+        ({"bits": 2, "sigma_bits": 9}, "sigma_bits 9 "),
+        ({"bits": 2, "step": "best"}, "step 'best'"),
+        ({"network": nn.Linear(2, 2), "bits": 2}, "EDSR"),
+    ],
+)
+def test_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        quantize(**{"network": _edsr()} | options)

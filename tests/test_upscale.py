@@ -11,25 +11,17 @@ from torch import Tensor, nn
 
 from augkd.models import SRNetwork, create_model
 from augkd.models import upscale as upscale_module
-from augkd.models.upscale import Reach, Tiled, fitting_tile, reach, spans, upscale, working_set
+from augkd.models.upscale import fitting_tile, reach, spans, upscale, working_set
+from tests.test_models import TINY
 
 
 @lru_cache
 def network(name: str, scale: int) -> SRNetwork:
     """A tiny network with lively weights, so that what lies far away shows; outputs about 0.3."""
-    every: dict[str, dict[str, Any]] = {
-        "edsr": {"channels": 4, "blocks": 2, "res_scale": 1.0},
-        "rcan": {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2},
-        "swinir": {
-            "embed_dim": 8,
-            "depths": (2, 1),
-            "num_heads": (2, 2),
-            "window_size": 4,
-            "mlp_ratio": 2.0,
-        },
-    }
+    lively: dict[str, dict[str, Any]] = {"edsr": {"res_scale": 1.0}, "swinir": {"depths": (2, 1)}}
+    sizes = TINY[name] | lively.get(name, {})
     torch.manual_seed(1)
-    model = create_model(name, scale=scale, **every[name]).eval()
+    model = create_model(name, scale=scale, **sizes).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim > 1:
@@ -62,23 +54,22 @@ def test_tiles_change_nothing(name: str, height: int, width: int, tile: int, sca
 def test_the_reach_is_enough_and_no_more(name: str, scale: int) -> None:
     """A missing pixel spreads as far as is claimed: to the last grid step before the halo's end."""
     model = network(name, scale)
-    exact = reach(model)
-    assert exact is not None
-    halo = -(-exact.halo // exact.grid) * exact.grid
-    lr = image(4 * exact.grid, 3 * halo // exact.grid * exact.grid + 16)
+    exact, grid = reach(model) or (0, 0)
+    halo = -(-exact // grid) * grid
+    lr = image(4 * grid, 3 * halo // grid * grid + 16)
     whole = upscale(model, lr)
-    assert (upscale(model, lr, exact.grid, halo) - whole).abs().max() <= 1e-5
-    assert (upscale(model, lr, exact.grid, halo - exact.grid) - whole).abs().max() > 1e-5
+    assert (upscale(model, lr, grid, halo) - whole).abs().max() <= 1e-5
+    assert (upscale(model, lr, grid, halo - grid) - whole).abs().max() > 1e-5
 
 
 def test_reaches_of_the_papers_networks() -> None:
     with torch.device("meta"):
-        assert reach(create_model("edsr", "student", 4)) == Reach(68)
+        assert reach(create_model("edsr", "student", 4)) == (68, 1)
         assert reach(create_model("rcan", "student", 4)) is None
     # One RSTB of two layers with windows of 8: 1 pixel (convolution) -> 8 (window) -> 12 (shifted
     # window) -> 13 (convolution), then 4 convolutions to the output.
     sizes: dict[str, Any] = {"embed_dim": 8, "num_heads": (2,), "window_size": 8, "mlp_ratio": 2.0}
-    assert reach(create_model("swinir", scale=4, depths=(2,), **sizes)) == Reach(17, 8)
+    assert reach(create_model("swinir", scale=4, depths=(2,), **sizes)) == (17, 8)
 
 
 @pytest.mark.parametrize("name", ["edsr", "swinir"])
@@ -97,12 +88,7 @@ def test_uint8_is_the_same_image() -> None:
     assert upscale(model, lr).dtype == torch.float32
 
 
-@given(
-    length=st.integers(1, 300),
-    tile=st.integers(1, 90),
-    halo=st.integers(0, 90),
-    grid=st.integers(1, 9),
-)
+@given(st.integers(1, 300), st.integers(1, 90), st.integers(0, 90), st.integers(1, 9))
 def test_spans_cover_an_axis_once_and_keep_to_the_grid(
     length: int, tile: int, halo: int, grid: int
 ) -> None:
@@ -122,6 +108,8 @@ def test_a_network_that_sees_the_whole_image_needs_a_halo_from_the_caller() -> N
     model, lr = network("rcan", 2), image(40, 40)
     with pytest.raises(ValueError, match="sees the whole image"):
         upscale(model, lr, 8)
+    with pytest.raises(ValueError, match="tile >= 1"):
+        upscale(model, lr, 0, 8)
     whole, tiles = upscale(model, lr), upscale(model, lr, 8, 8)
     assert tiles.shape == whole.shape
     assert (tiles - whole).abs().max() > 1e-6  # why exactness is not promised
@@ -133,14 +121,9 @@ def test_a_layer_of_another_kind_voids_the_reach() -> None:
             return super().forward(input - input.mean((2, 3), keepdim=True))
 
     model = create_model("edsr", scale=2, channels=4, blocks=1, res_scale=1.0)
-    assert reach(model) == Reach(6)
+    assert reach(model) == (6, 1)
     model.conv_after_body = Pooled(4, 4, 3, padding=1)
     assert reach(model) is None
-
-
-def test_bad_tiles_are_refused() -> None:
-    with pytest.raises(ValueError, match="tile >= 1"):
-        Tiled(network("edsr", 2), 0)
 
 
 def test_tiles_are_cut_when_a_pass_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +132,4 @@ def test_tiles_are_cut_when_a_pass_would_be_too_large(monkeypatch: pytest.Monkey
     monkeypatch.setattr(upscale_module, "WORKING_SET", working_set(model, 99, 100))
     assert fitting_tile(model, 100, 100) == 128
     monkeypatch.setattr(upscale_module, "WORKING_SET", working_set(model, 500, 500))
-    tile = fitting_tile(model, 600, 600)
-    exact = reach(model)
-    assert exact is not None
-    assert tile == 500 - 2 * exact.halo
+    assert fitting_tile(model, 600, 600) == 500 - 2 * 8  # conv_first, two blocks, three more

@@ -80,19 +80,13 @@ def _blocks(
             origin, phase = (i // scale, i % scale) if up else (i * scale, 0)
             for offset, weight in phases[phase]:
                 entries.append((_mirrored(origin + offset, size, edges), i - start, weight))
-        first = min(entry[0] for entry in entries)
-        last = max(entry[0] for entry in entries)
         rows, columns, weights = zip(*entries, strict=True)
+        first, last = min(rows), max(rows)
         matrix = torch.zeros(last + 1 - first, max(columns) + 1, dtype=torch.float64)
         where = (torch.tensor(rows) - first, torch.tensor(columns))
         matrix.index_put_(where, torch.tensor(weights, dtype=torch.float64), accumulate=True)
         blocks.append((first, matrix.to(device)))
     return blocks, total
-
-
-def _rounded(x: Tensor, total: int) -> Tensor:
-    """x / total to 8 bits, in place. MATLAB rounds halves away from zero, negatives become 0."""
-    return x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255)
 
 
 def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = False) -> Tensor:
@@ -108,6 +102,9 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
         (…, ceil(H/scale), ceil(W/scale)) or (…, scale*H, scale*W), of the same dtype. uint8 is
         rounded after each axis, bit for bit as MATLAB does; floats are neither rounded nor
         clamped, so they can leave [0, 1].
+
+    Raises:
+        ValueError: the scale, the edges, the shape or the type is not as above.
     """
     if scale < 1 or scale != int(scale):
         raise ValueError(f"bicubic: scale must be a positive integer, not {scale}")
@@ -127,5 +124,6 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
             part = x.narrow(axis, first, len(matrix))
             parts.append(matrix.T @ part if axis == -2 else part @ matrix)
         x = torch.cat(parts, axis)
-        x = _rounded(x, total) if exact else x / total
+        # MATLAB rounds halves away from zero; negatives become 0
+        x = x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255) if exact else x / total
     return x.to(image.dtype)

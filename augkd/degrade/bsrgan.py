@@ -2,7 +2,7 @@
 
 Two blurs, two reductions, noise and JPEG in random order, then JPEG once more. Everything random
 is drawn first, into a plain record; applying the record is then deterministic, so that a
-degradation can be kept as JSON and replayed. The distributions are those of KAIR's
+degradation can be kept and replayed. The distributions are those of KAIR's
 ``degradation_bsrgan``, the default of the public code. Its camera stage does nothing as released
 and is left out; its final random crop is the patch sampler's.
 
@@ -15,20 +15,23 @@ Pillow's, whose pixels were equal to OpenCV's at every quality tried.
 
 import io
 import math
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from PIL import Image
-from pydantic import Field, TypeAdapter
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from augkd.degrade.bicubic import bicubic
 
 Filter = Literal["linear", "cubic", "area"]
+
+
+def _draw_filter(generator: Generator) -> Filter:
+    return get_args(Filter)[int(generator.integers(3))]  # type: ignore[no-any-return]
 
 
 def gaussian_kernel(size: int, variances: tuple[float, float], angle: float = 0.0) -> Tensor:
@@ -56,7 +59,16 @@ class Blur:
     size: int
     variances: tuple[float, float]
     angle: float = 0.0
-    kind: Literal["blur"] = "blur"
+
+    @staticmethod
+    def draw(scale: int, generator: Generator) -> "Blur":
+        anisotropic = generator.random() < 0.5
+        size = 2 * int(generator.integers(2, 12)) + 3
+        if anisotropic:
+            first, second = ((4 + scale) * generator.random(2)).tolist()
+            return Blur(size, (first, second), math.pi * generator.random())
+        variance = ((2 + 0.2 * scale) * generator.random()) ** 2
+        return Blur(size, (variance, variance))
 
     def apply(self, image: Tensor) -> Tensor:
         return _filter(image, gaussian_kernel(self.size, self.variances, self.angle))
@@ -68,7 +80,6 @@ class Shrink:
 
     factor: float
     filter: Filter
-    kind: Literal["shrink"] = "shrink"
 
     def apply(self, image: Tensor) -> Tensor:
         height, width = (max(1, int(side / self.factor)) for side in image.shape[-2:])
@@ -84,7 +95,6 @@ class Sample:
 
     sigma: float
     stride: int
-    kind: Literal["sample"] = "sample"
 
     def apply(self, image: Tensor) -> Tensor:
         taps = gaussian_kernel(25, (self.sigma**2, self.sigma**2)).sum(0)
@@ -92,9 +102,8 @@ class Sample:
         low, part = position.floor().long(), position.frac()
         taps = taps[low] * (1 - part) + taps[(low + 1).clamp(max=24)] * part  # linearly, as KAIR
         kernel = torch.outer(taps, taps)
-        return _filter(image, kernel / kernel.sum())[..., :: self.stride, :: self.stride].clamp(
-            0, 1
-        )
+        blurred = _filter(image, kernel / kernel.sum())
+        return blurred[..., :: self.stride, :: self.stride].clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,6 @@ class Fit:
     """Resize to the size of the LR image."""
 
     filter: Filter
-    kind: Literal["fit"] = "fit"
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,20 @@ class Noise:
 
     covariance: tuple[tuple[float, float, float], ...]
     seed: int
-    kind: Literal["noise"] = "noise"
+
+    @staticmethod
+    def draw(generator: Generator) -> "Noise":
+        level = int(generator.integers(2, 26)) / 255
+        chance = generator.random()
+        if chance < 0.4:  # the same in each channel
+            covariance = np.full((3, 3), level**2)
+        elif chance < 0.6:  # correlated between channels, always of the highest level
+            basis, _ = np.linalg.qr(generator.random((3, 3)))
+            covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
+        else:  # independent in each channel
+            covariance = level**2 * np.eye(3)
+        rows = tuple(tuple(row) for row in covariance.tolist())
+        return Noise(rows, int(generator.integers(2**63)))
 
     def apply(self, image: Tensor) -> Tensor:
         values, vectors = np.linalg.eigh(np.array(self.covariance))
@@ -129,7 +150,10 @@ class Jpeg:
     """JPEG there and back, after rounding to 8 bits."""
 
     quality: int
-    kind: Literal["jpeg"] = "jpeg"
+
+    @staticmethod
+    def draw(generator: Generator) -> "Jpeg":
+        return Jpeg(int(generator.integers(30, 96)))
 
     def apply(self, image: Tensor) -> Tensor:
         pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
@@ -139,7 +163,7 @@ class Jpeg:
         return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255
 
 
-Step = Annotated[Blur | Shrink | Sample | Fit | Noise | Jpeg, Field(discriminator="kind")]
+Step = Blur | Shrink | Sample | Fit | Noise | Jpeg
 
 
 @dataclass(frozen=True)
@@ -161,8 +185,7 @@ class Degradation:
         """Draws a degradation for scale 2, 3 or 4."""
         if scale not in (2, 3, 4):
             raise ValueError(f"Degradation: scale {scale!r} is not supported: choose 2, 3 or 4")
-        halve = None
-        rest = scale
+        halve, rest = None, scale
         if scale == 4 and generator.random() < 0.25:
             halve = "matlab" if generator.random() < 0.5 else _draw_filter(generator)
             rest = 2
@@ -172,16 +195,19 @@ class Degradation:
         steps: list[Step] = []
         for operation in order:
             if operation in (0, 1):
-                steps.append(_draw_blur(rest, generator))
+                steps.append(Blur.draw(rest, generator))
+            elif operation == 2 and generator.random() < 0.75:
+                factor = generator.uniform(1, 2 * rest)
+                steps.append(Shrink(factor, _draw_filter(generator)))
             elif operation == 2:
-                steps.append(_draw_reduction(rest, generator))
+                steps.append(Sample(generator.uniform(0.1, 0.6 * rest), rest))
             elif operation == 3:
                 steps.append(Fit(_draw_filter(generator)))
             elif operation == 4:
-                steps.append(_draw_noise(generator))
+                steps.append(Noise.draw(generator))
             elif generator.random() < 0.9:
-                steps.append(_draw_jpeg(generator))
-        return Degradation(scale, halve, (*steps, _draw_jpeg(generator)))
+                steps.append(Jpeg.draw(generator))
+        return Degradation(scale, halve, (*steps, Jpeg.draw(generator)))
 
     def apply(self, hr: Tensor) -> Tensor:
         """Degrades an image (3, H, W), uint8 or float in [0, 1].
@@ -211,65 +237,15 @@ class Degradation:
             image = (image * 255).round()
         return image.to(hr.device, hr.dtype)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON file."""
-        return asdict(self)
 
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> "Degradation":
-        return _ADAPTER.validate_python(values)
-
-
-_ADAPTER = TypeAdapter(Degradation)
-
-
-def _draw_filter(generator: Generator) -> Filter:
-    return get_args(Filter)[int(generator.integers(3))]  # type: ignore[no-any-return]
-
-
-def _draw_jpeg(generator: Generator) -> Jpeg:
-    return Jpeg(int(generator.integers(30, 96)))
-
-
-def _draw_blur(scale: int, generator: Generator) -> Blur:
-    anisotropic = generator.random() < 0.5
-    size = 2 * int(generator.integers(2, 12)) + 3
-    if anisotropic:
-        first, second = ((4 + scale) * generator.random(2)).tolist()
-        return Blur(size, (first, second), math.pi * generator.random())
-    variance = ((2 + 0.2 * scale) * generator.random()) ** 2
-    return Blur(size, (variance, variance))
-
-
-def _draw_reduction(scale: int, generator: Generator) -> Shrink | Sample:
-    if generator.random() < 0.75:
-        return Shrink(generator.uniform(1, 2 * scale), _draw_filter(generator))
-    return Sample(generator.uniform(0.1, 0.6 * scale), scale)
-
-
-def _draw_noise(generator: Generator) -> Noise:
-    level = int(generator.integers(2, 26)) / 255
-    chance = generator.random()
-    if chance < 0.4:  # the same in each channel
-        covariance = np.full((3, 3), level**2)
-    elif chance < 0.6:  # correlated between channels, always of the highest level
-        basis, _ = np.linalg.qr(generator.random((3, 3)))
-        covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
-    else:  # independent in each channel
-        covariance = level**2 * np.eye(3)
-    rows = tuple(tuple(row) for row in covariance.tolist())
-    return Noise(rows, int(generator.integers(2**63)))
-
-
-def _filter(image: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     """Convolution of each channel (C, H, W), the border mirrored about the edge pixels."""
     reach = len(kernel) // 2
     for axis in (-2, -1):
         size = image.shape[axis]
         index = torch.arange(-reach, size + reach).remainder(max(1, 2 * size - 2))
         image = image.index_select(axis, torch.minimum(index, 2 * size - 2 - index))
-    flipped = kernel.flip(0, 1).to(image)[None, None]
-    return conv2d(image[:, None], flipped, stride=stride)[:, 0]
+    return conv2d(image[:, None], kernel.flip(0, 1).to(image)[None, None])[:, 0]
 
 
 def resize(image: Tensor, height: int, width: int, filter: Filter) -> Tensor:

@@ -1,4 +1,7 @@
-"""Measures of image quality, batched, on any device."""
+"""Measures of image quality: of a batch on any device, one value an image.
+
+Here belongs what grades an image. What is made of many grades, means and intervals, does not.
+"""
 
 from augkd.metrics.fidelity import psnr_y, ssim_y, to_luma
 from augkd.metrics.niqe import niqe

@@ -2,8 +2,6 @@
 
 The protocol is BasicSR's: round to 8 bits, crop the border, BT.601 studio-swing luma that is
 *not* rounded again. Each of these choices moves the score more than most methods do.
-
-What the measures share: 8-bit luma, and the mean under a separable window.
 """
 
 from collections.abc import Sequence
@@ -62,23 +60,19 @@ _WINDOW = gaussian(11, 1.5)
 class Reference:
     """What others are graded against: its luma, and what SSIM needs of it, computed once.
 
-    Args:
-        image: (N, 3, H, W), uint8 or float in [0, 1]; floats are rounded to 8 bits first.
-        border: pixels cut from each side, by convention the scale.
+    Images and border are as for ``psnr_y``.
     """
 
     def __init__(self, image: Tensor, border: int) -> None:
         self.shape, self.border = image.shape, border
         self.luma = to_luma(cropped(image, border))
-        self._window: tuple[Tensor, Tensor] | None = None
+        self._moments: tuple[Tensor, Tensor] | None = None
 
     def see(self, image: Tensor) -> Tensor:
         """The luma of an image that is to be graded, for ``psnr`` and ``ssim``."""
         if image.shape != self.shape:
-            raise ValueError(
-                f"expected two batches of one shape, not {tuple(image.shape)} and "
-                f"{tuple(self.shape)}"
-            )
+            shapes = f"{tuple(image.shape)} and {tuple(self.shape)}"
+            raise ValueError(f"expected two batches of one shape, not {shapes}")
         return to_luma(cropped(image, self.border))
 
     def psnr(self, luma: Tensor) -> Tensor:
@@ -88,15 +82,12 @@ class Reference:
     def ssim(self, luma: Tensor) -> Tensor:
         """SSIM (Wang et al., 2004) of each image (N,), float64."""
         a, b = luma, self.luma
-        if min(a.shape[-2:]) < 11:
-            raise ValueError(
-                f"SSIM needs 11 x 11 pixels inside the border, not {tuple(a.shape[-2:])}"
-            )
-        if self._window is None:
-            self._window = window_mean(b, _WINDOW), window_mean(b * b, _WINDOW)
-        mean_b, square_b = self._window
+        if min(size := tuple(a.shape[-2:])) < 11:
+            raise ValueError(f"SSIM needs 11 x 11 pixels inside the border, not {size}")
+        if self._moments is None:
+            self._moments = window_mean(b, _WINDOW), window_mean(b * b, _WINDOW)
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-        mean_a = window_mean(a, _WINDOW)
+        mean_a, (mean_b, square_b) = window_mean(a, _WINDOW), self._moments
         squares = mean_a**2 + mean_b**2
         product = mean_a * mean_b
         variances = window_mean(a * a, _WINDOW).add_(square_b).sub_(squares)
@@ -111,6 +102,9 @@ def psnr_y(sr: Tensor, hr: Tensor, border: int) -> Tensor:
     Args:
         sr, hr: (N, 3, H, W), uint8 or float in [0, 1]; floats are rounded to 8 bits first.
         border: pixels cut from each side, by convention the scale.
+
+    Raises:
+        ValueError: the two differ in shape, are no RGB images, or lie within the border.
     """
     reference = Reference(hr, border)
     return reference.psnr(reference.see(sr))

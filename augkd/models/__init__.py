@@ -1,4 +1,9 @@
-"""The networks of Table 1: ``create_model`` builds them, ``load_checkpoint`` fills them."""
+"""The networks of Table 1: ``create_model`` builds them, ``load_checkpoint`` fills them.
+
+Here belongs what maps an image to a larger one: a file for each network and one for what they
+share, their weights on disk, networks from elsewhere, quantisation, and the enlarging of whole
+images. How networks learn does not: that is ``augkd.distill`` and ``augkd.train``.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -6,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import UserError
-from augkd.models.checkpoint import (
-    convert,
-    fit_weights,
-    load_checkpoint,
-    read_header,
-    read_weights,
-    save_checkpoint,
-)
+from augkd.models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from augkd.models.edsr import EDSR
 from augkd.models.network import SRNetwork
 from augkd.models.rcan import RCAN
@@ -23,20 +21,18 @@ __all__ = [
     "NETWORKS",
     "SIZES",
     "SRNetwork",
-    "convert",
     "create_model",
     "load_checkpoint",
     "load_network",
-    "read_header",
     "save_checkpoint",
 ]
-
 
 NETWORKS: dict[str, Callable[..., SRNetwork]] = {"edsr": EDSR, "rcan": RCAN, "swinir": SwinIR}
 
 # Table 1. The paper does not give the student's residual scale. The released predecessor's
 # option files set 0.1 for both roles, and the teachers' public checkpoints need 0.1.
 # The table's "blocks" of SwinIR are RSTBs, of six layers each: only so do its numbers come out.
+_SWINIR = {"window_size": 8, "mlp_ratio": 2}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "edsr": {
         "teacher": {"channels": 256, "blocks": 32, "res_scale": 0.1},
@@ -47,20 +43,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "student": {"channels": 64, "groups": 10, "blocks": 6, "reduction": 16},
     },
     "swinir": {
-        "teacher": {
-            "embed_dim": 180,
-            "depths": (6, 6, 6, 6, 6, 6),
-            "num_heads": (6, 6, 6, 6, 6, 6),
-            "window_size": 8,
-            "mlp_ratio": 2,
-        },
-        "student": {
-            "embed_dim": 60,
-            "depths": (6, 6, 6, 6),
-            "num_heads": (6, 6, 6, 6),
-            "window_size": 8,
-            "mlp_ratio": 2,
-        },
+        "teacher": {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, **_SWINIR},
+        "student": {"embed_dim": 60, "depths": (6,) * 4, "num_heads": (6,) * 4, **_SWINIR},
     },
 }
 
@@ -105,11 +89,10 @@ def load_network(path: str | Path) -> SRNetwork:
     """
     header = read_header(path)
     try:
-        name, scale, sizes = header["network"], header["scale"], header["sizes"]
-        model = create_model(name, scale=scale, **sizes)
+        model = create_model(header["network"], scale=header["scale"], **header["sizes"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: its header does not describe a network of ours") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    fit_weights(Path(path), read_weights(Path(path)), model)
+    load_checkpoint(path, model)
     return model

@@ -1,10 +1,11 @@
-"""Weights on disk. Ours are safetensors that say in their header which network they are of.
+"""Weights on disk: ours, and those that others publish, in whatever layout they have them.
 
-Public checkpoints' key layouts, mapped to ours (BasicSR's names): one function a layout.
+Ours are safetensors that say in their header which network they are of. Weights have BasicSR's
+names, which are also official SwinIR's; official EDSR and RCAN are renamed, and their mean shifts
+folded into the neighbouring weights.
 """
 
 import json
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -16,141 +17,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from augkd.errors import UserError
+from augkd.errors import UserError, replacing
 from augkd.models.network import RANGE, SRNetwork, rgb_mean
 
 Weights = dict[str, Tensor]
 
-# official name -> ours; the first pattern that matches the start of a key decides
-_ENDS = [
-    (r"head\.0\.", "conv_first."),
-    (r"tail\.0\.(\d+)\.", r"upsample.\1."),
-    (r"tail\.1\.", "conv_last."),
-]
-_EDSR = [
-    *_ENDS,
-    (r"body\.(\d+)\.body\.0\.", r"body.\1.conv1."),
-    (r"body\.(\d+)\.body\.2\.", r"body.\1.conv2."),
-    (r"body\.\d+\.(?=weight|bias)", "conv_after_body."),
-]
-_RCAN = [
-    *_ENDS,
-    (r"body\.(\d+)\.body\.(\d+)\.body\.(0|2)\.", r"body.\1.residual_group.\2.rcab.\3."),
-    (
-        r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.0\.",
-        r"body.\1.residual_group.\2.rcab.3.attention.1.",
-    ),
-    (
-        r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.2\.",
-        r"body.\1.residual_group.\2.rcab.3.attention.3.",
-    ),
-    (r"body\.(\d+)\.body\.\d+\.(?=weight|bias)", r"body.\1.conv."),
-    (r"body\.\d+\.(?=weight|bias)", "conv_after_body."),
-]
-
-
-def ours(weights: Weights) -> Weights:
-    """The weights under our names, whichever of the known layouts they came in.
-
-    Keys that no layout knows keep their names, for ``fit_weights`` to refuse.
-    """
-    if any(key.endswith("relative_position_bias_table") for key in weights):
-        return from_swinir(weights)
-    if "head.0.weight" in weights:
-        gates = any(".conv_du." in key for key in weights)
-        return fold_means(_renamed(weights, _RCAN if gates else _EDSR))
-    return weights  # ours already, or BasicSR's, whose names ours are
-
-
-def from_swinir(weights: Weights) -> Weights:
-    """Official and BasicSR's SwinIR: our names, and buffers that follow from the sizes."""
-    derived = (".relative_position_index", ".attn_mask")
-    return {key: value for key, value in weights.items() if not key.endswith(derived)}
-
-
-def fold_means(weights: Weights) -> Weights:
-    """Official EDSR's and RCAN's mean shifts: 1 x 1 convolutions, as ``mean_in``, ``mean_out``.
-
-    RCAN's code meant to freeze them and did not, so a file's may have left identity and mean.
-    Whatever they hold is kept: with sub_mean(x) = A x + a before the first convolution C, and
-    add_mean(y) = B y + b after the last, D,
-
-        C(A x + a) = (C A)(x - m),  m = -A^-1 a    and    B D(y) + b = (B D)(y) + b,
-
-    so A and B go into the neighbouring weights and m and b into the means. Zero padding comes
-    after the shift on both sides of the first equation, so it holds at the border too.
-    """
-    weights = dict(weights)
-    mean_in, mean_out = rgb_mean(), rgb_mean()
-    if "sub_mean.weight" in weights:
-        a, shift = _shift(weights, "sub_mean")
-        first = weights["conv_first.weight"]
-        weights["conv_first.weight"] = torch.einsum("ockl,ci->oikl", first.double(), a).to(first)
-        mean_in = -torch.linalg.solve(a, shift)
-    if "add_mean.weight" in weights:
-        b, shift = _shift(weights, "add_mean")
-        for key in ("conv_last.weight", "conv_last.bias"):
-            last = weights[key]
-            weights[key] = torch.einsum("oc,c...->o...", b, last.double()).to(last)
-        mean_out = shift
-    weights["mean_in"], weights["mean_out"] = _constant(mean_in), _constant(mean_out)
-    return weights
-
-
-def _shift(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
-    """Matrix (3, 3) and shift (3,) in units of [0, 1], float64; both leave ``weights``."""
-    matrix = weights.pop(f"{name}.weight").double().view(3, 3)
-    return matrix, weights.pop(f"{name}.bias").double().view(3) / RANGE
-
-
-def _constant(mean: Tensor) -> Tensor:
-    """The published mean itself where ``mean`` is that up to rounding, else what the file holds."""
-    mean = mean.float().view(1, 3, 1, 1)
-    return rgb_mean() if torch.allclose(mean, rgb_mean(), rtol=0, atol=1e-6) else mean
-
-
-def _renamed(weights: Weights, table: list[tuple[str, str]]) -> Weights:
-    def rename(key: str) -> str:
-        for pattern, replacement in table:
-            renamed, hits = re.subn("^" + pattern, replacement, key)
-            if hits:
-                return renamed
-        return key
-
-    return {rename(key): value for key, value in weights.items()}
-
-
+_HEADER = "augkd"  # one entry only: safetensors writes several in random order
 # where training programs put the weights inside their files, the best first
 _NESTS = ("params_ema", "params", "state_dict")
-_HEADER = "augkd"  # one entry only: safetensors writes several in random order
 
 
 def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None = None) -> None:
-    """Writes the weights beside ``path``, then renames: never a half-written file.
+    """Writes a network's weights; one of ours is described in the header, ``header`` added to it.
 
-    The same weights and header make the same bytes. One of our networks is described in the
-    header by its name, scale and sizes; ``header`` is added to that, and ``read_header`` reads it.
+    Errors as for ``save_weights``.
     """
     description: dict[str, Any] = dict(header or {})
     if isinstance(model, SRNetwork):
-        described = {"network": model.name, "scale": model.scale, "sizes": model.sizes}
-        description = {**description, **described}
+        description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}
     save_weights(path, model.state_dict(), description)
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Writes tensors by name, and what the header is to say of them, as ``save_checkpoint``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    """Writes tensors by name, and what the header is to say of them: the same make the same bytes.
+
+    Raises:
+        UserError: the place cannot be written to; an older file is left as it was.
+    """
     # copies, since safetensors refuses weights that a network ties
-    own = {
-        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in weights.items()
-    }
-    try:
+    plain = {"memory_format": torch.contiguous_format}
+    own = {key: value.detach().cpu().clone(**plain) for key, value in weights.items()}
+    with replacing(path) as partial:
         save_file(own, partial, metadata={_HEADER: json.dumps(description, sort_keys=True)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -160,16 +58,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or not one of ours.
     """
     path = Path(path)
-    mend = "load it into a network of its sizes with load_checkpoint, or convert it"
+    mend = "load it into a network of its sizes with load_checkpoint, and save that"
     if not _is_safetensors(path):
         raise UserError(f"{path}: not a safetensors file, so it cannot say what it is of: {mend}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
     except SafetensorError as error:
         raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
-    except (KeyError, ValueError):
-        raise UserError(f"{path}: its header does not say what it is of: {mend}") from None
+    except ValueError:
+        header = None
     if not isinstance(header, dict):
         raise UserError(f"{path}: its header does not say what it is of: {mend}")
     return header
@@ -178,9 +76,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     """Loads weights into ``model`` in place.
 
-    The layout is found out: our safetensors; EDSR-PyTorch, official RCAN and SwinIR, BasicSR
-    (``params_ema`` before ``params``), as safetensors or as PyTorch's own format, which is
-    read as data only.
+    The layout is found out: ours, EDSR-PyTorch, official RCAN and SwinIR, BasicSR (``params_ema``
+    before ``params``); as safetensors or in PyTorch's own format, which is read as data only.
 
     Raises:
         UserError: the file is missing, unreadable, or of another network or size. The model is
@@ -190,23 +87,15 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     weights = read_weights(path)
     if isinstance(model, SRNetwork):
         try:
-            weights = ours(weights)
-        except (KeyError, RuntimeError):  # mean shifts without their convolutions, or no inverse
-            raise UserError(
-                f"{path}: its mean shift (sub_mean, add_mean) is not that of an EDSR or RCAN"
-            ) from None
+            weights = _ours(weights)
+        except (KeyError, RuntimeError):  # it lacks a convolution beside them, or has no inverse
+            raise UserError(f"{path}: its sub_mean and add_mean are no mean shifts") from None
         for key in {"mean_in", "mean_out"} & model.state_dict().keys():
             weights.setdefault(key, rgb_mean())  # BasicSR's files: constants of the code there
     fit_weights(path, weights, model)
 
 
-def convert(source: str | Path, destination: str | Path, model: SRNetwork) -> None:
-    """Writes any file that ``load_checkpoint`` knows as our safetensors; ``model`` is filled."""
-    load_checkpoint(source, model)
-    save_checkpoint(Path(destination), model, {"source": Path(source).name})
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors or PyTorch file by name, on the CPU, freed of their nesting.
 
     Raises:
@@ -219,59 +108,41 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
-            raise UserError(
-                f"{path}: damaged PyTorch file, or one that holds more than tensors: "
-                "get the weights again"
-            ) from None
-        raise UserError(
-            f"{path}: holds Python objects, which could run code, not just tensors: "
-            "save its state_dict alone"
-        ) from None
-    except Exception:  # the reader of a damaged file fails in many ways
-        raise UserError(
-            f"{path}: damaged PyTorch file, or a TorchScript program: get the weights again"
-        ) from None
-    for nest in _NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            content = content[nest]
-            break
+    except Exception as error:  # the reader of a damaged file fails in many ways
+        problem = "damaged PyTorch file, or one of more than tensors: get the weights again"
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            problem = "holds Python objects, which could run code: save its state_dict alone"
+        raise UserError(f"{path}: {problem}") from None
+    if isinstance(content, dict):
+        content = next((content[n] for n in _NESTS if isinstance(content.get(n), dict)), content)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds no weights: expected tensors by name")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(
-                f"{path}: entry '{key}' is not a tensor: expected a state_dict, alone or "
-                f"under {', '.join(_NESTS)}"
-            )
-    if all(key.startswith("module.") for key in content):  # saved through DataParallel
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
+            mend = f"expected a state_dict, alone or under {', '.join(_NESTS)}"
+            raise UserError(f"{path}: entry '{key}' is not a tensor: {mend}")
+    parallel = all(key.startswith("module.") for key in content)  # saved through DataParallel
+    return {key.removeprefix("module.") if parallel else key: v for key, v in content.items()}
 
 
-def fit_weights(path: Path, weights: dict[str, Tensor], model: nn.Module) -> None:
+def fit_weights(path: Path, weights: Weights, model: nn.Module) -> None:
     """Loads a state dict that must match ``model`` key by key and shape by shape.
 
     Raises:
         UserError: it does not match; the model is then unchanged.
     """
-    wanted = model.state_dict()
-    name = type(model).__name__
-    mend = "give the network, the sizes and the scale that it was trained with"
-    for key in wanted:
-        if key not in weights:
-            raise UserError(f"{path}: not a checkpoint of this {name}: it lacks '{key}': {mend}")
-        if weights[key].shape != wanted[key].shape:
-            raise UserError(
-                f"{path}: not a checkpoint of this {name}: '{key}' is "
-                f"{tuple(weights[key].shape)}, expected {tuple(wanted[key].shape)}: {mend}"
-            )
-    extra = sorted(set(weights) - set(wanted))
-    if extra:
-        raise UserError(
-            f"{path}: not a checkpoint of this {name}: '{extra[0]}' has no place in it: {mend}"
-        )
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    problems = [
+        f"'{key}' is {given[key]}, expected {shape}" if key in given else f"it lacks '{key}'"
+        for key, shape in wanted.items()
+        if given.get(key) != shape
+    ]
+    problems += [f"'{key}' has no place in it" for key in sorted(given.keys() - wanted.keys())]
+    if problems:
+        problem = f"not a checkpoint of this {type(model).__name__}: {problems[0]}"
+        mend = "give the network, the sizes and the scale that it was trained with"
+        raise UserError(f"{path}: {problem}: {mend}")
     model.load_state_dict(weights)
 
 
@@ -286,3 +157,83 @@ def _is_safetensors(path: Path) -> bool:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     return start[8:] == b"{" or (start[:2] != b"PK" and start[:1] != b"\x80")
+
+
+# official name -> ours; the first pattern that matches the start of a key decides
+_ENDS = [
+    (r"head\.0\.", "conv_first."),
+    (r"tail\.0\.(\d+)\.", r"upsample.\1."),
+    (r"tail\.1\.", "conv_last."),
+    (r"body\.\d+\.(?=weight|bias)", "conv_after_body."),
+]
+_EDSR = [
+    *_ENDS,
+    (r"body\.(\d+)\.body\.0\.", r"body.\1.conv1."),
+    (r"body\.(\d+)\.body\.2\.", r"body.\1.conv2."),
+]
+_BLOCK, _RCAB = r"body\.(\d+)\.body\.(\d+)\.body\.", r"body.\1.residual_group.\2.rcab."
+_RCAN = [
+    *_ENDS,
+    (_BLOCK + r"(0|2)\.", _RCAB + r"\3."),
+    (_BLOCK + r"3\.conv_du\.0\.", _RCAB + "3.attention.1."),
+    (_BLOCK + r"3\.conv_du\.2\.", _RCAB + "3.attention.3."),
+    (r"body\.(\d+)\.body\.\d+\.(?=weight|bias)", r"body.\1.conv."),
+]
+
+
+def _ours(weights: Weights) -> Weights:
+    """The weights under our names, whichever of the known layouts they came in.
+
+    Keys that no layout knows keep their names, for ``fit_weights`` to refuse.
+    """
+    if "head.0.weight" in weights:
+        gates = any(".conv_du." in key for key in weights)
+        renamed = {_renamed(key, _RCAN if gates else _EDSR): v for key, v in weights.items()}
+        return _without_shifts(renamed)
+    derived = (".relative_position_index", ".attn_mask")  # SwinIR's, which follow from the sizes
+    return {key: value for key, value in weights.items() if not key.endswith(derived)}
+
+
+def _renamed(key: str, table: list[tuple[str, str]]) -> str:
+    for pattern, name in table:
+        if re.match(pattern, key):
+            return re.sub(pattern, name, key, count=1)
+    return key
+
+
+def _without_shifts(weights: Weights) -> Weights:
+    """Official EDSR's and RCAN's mean shifts: 1 x 1 convolutions, as ``mean_in``, ``mean_out``.
+
+    RCAN's code meant to freeze them and did not, so a file's may have left identity and mean.
+    Whatever they hold is kept: with sub_mean(x) = A x + a before the first convolution C, and
+    add_mean(y) = B y + b after the last, D,
+
+        C(A x + a) = (C A)(x - m),  m = -A^-1 a    and    B D(y) + b = (B D)(y) + b,
+
+    so A and B go into the neighbouring weights and m and b into the means. Zero padding comes
+    after the shift on both sides of the first equation, so it holds at the border too.
+    """
+    if "sub_mean.weight" in weights:
+        a, shift = _shift(weights, "sub_mean")
+        first = weights["conv_first.weight"]
+        weights["conv_first.weight"] = torch.einsum("ockl,ci->oikl", first.double(), a).to(first)
+        weights["mean_in"] = _constant(-torch.linalg.solve(a, shift))
+    if "add_mean.weight" in weights:
+        b, shift = _shift(weights, "add_mean")
+        for key in ("conv_last.weight", "conv_last.bias"):
+            last = weights[key]
+            weights[key] = torch.einsum("oc,c...->o...", b, last.double()).to(last)
+        weights["mean_out"] = _constant(shift)
+    return weights
+
+
+def _shift(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
+    """Matrix (3, 3) and shift (3,) in units of [0, 1], float64; both leave ``weights``."""
+    matrix = weights.pop(f"{name}.weight").double().view(3, 3)
+    return matrix, weights.pop(f"{name}.bias").double().view(3) / RANGE
+
+
+def _constant(mean: Tensor) -> Tensor:
+    """The published mean itself where ``mean`` is that up to rounding, else what the file holds."""
+    mean = mean.float().view(1, 3, 1, 1)
+    return rgb_mean() if torch.allclose(mean, rgb_mean(), rtol=0, atol=1e-6) else mean

@@ -5,7 +5,8 @@ need features ask ``isinstance(network, SRNetwork)`` and refuse it.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,21 @@ def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
     Raises:
         UserError: the spec, the file or the network is not as above.
     """
-    keys = set(spec)
-    if keys == {"weights"}:
-        network: nn.Module = load_network(spec["weights"])
-    elif keys == {"spandrel"}:
-        network = _from_spandrel(Path(spec["spandrel"]))
-    elif "factory" in keys and keys <= {"factory", "weights"}:
-        network = _from_factory(str(spec["factory"]), scale)
-        if "weights" in keys:
-            path = Path(spec["weights"])
-            fit_weights(path, read_weights(path), network)
-    else:
-        raise UserError(
-            f"teacher: {{{', '.join(map(str, spec))}}} is not understood: give weights, or "
-            "spandrel, or factory and weights"
-        )
+    match sorted(spec):
+        case ["weights"]:
+            network: nn.Module = load_network(spec["weights"])
+        case ["spandrel"]:
+            network = _from_spandrel(Path(spec["spandrel"]))
+        case ["factory", *others] if others in ([], ["weights"]):
+            network = _from_factory(str(spec["factory"]), scale)
+            if others:
+                path = Path(spec["weights"])
+                fit_weights(path, read_weights(path), network)
+        case keys:
+            mend = "give weights, or spandrel, or factory and weights"
+            raise UserError(f"teacher: {{{', '.join(keys)}}} is not understood: {mend}")
     network.eval()
-    _check(network, scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
+    _try(network, scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
     return network
 
 
@@ -70,16 +69,13 @@ class SpandrelNetwork(nn.Module):
 def _from_spandrel(path: Path) -> nn.Module:
     """The file is read here, as data only; spandrel gets its tensors and finds the architecture.
 
-    spandrel needs torchvision, so the tests exercise this function against a stand-in of its
-    interface. By hand, spandrel 0.4.2 itself loaded and ran a public CRAFT file, with a stand-in
-    for torchvision; its other architectures were not tried.
+    Tested against a stand-in of spandrel's interface, since spandrel needs torchvision.
     """
     try:
         import spandrel
     except ImportError as error:
-        raise UserError(
-            f"{path}: needs spandrel ({error}): pip install 'augkd[spandrel]'"
-        ) from None
+        mend = "pip install 'augkd[spandrel]'"
+        raise UserError(f"{path}: needs spandrel ({error}): {mend}") from None
     weights = read_weights(path)
     try:
         descriptor = spandrel.ModelLoader().load_from_state_dict(weights)
@@ -93,50 +89,42 @@ def _from_spandrel(path: Path) -> nn.Module:
 
 
 def _from_factory(name: str, scale: int) -> nn.Module:
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
+    module, _, function = name.partition(":")
+    if not (module and function):
         raise UserError(f"teacher: factory '{name}' is not of the form module:function")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
-        raise UserError(
-            f"teacher: factory '{name}' cannot be imported ({_line(error)}): install its module "
-            "or put its folder on PYTHONPATH"
-        ) from None
-    except AttributeError:
-        raise UserError(f"teacher: module '{module_name}' has no '{function_name}'") from None
-    try:
-        network = function(scale=scale)
-    except Exception as error:  # the user's own code
-        raise UserError(
-            f"teacher: {name}(scale={scale}) failed: {type(error).__name__}: {_line(error)}"
-        ) from None
+    mend = "install its module or put its folder on PYTHONPATH"
+    with _naming(f"teacher: factory '{name}' cannot be imported ({mend})"):
+        make = getattr(importlib.import_module(module), function, None)
+    if make is None:
+        raise UserError(f"teacher: module '{module}' has no '{function}'")
+    with _naming(f"teacher: {name}(scale={scale}) failed"):
+        network = make(scale=scale)
     if not isinstance(network, nn.Module):
-        raise UserError(
-            f"teacher: {name}(scale={scale}) returned {type(network).__name__}, not an nn.Module"
-        )
+        kind = type(network).__name__
+        raise UserError(f"teacher: {name}(scale={scale}) returned {kind}, not an nn.Module")
     return network
 
 
 @torch.no_grad()
-def _check(network: nn.Module, scale: int, name: str) -> None:
-    """Tries a small image; its sides suit networks that want whole windows of 8 or 16."""
-    expected = (1, 3, 16 * scale, 32 * scale)
+def _try(network: nn.Module, scale: int, name: str) -> None:
+    """Enlarges a small image; its sides suit networks that want whole windows of 8 or 16."""
     image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
-    try:
+    with _naming(f"teacher: {name}: fails on an image (1, 3, 16, 32)"):
         output = network(image)
-    except Exception as error:  # the user's own code
-        raise UserError(
-            f"teacher: {name}: fails on an image (1, 3, 16, 32): "
-            f"{type(error).__name__}: {_line(error)}"
-        ) from None
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if shape != expected:
-        raise UserError(
-            f"teacher: {name}: makes {shape} of an image (1, 3, 16, 32), expected {expected} "
-            f"for scale {scale}"
-        )
+    if shape != (expected := (1, 3, 16 * scale, 32 * scale)):
+        problem = f"makes {shape} of an image (1, 3, 16, 32), expected {expected}"
+        raise UserError(f"teacher: {name}: {problem} for scale {scale}")
 
 
-def _line(error: BaseException) -> str:
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """One line for whatever goes wrong in somebody else's code."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{what}: {type(error).__name__}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]

@@ -1,16 +1,16 @@
-"""What more than one network is made of.
-
-What every network here offers, and what distillation may ask of it.
-"""
+"""What every network here offers, what distillation may ask of it, and what several share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkd.errors import UserError
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
+RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
 
 
 class SRNetwork(nn.Module):
@@ -20,18 +20,22 @@ class SRNetwork(nn.Module):
         name: what ``create_model`` calls it.
         scale: 2, 3 or 4.
         channels: width of the feature maps.
+        stage, stages: what its body is a row of ("block", "group", "rstb"), and how many.
         sizes: every other argument that builds the same network again.
     """
 
     name: str
     scale: int
     channels: int
+    stage: str
+    stages: int
     sizes: dict[str, Any]
 
     @property
-    @abstractmethod
     def taps(self) -> tuple[str, ...]:
         """Names of the points where ``features`` can read, in order of computation."""
+        stages = (f"{self.stage}{i}" for i in range(self.stages))
+        return ("first_conv", *stages, "conv_after_body", "after_long_skip")
 
     @abstractmethod
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -52,9 +56,8 @@ class Kept(dict[str, Tensor]):
         super().__init__()
         for tap in taps:
             if tap not in network.taps:
-                raise UserError(
-                    f"{network.name} has no tap '{tap}': it has {', '.join(network.taps)}"
-                )
+                known = ", ".join(network.taps)
+                raise UserError(f"{network.name} has no tap '{tap}': it has {known}")
         self._wanted = frozenset(taps)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
@@ -63,8 +66,36 @@ class Kept(dict[str, Tensor]):
         return value
 
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
-RANGE = 255.0  # EDSR and RCAN were published for [0, 255] images; the scaling is inside them
+class ResidualNetwork(SRNetwork):
+    """All of EDSR and RCAN but the stages of the body, which they hand over.
+
+    Features are on the inner scale, that of images in [0, 255]. The means are weights like any
+    other: official checkpoints hold some that training has moved.
+    """
+
+    mean_in: Tensor
+    mean_out: Tensor
+
+    def __init__(self, channels: int, scale: int, body: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.channels, self.scale = channels, scale
+        self.register_buffer("mean_in", rgb_mean())
+        self.register_buffer("mean_out", rgb_mean())
+        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = nn.Sequential(*body)
+        self.stages = len(self.body)
+        self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upsample = upsampler(channels, scale)
+        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        kept = Kept(self, taps)
+        y = first = kept("first_conv", self.conv_first((x - self.mean_in) * RANGE))
+        for i, stage in enumerate(self.body):
+            y = kept(f"{self.stage}{i}", stage(y))
+        y = kept("conv_after_body", self.conv_after_body(y))
+        y = kept("after_long_skip", y + first)
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out, kept
 
 
 def rgb_mean() -> Tensor:
@@ -74,9 +105,8 @@ def rgb_mean() -> Tensor:
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:
     """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
-    factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
     layers: list[nn.Module] = []
-    for factor in factors:
+    for factor in (2, 2) if scale == 4 else (scale,):
         layers.append(nn.Conv2d(channels, channels * factor**2, 3, padding=1))
         layers.append(nn.PixelShuffle(factor))
     return nn.Sequential(*layers)

@@ -11,7 +11,7 @@ skips stay in full precision. Gradients pass straight through, and statistics ar
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,19 +47,21 @@ class DAQ:
     released_range: bool = False
 
     def __post_init__(self) -> None:
-        for name, bits in (("bits", self.bits), ("sigma_bits", self.sigma_bits)):
-            optional = name == "sigma_bits" and bits is None
-            if not optional and (type(bits) is not int or not 2 <= bits <= 8):
+        widths = {"bits": self.bits}
+        if self.sigma_bits is not None:
+            widths["sigma_bits"] = self.sigma_bits
+        for name, bits in widths.items():
+            if type(bits) is not int or not 2 <= bits <= 8:
                 raise UserError(f"quantisation: {name} {bits!r} is not supported: choose 2 to 8")
         if self.step not in ("bits", "behind", "fixed"):
-            raise UserError(
-                f"quantisation: step '{self.step}' is unknown: choose bits, behind or fixed"
-            )
+            known = "choose bits, behind or fixed"
+            raise UserError(f"quantisation: step '{self.step}' is unknown: {known}")
 
     def weights(self, weight: Tensor) -> Tensor:
         """A layer's weights on 2^bits levels, symmetric about 0; the gradient is the identity."""
-        sigma = weight.detach().std()
-        return _straight(weight, _round(weight.detach(), self._k() * sigma, self.bits))
+        value = weight.detach()
+        step = self._k(self.bits, 1.596) * value.std()
+        return _straight(weight, _round(value, step, self.bits))
 
     def activations(self, x: Tensor, positive: bool) -> Tensor:
         """Activations (N, C, H, W) on the levels of their channel; the gradient is the identity.
@@ -74,29 +76,24 @@ class DAQ:
             mean = value.sum((2, 3), keepdim=True) / count
             square = (value * value).sum((2, 3), keepdim=True) / count
             sigma = (square - mean * mean).clamp_min(0).sqrt()  # rounding can go below 0
-            step = self._k() * self._quantised_sigma(sigma)
-            half = (2 ** (self.bits - 1) - 0.5) * step  # the middle of the levels
-            top = None if self.released_range else self.bits
-            return _straight(x, _round(value - half, step, top) + half)
-        mean = value.mean((2, 3), keepdim=True)
-        sigma = value.std((2, 3), keepdim=True)
-        step = self._k() * self._quantised_sigma(sigma)
-        return _straight(x, _round(value - mean, step, self.bits) + mean)
+        else:
+            mean = value.mean((2, 3), keepdim=True)
+            sigma = value.std((2, 3), keepdim=True)
+        step = self._k(self.bits, 1.596) * self._quantised_sigma(sigma)
+        middle = (2 ** (self.bits - 1) - 0.5) * step if positive else mean  # of the levels
+        clip = self.bits if not (positive and self.released_range) else None
+        return _straight(x, _round(value - middle, step, clip) + middle)
 
     def _quantised_sigma(self, sigma: Tensor) -> Tensor:
         """sigma (N, C, 1, 1), quantised around its mean over the channels of each image."""
         if self.sigma_bits is not None:
             centre = sigma.mean(1, keepdim=True)
-            step = self._k_sigma() * sigma.std(1, keepdim=True)
+            step = self._k(self.sigma_bits, 0.057) * sigma.std(1, keepdim=True)
             sigma = _round(sigma - centre, step, self.sigma_bits) + centre
         return sigma if self.released_range else sigma.clamp_min(0)
 
-    def _k(self) -> float:
-        return 1.596 if self.step == "fixed" else _STEP[self.bits - (self.step == "behind")]
-
-    def _k_sigma(self) -> float:
-        assert self.sigma_bits is not None
-        return 0.057 if self.step == "fixed" else _STEP[self.sigma_bits - (self.step == "behind")]
+    def _k(self, bits: int, fixed: float) -> float:
+        return fixed if self.step == "fixed" else _STEP[bits - (self.step == "behind")]
 
 
 def _round(x: Tensor, step: Tensor, bits: int | None) -> Tensor:
@@ -119,29 +116,25 @@ def _straight(x: Tensor, quantised: Tensor) -> Tensor:
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A 3x3 convolution on quantised inputs and weights; its state dict is an ordinary one's.
+    """A 3x3 convolution made to compute on quantised inputs and weights.
 
-    Attributes:
-        daq: how to quantise.
-        positive: its inputs come from a ReLU.
+    It takes over the weights of an ordinary one, whose state dict its own equals. ``positive``:
+    its inputs come from a ReLU.
     """
 
-    daq: DAQ
-    positive: bool
+    def __init__(self, conv: nn.Conv2d, daq: DAQ, positive: bool) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        self.daq, self.positive = daq, positive
+        self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
         levels = self.daq.activations(input, self.positive)
         return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
 
 
-def quantize(
-    network: SRNetwork,
-    bits: int,
-    sigma_bits: int | None = 4,
-    step: Literal["bits", "behind", "fixed"] = "bits",
-    released_range: bool = False,
-) -> SRNetwork:
-    """A quantised copy of an EDSR, trainable; arguments as for ``DAQ``.
+def quantize(network: SRNetwork, bits: int, **options: Any) -> SRNetwork:
+    """A quantised copy of an EDSR, trainable; bits and options as for ``DAQ``.
 
     The state dict has the same keys and shapes as the network's, in full precision, so either
     loads the other's checkpoint. The network itself is left as it is.
@@ -149,19 +142,12 @@ def quantize(
     Raises:
         UserError: widths that are not 2 to 8, an unknown step, a network other than EDSR.
     """
-    daq = DAQ(bits, sigma_bits, step, released_range)
+    daq = DAQ(bits, **options)
     copied = copy.deepcopy(network)
     blocks = [module for module in copied.modules() if isinstance(module, ResidualBlock)]
     if not blocks:
         raise UserError(f"quantisation: {type(network).__name__} has no EDSR blocks: use an EDSR")
     for block in blocks:
-        block.conv1 = _quantized(block.conv1, daq, positive=False)
-        block.conv2 = _quantized(block.conv2, daq, positive=True)
+        block.conv1 = QuantizedConv2d(block.conv1, daq, positive=False)
+        block.conv2 = QuantizedConv2d(block.conv2, daq, positive=True)
     return copied
-
-
-def _quantized(conv: nn.Conv2d, daq: DAQ, positive: bool) -> QuantizedConv2d:
-    twin = QuantizedConv2d(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
-    twin.weight, twin.bias = conv.weight, conv.bias
-    twin.daq, twin.positive = daq, positive
-    return twin.train(conv.training)

@@ -3,12 +3,10 @@
 Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from augkd.errors import UserError
-from augkd.models.network import RANGE, Kept, SRNetwork, rgb_mean, upsampler
+from augkd.models.network import ResidualNetwork
 
 
 class ChannelAttention(nn.Module):
@@ -60,7 +58,7 @@ class ResidualGroup(nn.Module):
         return x + residual
 
 
-class RCAN(SRNetwork):
+class RCAN(ResidualNetwork):
     """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
 
     Args:
@@ -74,45 +72,17 @@ class RCAN(SRNetwork):
         UserError: the reduction leaves the gate no channel.
     """
 
-    name = "rcan"
-    mean_in: Tensor
-    mean_out: Tensor
+    name, stage = "rcan", "group"
 
     def __init__(self, channels: int, groups: int, blocks: int, reduction: int, scale: int) -> None:
-        super().__init__()
         if not 1 <= reduction <= channels:
             raise UserError(f"rcan: reduction {reduction} must be from 1 to channels ({channels})")
-        self.channels = channels
-        self.groups = groups
-        self.scale = scale
+        # not yet built: initial weights are drawn in the order of computation
+        body = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
+        super().__init__(channels, scale, body)
         self.sizes = {
             "channels": channels,
             "groups": groups,
             "blocks": blocks,
             "reduction": reduction,
         }
-        # weights like any other: official checkpoints hold means that training may have moved
-        self.register_buffer("mean_in", rgb_mean())
-        self.register_buffer("mean_out", rgb_mean())
-        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
-        layers = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
-        self.body = nn.Sequential(*layers)
-        self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
-        self.upsample = upsampler(channels, scale)
-        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        groups = (f"group{i}" for i in range(self.groups))
-        return ("first_conv", *groups, "conv_after_body", "after_long_skip")
-
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """As promised; features are on the network's inner scale, that of [0, 255] images."""
-        kept = Kept(self, taps)
-        first = kept("first_conv", self.conv_first((x - self.mean_in) * RANGE))
-        y = first
-        for i, group in enumerate(self.body):
-            y = kept(f"group{i}", group(y))
-        y = kept("conv_after_body", self.conv_after_body(y))
-        y = kept("after_long_skip", y + first)
-        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out, kept

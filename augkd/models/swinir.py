@@ -1,15 +1,16 @@
 """SwinIR (Liang et al., ICCVW 2021), classical head: the network of Tables 1, 4, 5 and 10.
 
-Names of parameters are the official ones, which BasicSR shares. Inside the body, tokens are
-(N, H, W, C) with H and W multiples of the window.
+Names of parameters are the official ones, which BasicSR shares; where they name a module within
+a module, a ``ModuleDict`` holds it. Inside the body, tokens are (N, H, W, C) with H and W
+multiples of the window.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from augkd.errors import UserError
 from augkd.models.network import Kept, SRNetwork, rgb_mean, upsampler
@@ -98,19 +99,6 @@ class WindowAttention(nn.Module):
         return projected
 
 
-class Mlp(nn.Module):
-    """Two layers with GELU between, token by token."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(gelu(self.fc1(x)))
-        return y
-
-
 class SwinLayer(nn.Module):
     """STL: x + attention(norm(x)), then x + mlp(norm(x)); windows shifted in every other layer."""
 
@@ -123,7 +111,8 @@ class SwinLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window, heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, hidden)
+        mlp = {"fc1": nn.Linear(dim, hidden), "gelu": nn.GELU(), "fc2": nn.Linear(hidden, dim)}
+        self.mlp = nn.Sequential(OrderedDict(mlp))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,42 +128,17 @@ class SwinLayer(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
 
 
-class LayerGroup(nn.Module):
-    """The layers of one RSTB; named as the checkpoints have it."""
-
-    def __init__(self, layers: list[SwinLayer]) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*layers)
-
-
 class RSTB(nn.Module):
     """x + conv(layers(x)) on tokens (N, H, W, C)."""
 
     def __init__(self, dim: int, layers: list[SwinLayer]) -> None:
         super().__init__()
-        self.residual_group = LayerGroup(layers)
+        self.residual_group = nn.ModuleDict({"blocks": nn.Sequential(*layers)})
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + to_tokens(self.conv(to_map(self.residual_group.blocks(x))))
-
-
-class PatchEmbedding(nn.Module):
-    """The normalisation of the first tokens; named as the checkpoints have it."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-
-
-def to_tokens(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, H, W, C)."""
-    return x.permute(0, 2, 3, 1)
-
-
-def to_map(x: Tensor) -> Tensor:
-    """(N, H, W, C) to (N, C, H, W)."""
-    return x.permute(0, 3, 1, 2)
+        residual: Tensor = self.conv(self.residual_group["blocks"](x).movedim(-1, 1))
+        return x + residual.movedim(1, -1)
 
 
 def mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
@@ -206,7 +170,7 @@ class SwinIR(SRNetwork):
         UserError: sizes that do not fit each other.
     """
 
-    name = "swinir"
+    name, stage = "swinir", "rstb"
     mean: Tensor
 
     def __init__(
@@ -229,9 +193,8 @@ class SwinIR(SRNetwork):
         for heads in num_heads:
             if embed_dim % heads:
                 raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
-        self.channels = embed_dim
+        self.channels, self.stages, self.scale = embed_dim, len(depths), scale
         self.window = window_size
-        self.scale = scale
         self.sizes = {
             "embed_dim": embed_dim,
             "depths": tuple(depths),
@@ -241,21 +204,17 @@ class SwinIR(SRNetwork):
             "drop_path": drop_path,
             "head_channels": head_channels,
         }
-        last = max(sum(depths) - 1, 1)
-        rates = iter(drop_path * i / last for i in range(sum(depths)))
-        hidden = int(embed_dim * mlp_ratio)
         self.register_buffer("mean", rgb_mean(), persistent=False)
         self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
-        self.patch_embed = PatchEmbedding(embed_dim)
+        self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
         self.layers = nn.ModuleList()
+        last = max(sum(depths) - 1, 1)
+        rates = iter(drop_path * i / last for i in range(sum(depths)))
+        width, hidden, window = embed_dim, int(embed_dim * mlp_ratio), window_size
         for depth, heads in zip(depths, num_heads, strict=True):
-            layers = [
-                SwinLayer(
-                    embed_dim, window_size, heads, hidden, i % 2 * (window_size // 2), next(rates)
-                )
-                for i in range(depth)
-            ]
-            self.layers.append(RSTB(embed_dim, layers))
+            shifts = (i % 2 * (window // 2) for i in range(depth))
+            layers = [SwinLayer(width, window, heads, hidden, s, next(rates)) for s in shifts]
+            self.layers.append(RSTB(width, layers))
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
         self.conv_before_upsample = nn.Sequential(
@@ -267,11 +226,6 @@ class SwinIR(SRNetwork):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        rstbs = (f"rstb{i}" for i in range(len(self.layers)))
-        return ("first_conv", *rstbs, "conv_after_body", "after_long_skip")
 
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
@@ -285,11 +239,11 @@ class SwinIR(SRNetwork):
 
         first = self.conv_first(x - self.mean)
         kept("first_conv", first[cropped])
-        y = self.patch_embed.norm(to_tokens(first))
+        y = self.patch_embed["norm"](first.movedim(1, -1))
         for i, layer in enumerate(self.layers):
             y = layer(y)
-            kept(f"rstb{i}", to_map(y)[cropped])
-        y = self.conv_after_body(to_map(self.norm(y)))
+            kept(f"rstb{i}", y.movedim(-1, 1)[cropped])
+        y = self.conv_after_body(self.norm(y).movedim(-1, 1))
         kept("conv_after_body", y[cropped])
         y = y + first
         kept("after_long_skip", y[cropped])
