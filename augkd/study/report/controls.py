@@ -32,11 +32,11 @@ CONTRASTS = tuple(Contrast(**entry) for entry in yaml.safe_load(_LISTED))
 """What the page of controls asks, in its order."""
 
 
-def contrasts(scores: pd.DataFrame | None, metric: str = "psnr_y") -> pd.DataFrame:
+def contrasts(scores: pd.DataFrame, metric: str = "psnr_y") -> pd.DataFrame:
     """Every contrast's gain on the test images of a control cohort, with its 95 % interval.
 
     Args:
-        scores: rows of one cohort, tidy, or None where it was not run.
+        scores: tidy rows of one cohort; none where it was not run.
 
     Returns:
         topic, label, better, worse, question, gain, low, high, verdict (more, less, not told
@@ -99,7 +99,7 @@ WEIGHTS = (
 """The three numbers that the paper does not give, and this study's defaults."""
 
 
-def sweep(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
+def sweep(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> pd.DataFrame:
     """Gains over KD along a sweep: value, method, gain, low, high, seeds; by value."""
     scores = _test(scores, metric)
     rows = [
@@ -111,7 +111,7 @@ def sweep(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> pd.
     return pd.DataFrame(rows, columns=columns).sort_values("value", ignore_index=True)
 
 
-def spread(scores: pd.DataFrame | None, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
+def spread(scores: pd.DataFrame, of: Sweep, metric: str = "psnr_y") -> dict[str, object]:
     """Flat or peaked: the default against every other value of its sweep.
 
     The intervals are simultaneous: 1 - 0.05/m each among m others. ``flat`` where none of them
@@ -152,9 +152,7 @@ def _students(scores: pd.DataFrame, of: Sweep) -> dict[float, str]:
     return found | {value: m for m, value in of.named.items() if m in methods}
 
 
-def _test(scores: pd.DataFrame | None, metric: str) -> pd.DataFrame:
-    if scores is None:
-        return pd.DataFrame(columns=["method"])
+def _test(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     return scores[(scores["split"] == "test") & (scores["metric"] == metric)]
 
 
