@@ -178,7 +178,7 @@ def compare(claim: Claim, scores: Scores | None = None) -> tuple[list[Comparison
     absent: list[str] = []
     for b, w in product(claim.better, claim.worse):
         pairs = _printed(claim, b, w) if scores is None else _scored(claim, scores, b, w)
-        parts = {}
+        parts: dict[str, Any] = {}
         for where, part in pairs:
             if part is None:
                 absent.append(f"{where}, {b} over {w}".removeprefix(", "))
@@ -263,7 +263,7 @@ def _scored(
         if claim.datasets and sets.issuperset(claim.datasets):
             sets = set(claim.datasets)
         pair = [rows[rows["dataset"].isin(sets)] for rows in pair]
-        yield where, differences(*pair, claim.metric) if sets else None
+        yield where, differences(pair[0], pair[1], claim.metric) if sets else None
 
 
 def _average(claim: Claim, parts: dict[str, pd.Series]) -> dict[str, pd.Series]:

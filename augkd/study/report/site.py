@@ -37,14 +37,8 @@ from augkd.study.params import load_study
 from augkd.study.report.claims import VERDICTS
 from augkd.study.report.style import INK, signed
 
-OVERVIEW = {
-    "scorecard": "Scorecard",
-    "audit": "Audit of the paper",
-    "controls": "Controls",
-    "weights": "Weights",
-    "methods": "Methods",
-}
-"""What stands first in the list of pages, in this order, by these short labels."""
+OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods")
+"""What stands first in the list of pages, in this order."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 LARGE = 100_000  # bytes of a picture: more are left out of the copies of notebooks
 MEND = "remove it and run make repro"
@@ -216,10 +210,11 @@ def _page(path: Path, runs: Path) -> Page:
             summary, cell.source = _summary(match["rest"])
             break
     numbered = re.match(r"(table|figure)_", name)
+    label = title if numbered else title.partition(":")[0]
     return Page(
         name=name,
         group=f"{numbered[1].capitalize()}s" if numbered else STAGES.get(stage, "Overview"),
-        label=rest[0] if rest and stage != "pages" else OVERVIEW.get(name, title),
+        label=rest[0] if rest and stage != "pages" else label,
         title=title,
         summary=summary,
         parts=_parts(cells),

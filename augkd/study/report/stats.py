@@ -73,7 +73,7 @@ def paired_gain(
     for method, rows in zip((better, worse), pair, strict=True):
         if rows.empty:
             raise UserError(f"no {metric} scores of '{method}': score it first")
-    return bootstrap_gain(differences(*pair, metric), resamples)
+    return bootstrap_gain(differences(pair[0], pair[1], metric), resamples)
 
 
 def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Series:
@@ -91,7 +91,7 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
         a = pd.DataFrame(dict.fromkeys(b, a[FIXED]))
     elif list(b) == [FIXED] != list(a):
         b = pd.DataFrame(dict.fromkeys(a, b[FIXED]))
-    seeds = sorted(set(a) & set(b))
+    seeds = sorted(set(a.columns) & set(b.columns))
     if not seeds:
         raise UserError(
             f"{names[0]} has seeds {list(a)}, {names[1]} {list(b)}: "
