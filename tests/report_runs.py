@@ -1,6 +1,5 @@
 """A small study that has been run: what the report is built from, with real outputs."""
 
-import csv
 import json
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -9,13 +8,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from augkd.study.params import find_root
 from augkd.study.report.style import paper_table, use_style
 
 TITLES = {
     "pages/table_02": "Table 2: EDSR & friends at <three> scales",
+    "pages/table_03": "Table 3: one page of several",
     "pages/figure_02": "Figure 2: How alike student and teacher are",
     "pages/scorecard": "Scorecard: every claim, judged",
     "pages/controls": "Controls: where the gain comes from",
@@ -27,15 +29,8 @@ TITLES = {
     "score/edsr": "Scores of a cohort",
 }
 CLAIMS: list[dict[str, Any]] = [
-    {
-        "id": "best",
-        "verdict": "holds",
-        "seeds": 2,
-        "paper_gain": 0.12,
-        "gain": 0.08,
-        "low": 0.03,
-        "high": 0.13,
-    },
+    {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13}
+    | {"seeds": 2},
     {"id": "vague", "verdict": "undecided", "paper_gain": 0.1, "gain": 0.0, "low": -3, "high": 3},
     {"id": "wrong", "verdict": "fails", "paper_gain": 0.3, "gain": -0.1, "low": -0.2, "high": -0.1},
     {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
@@ -45,12 +40,13 @@ TEXT = "AugKD is <b>best</b> & “first”"
 
 
 def write_study(root: Path, budget: str = "smoke") -> Path:
-    """Writes runs/BUDGET and params.yaml below ``root``; returns runs/BUDGET."""
+    """Writes runs/BUDGET and a params.yaml below ``root``; returns runs/BUDGET."""
     runs = root / "runs" / budget
     for place, title in TITLES.items():
         folder = runs / place
         folder.mkdir(parents=True)
-        (folder / "notebook.ipynb").write_text(nbformat.writes(notebook(title)), encoding="utf-8")
+        made = one_of_several(title) if place == "pages/table_03" else notebook(title)
+        (folder / "notebook.ipynb").write_text(nbformat.writes(made), encoding="utf-8")
         if place.startswith(("teach", "distil")):
             run = {
                 "cohort": folder.name,
@@ -79,27 +75,18 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
         )
     )
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
-    (root / "params.yaml").write_text(
-        f"budgets: {{{budget}: {{about: 'Plumbing <only>, for a few steps.'}}}}\n"
-    )
+    params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
+    params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return runs
 
 
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
-    defaults: dict[str, Any] = {
-        "topic": "",
-        "title": "",
-        "section": "4.2",
-        "text": TEXT,
-        "paper_verdict": "holds",
-        "unit": "dB",
-    }
-    defaults |= {"seeds": 1, "images": 3, "note": "", "paper_gain": "", "gain": ""}
-    defaults |= {"low": "", "high": "", "id": "", "verdict": ""}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(defaults))
-        writer.writeheader()
-        writer.writerows(defaults | claim for claim in claims)
+    defaults: dict[str, Any] = {"section": "4.2", "text": TEXT, "paper_verdict": "holds"}
+    defaults |= {"unit": "dB", "seeds": 1, "images": 3}
+    numbers = ("paper_gain", "gain", "low", "high")
+    empty = dict.fromkeys(("id", "topic", "title", "verdict", "note", *numbers), "")
+    pd.DataFrame([empty | defaults | claim for claim in claims]).to_csv(path, index=False)
 
 
 def notebook(title: str) -> Any:
@@ -138,6 +125,21 @@ def notebook(title: str) -> Any:
     made = new_notebook(cells=cells)
     made.metadata["papermill"] = {"output_path": "/somewhere/notebook.ipynb"}
     return made
+
+
+def one_of_several(title: str) -> Any:
+    """A page of a parameterised notebook, which says in its first cell what pages it makes."""
+    opening = f"# {title}\n\nWhat *this* page says.\n\n**What to look at:** more."
+    links = (
+        "[Table 2](backbone.ipynb#table_02), [gone](backbone.ipynb#table_99), [all](backbone.ipynb)"
+    )
+    cells = [
+        new_markdown_cell("# Tables 2 and 3\n\nTwo pages.", metadata={"tags": ["introduction"]}),
+        new_code_cell("page = 'table_03'", metadata={"tags": ["injected-parameters"]}),
+        new_code_cell("opening(page)", outputs=[_shown("text/markdown", opening)]),
+        new_code_cell("note()", outputs=[_shown("text/markdown", f"A note: {links}.")]),
+    ]
+    return new_notebook(cells=cells)
 
 
 def _shown(mime: str, data: str) -> Any:

@@ -11,19 +11,11 @@ import yaml
 from augkd.errors import UserError
 from augkd.study.report.claims import Claim, judge, judge_paper, load_claims
 
-BASE: dict[str, Any] = {
-    "id": "test",
-    "section": "4.2",
-    "quote": "some words",
-    "tables": [2],
-    "networks": ["edsr"],
-    "scales": [4],
-    "datasets": ["Urban100"],
-    "metric": "psnr_y",
-    "kind": "greater",
-    "better": "augkd",
-    "worse": "kd",
-}
+BASE: dict[str, Any] = yaml.safe_load("""
+{id: test, section: "4.2", quote: some words, tables: [2], networks: [edsr], scales: [4],
+ datasets: [Urban100], metric: psnr_y, kind: greater, better: augkd, worse: kd}
+""")
+CLEAR = {"augkd": 0.3, "kd": 0.0}
 
 
 def claim(**changes: Any) -> Claim:
@@ -47,25 +39,16 @@ def scores(
     image_level = rng.normal(28, 3, 8)
     noises = rng.normal(0, noise, (len(levels), seeds, len(datasets), 8))
     noises -= noises.mean((1, 2, 3), keepdims=True)
-    rows = [
-        {
-            "cohort": cohort or f"{network}_x{scale}",
-            "network": network,
-            "scale": scale,
-            "method": method,
-            "seed": seed,
-            "dataset": dataset,
-            "split": split,
-            "image": f"i{image}",
-            "metric": metric,
-            "value": image_level[image] + level + noises[m, seed, d, image],
-        }
+    table = pd.DataFrame(
+        {"method": method, "seed": seed, "dataset": dataset, "image": f"i{image}"}
+        | {"value": image_level[image] + level + noises[m, seed, d, image]}
         for m, (method, level) in enumerate(levels.items())
         for seed in range(seeds)
         for d, dataset in enumerate(datasets)
         for image in range(8)
-    ]
-    return pd.DataFrame(rows)
+    )
+    cohort = cohort or f"{network}_x{scale}"
+    return table.assign(cohort=cohort, network=network, scale=scale, split=split, metric=metric)
 
 
 def verdict(claim: Claim, table: pd.DataFrame) -> pd.Series:
@@ -120,7 +103,7 @@ def test_equal_printed_numbers_are_undecided() -> None:
 
 
 def test_a_clear_gain_holds_and_its_reverse_fails() -> None:
-    table = scores({"augkd": 0.3, "kd": 0.0})
+    table = scores(CLEAR)
     row = verdict(claim(), table)
     assert row["verdict"] == "holds"
     assert row["low"] < row["gain"] < row["high"]
@@ -130,35 +113,29 @@ def test_a_clear_gain_holds_and_its_reverse_fails() -> None:
     assert verdict(claim(better="kd", worse="augkd"), table)["verdict"] == "fails"
 
 
-def test_noise_is_undecided() -> None:
-    row = verdict(claim(), scores({"augkd": 0.01, "kd": 0.0}, noise=1.0))
-    assert row["verdict"] == "undecided"
-    assert row["low"] < 0 < row["high"]
-
-
 def test_one_seed_is_said() -> None:
-    row = verdict(claim(), scores({"augkd": 0.3, "kd": 0.0}, seeds=1))
+    row = verdict(claim(), scores(CLEAR, seeds=1))
     assert (row["verdict"], row["seeds"]) == ("holds", 1)
     assert "one seed" in row["note"]
-    assert "one seed" not in verdict(claim(), scores({"augkd": 0.3, "kd": 0.0}))["note"]
+    assert "one seed" not in verdict(claim(), scores(CLEAR))["note"]
 
 
 def test_a_part_cannot_establish_the_whole() -> None:
     both = claim(worse=["kd", "csd"])
-    row = verdict(both, scores({"augkd": 0.3, "kd": 0.0}))
+    row = verdict(both, scores(CLEAR))
     assert (row["verdict"], row["compared"], row["absent"]) == ("undecided", 1, 1)
     assert "absent: EDSR ×4, augkd over csd" in row["note"]
     # but a part can refute it
     assert verdict(both, scores({"augkd": 0.0, "kd": 0.3}))["verdict"] == "fails"
     # CSD is not in RCAN's table: the claim does not speak of it there
     rcan = claim(networks=["rcan"], tables=[3], worse=["kd", "csd"])
-    table = scores({"augkd": 0.3, "kd": 0.0}, network="rcan")
+    table = scores(CLEAR, network="rcan")
     # CSD is in no table of this claim, so its absence is only known from Tables 2 and 3 together
     assert verdict(rcan.model_copy(update={"tables": (2, 3)}), table)["verdict"] == "holds"
 
 
 def test_nothing_run_is_not_run() -> None:
-    row = verdict(claim(needs=["RCAN"]), scores({"augkd": 0.3, "kd": 0.0}, network="rcan"))
+    row = verdict(claim(needs=["RCAN"]), scores(CLEAR, network="rcan"))
     assert (row["verdict"], row["compared"]) == ("not run", 0)
     assert "needs RCAN" in row["note"]
     assert np.isnan(row["gain"])
@@ -166,30 +143,28 @@ def test_nothing_run_is_not_run() -> None:
 
 def test_other_cohorts_are_not_mixed_in() -> None:
     controls = scores({"augkd": -1.0, "kd": 0.0}, cohort="controls_x4")
-    table = pd.concat([scores({"augkd": 0.3, "kd": 0.0}), controls])
+    table = pd.concat([scores(CLEAR), controls])
     assert verdict(claim(), table)["verdict"] == "holds"
     assert verdict(claim(cohorts=["controls_x4"]), table)["verdict"] == "fails"
 
 
 def test_two_cohorts_in_one_comparison() -> None:
     more = {"method": "kd", "cohort": "expanded_x{scale}"}
-    table = pd.concat(
-        [scores({"augkd": 0.3, "kd": 0.0}), scores({"kd": 0.8}, cohort="expanded_x4")]
-    )
+    table = pd.concat([scores(CLEAR), scores({"kd": 0.8}, cohort="expanded_x4")])
     assert verdict(claim(worse=more), table)["verdict"] == "fails"
 
 
 def test_the_claims_own_test_sets_where_all_are_at_hand() -> None:
-    table = scores({"augkd": 0.3, "kd": 0.0}, datasets=("photographs", "Urban100"))
+    table = scores(CLEAR, datasets=("photographs", "Urban100"))
     assert verdict(claim(), table)["datasets"] == "Urban100"
     two = claim(datasets=["Urban100", "B100"])
     assert verdict(two, table)["datasets"] == "Urban100, photographs"
 
 
 def test_images_that_stand_in_are_named() -> None:
-    row = verdict(claim(stand_in="not real ones"), scores({"augkd": 0.3, "kd": 0.0}))
+    row = verdict(claim(stand_in="not real ones"), scores(CLEAR))
     assert row["note"].startswith("not real ones; on photographs in place of Urban100")
-    own = scores({"augkd": 0.3, "kd": 0.0}, datasets=("Urban100",))
+    own = scores(CLEAR, datasets=("Urban100",))
     assert "real ones" not in verdict(claim(stand_in="not real ones"), own)["note"]
     niqe = next(c for c in load_claims() if c.id == "real_world_niqe")
     table = scores(
@@ -213,40 +188,39 @@ def test_claims_are_listed_by_topic_under_titles_of_their_own() -> None:
 
 def test_training_images_are_judged_apart() -> None:
     kinds: dict[str, Any] = {"metric": "psnr_y_teacher", "tables": [], "figure": 2}
-    table = pd.concat(
-        [
-            scores({"augkd": 0.3, "kd": 0.0}, metric="psnr_y_teacher"),
-            scores(
-                {"augkd": 0.0, "kd": 0.3},
-                metric="psnr_y_teacher",
-                split="train",
-                datasets=("train",),
-            ),
-        ]
-    )
+    train: dict[str, Any] = {"split": "train", "datasets": ("train",)}
+    test = scores(CLEAR, metric="psnr_y_teacher")
+    table = pd.concat([test, scores({"augkd": 0.0, "kd": 0.3}, metric="psnr_y_teacher", **train)])
     assert verdict(claim(**kinds), table)["verdict"] == "holds"
-    train = claim(**kinds, split="train", datasets=["train"])
-    assert verdict(train, table)["verdict"] == "fails"
+    assert verdict(claim(**kinds, **train), table)["verdict"] == "fails"
+
+
+AMOUNT = {"kind": "gain_of", "value": 0.3, "rounding": 0.005}
+LITTLE = {"kind": "at_most", "margin": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("gain", "noise", "expected"),
-    [(0.3, 0.02, "holds"), (0.6, 0.02, "fails"), (0.3, 2.0, "undecided")],
+    ("kind", "gain", "noise", "expected"),
+    [
+        ({}, 0.01, 1.0, "undecided"),
+        (AMOUNT, 0.3, 0.02, "holds"),
+        (AMOUNT, 0.6, 0.02, "fails"),
+        (AMOUNT, 0.3, 2.0, "undecided"),
+        (LITTLE, 0.0, 0.02, "holds"),
+        (LITTLE, 0.3, 0.02, "fails"),
+        (LITTLE, 0.1, 0.2, "undecided"),
+    ],
 )
-def test_a_stated_amount(gain: float, noise: float, expected: str) -> None:
-    amount = claim(kind="gain_of", value=0.3, rounding=0.005)
-    table = scores({"augkd": gain, "kd": 0.0}, noise=noise)
-    assert verdict(amount, table)["verdict"] == expected
+def test_a_kind_of_claim(kind: dict[str, Any], gain: float, noise: float, expected: str) -> None:
+    row = verdict(claim(**kind), scores({"augkd": gain, "kd": 0.0}, noise=noise))
+    assert row["verdict"] == expected
+    assert row["low"] < row["gain"] < row["high"]
 
 
-@pytest.mark.parametrize(
-    ("gain", "noise", "expected"),
-    [(0.0, 0.02, "holds"), (0.3, 0.02, "fails"), (0.1, 0.2, "undecided")],
-)
-def test_little_gain(gain: float, noise: float, expected: str) -> None:
-    little = claim(kind="at_most", better="kd", worse="scratch", margin=0.1)
-    table = scores({"kd": gain, "scratch": 0.0}, noise=noise)
-    assert verdict(little, table)["verdict"] == expected
+def test_a_size_is_not_judged_on_other_networks() -> None:
+    rows = judge([claim(**AMOUNT), claim()], scores({"augkd": 0.6, "kd": 0.0}), sizes=False)
+    assert rows["verdict"].tolist() == ["undecided", "holds"]
+    assert ["states a size" in note for note in rows["note"]] == [True, False]
 
 
 def test_sometimes_needs_one_case_and_its_denial_all() -> None:
@@ -301,7 +275,7 @@ def test_every_claim_is_judged_on_real_shaped_scores() -> None:
 
 def test_scores_without_a_column_are_refused() -> None:
     with pytest.raises(UserError, match="no column 'split'"):
-        judge([claim()], scores({"augkd": 0.3, "kd": 0.0}).drop(columns="split"))
+        judge([claim()], scores(CLEAR).drop(columns="split"))
 
 
 # --- the file
@@ -328,16 +302,18 @@ def test_a_malformed_claim_is_named(tmp_path: Path, entry: Any, message: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_list_of_claims(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("a: [1", "not YAML"),
+        ("a: 1", "expected a list"),
+        (yaml.safe_dump([BASE, BASE]), "'test' is used twice"),
+    ],
+)
+def test_a_file_that_is_no_list_of_claims(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "claims.yaml"
-    with pytest.raises(UserError, match="no such file"):
-        load_claims(path)
-    path.write_text("a: [1")
-    with pytest.raises(UserError, match="not YAML"):
-        load_claims(path)
-    path.write_text("a: 1")
-    with pytest.raises(UserError, match="expected a list"):
-        load_claims(path)
-    path.write_text(yaml.safe_dump([BASE, BASE]))
-    with pytest.raises(UserError, match="'test' is used twice"):
+    if text:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
         load_claims(path)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from augkd.study.params import find_root
-from augkd.study.report.controls import CONTRASTS, CONTROL_NAMES, WEIGHTS, contrasts, spread, sweep
+from augkd.study.report.controls import CONTRASTS, WEIGHTS, contrasts, shares, spread, sweep
+from augkd.study.report.style import METHOD_NAMES
 
 
 def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> pd.DataFrame:
@@ -45,10 +46,22 @@ def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     assert np.isnan(table.loc[("fakd", "fakd_detached"), "gain"])
 
 
+def test_shares_are_of_a_gain_that_is_there() -> None:
+    levels = {"augkd": 0.4, "kd": 0.0, "augkd_no_f": 0.3}
+    table = shares(contrasts(scores(levels)))
+    assert dict(zip(table["change"], table["share (%)"], strict=True)) == {
+        "AugKD without F − KD": pytest.approx(75, abs=3),
+        "AugKD − AugKD without F": pytest.approx(25, abs=3),
+    }
+    assert shares(contrasts(scores({**levels, "augkd": 0.0}))).empty
+    assert shares(contrasts(scores(levels).iloc[:0])).empty
+
+
 def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
     asked = [(c.better, c.worse) for c in CONTRASTS]
     assert len(set(asked)) == len(asked)
-    assert {name for pair in asked for name in pair} == set(CONTROL_NAMES)
+    named = {name for pair in asked for name in pair}
+    assert named <= set(METHOD_NAMES)
     assert not any((worse, better) in asked for better, worse in asked)
     topics = [c.topic for c in CONTRASTS]
     assert [t for i, t in enumerate(topics) if i == 0 or topics[i - 1] != t] == list(
@@ -57,7 +70,7 @@ def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
     params = yaml.safe_load((find_root() / "params.yaml").read_text())
     students = set(params["cohorts"]["controls_x2"]["methods"])
     swept = {name for name in students if re.fullmatch(r"(aug|kd|f)_[\d.]+", name)}
-    assert students - swept == set(CONTROL_NAMES)
+    assert students - swept == named
 
 
 @pytest.mark.parametrize(

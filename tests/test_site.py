@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augkd.errors import UserError
-from augkd.study.report.site import axes, build, last_lines, matrix, read_claims
+from augkd.study.report.claims import VERDICTS
+from augkd.study.report.site import axes, build, last_lines, read_claims
 from tests.report_runs import CLAIMS, TITLES, write_claims, write_study
 
 PAGES = [place.removeprefix("pages/").replace("/", "-") for place in TITLES]
@@ -114,6 +115,26 @@ def test_the_body_of_a_page(study: Path) -> None:
     assert 'src="data:image/png;base64,' in page
 
 
+def test_a_page_of_a_notebook_that_makes_several(study: Path) -> None:
+    """Its introduction is left out; title and summary are those that it shows for the page."""
+    page = _read(study / "reports/smoke/table_03.html")
+    body = page[page.index("<main") :]
+    assert "Two pages" not in body
+    assert '<p class="lead">What <em>this</em> page says.</p>' in body
+    assert body.count("one page of several") == 1
+    assert body.count("<em>this</em>") == 1  # in the head alone
+    parts = ("What to look at:", "<summary>Show code</summary>", "A note:")
+    places = [body.index(part) for part in parts]
+    assert places == sorted(places)
+    assert body.count("<summary>") == 1
+    for link in ('href="table_02.html">Table 2', 'href="index.html">gone', 'href="index.html">all'):
+        assert link in body
+    with zipfile.ZipFile(study / "reports/smoke/notebooks.zip") as archive:
+        copied = nbformat.reads(archive.read("table_03.ipynb").decode(), as_version=4)
+    assert copied.cells[0].metadata.tags == ["introduction"]
+    assert copied.cells[2].outputs[0].data["text/markdown"].startswith("# Table 3")
+
+
 def test_sources_are_copied(study: Path) -> None:
     site = study / "reports/smoke"
     runs = study / "runs/smoke"
@@ -194,21 +215,19 @@ def test_the_entry_lists_the_budgets(study: Path, tmp_path: Path) -> None:
 
 def test_the_entry_says_which_budgets_were_not_run(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "params.yaml").write_text(
-        "budgets: {smoke: {about: Plumbing.}, gpu: {about: For one GPU.}}\n"
-    )
     entry = _read(build("smoke", tmp_path))
     assert {"smoke/index.html", "#budget-gpu"} <= {link for _, link in _References(entry).links}
     said = entry[entry.index('id="budget-gpu"') :]
     assert "Not run" in said
     assert "make repro BUDGET=gpu" in said
-    assert "For one GPU." in said
-    assert "Not run" not in entry[entry.index('id="budget-smoke"') : entry.index('id="budget-gpu"')]
+    assert "on one data-centre GPU" in said
+    assert "Not run" not in entry[entry.index('id="budget-smoke"') : entry.index('id="budget-cpu"')]
     assert "budget-gpu" not in _read(tmp_path / "reports/smoke/index.html")  # knows of itself alone
 
 
 def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
-    folder = tmp_path / "runs/smoke/pages/figure_02"
+    folder = write_study(tmp_path) / "pages/figure_02"
+    shutil.rmtree(folder.parent.parent)
     folder.mkdir(parents=True)
     (folder / "notebook.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
     front = _read(build("smoke", tmp_path))
@@ -240,10 +259,11 @@ def test_a_broken_file_is_named_and_the_old_site_stays(
 
 
 def test_nothing_was_run(tmp_path: Path) -> None:
+    shutil.rmtree(write_study(tmp_path))
     with pytest.raises(UserError, match="run make repro BUDGET=cpu"):
         build("cpu", tmp_path)
     assert not (tmp_path / "reports").exists()
-    with pytest.raises(UserError, match="not a name"):
+    with pytest.raises(UserError, match=r"budget '\.\./cpu'"):
         build("../cpu", tmp_path)
 
 
@@ -254,13 +274,16 @@ def test_a_claim_that_cannot_be_read(tmp_path: Path, key: str, value: str) -> No
         read_claims(tmp_path / "verdicts.csv")
 
 
-def test_the_matrix_holds_each_claim_once(tmp_path: Path) -> None:
-    write_claims(tmp_path / "verdicts.csv", CLAIMS)
+def test_the_matrix_holds_each_claim_once(study: Path) -> None:
+    front = _read(study / "reports/smoke/index.html")
+    table = front[front.index('class="matrix"') : front.index("</table>")]
     cells = {
-        (paper, ours): [claim.id for claim in claims]
-        for paper, row in matrix(read_claims(tmp_path / "verdicts.csv"))
-        for ours, claims in row
-        if claims
+        (row[0], ours): re.findall(r'"#claim-(\w+)"', cell)
+        for row in re.findall(
+            r"</i> ([\w ]+)</span></th>(.*?)</tr>", table.split("<tbody>")[1], re.S
+        )
+        for ours, cell in zip(VERDICTS, re.findall(r"<td.*?</td>", row[1], re.S), strict=True)
+        if "<b>" in cell
     }
     assert cells == {
         ("holds", "holds"): ["best", "counted"],
@@ -277,15 +300,25 @@ def test_an_axis_shows_zero_and_every_gain(
     path = tmp_path_factory.mktemp("claims") / "verdicts.csv"
     write_claims(path, [{"id": i, "verdict": "holds", "gain": g} for i, g in enumerate(gains)])
     (axis,) = axes(read_claims(path))
-    assert 0 in axis.ticks
-    assert 2 <= len(axis.ticks) <= 9
-    assert axis.low < 0 < axis.high
-    outside = [gain for gain in gains if axis.beyond(gain)]
+    assert axis["ticks"][0] == "0"
+    assert 2 <= len(axis["ticks"]) <= 9
+    assert axis["low"] < 0 < axis["high"]
+    outside = [gain for gain in gains if not axis["low"] <= gain <= axis["high"]]
     assert len(outside) <= len(gains) / 10
     assert all(abs(gain) > 2 * max(map(abs, set(gains) - set(outside))) for gain in outside)
-    shares = [float(axis.at(gain).rstrip("%")) for gain in sorted(gains)]
-    assert shares == sorted(shares)
-    assert axis.at(1e9) == "100.00%"
+
+
+def test_a_gain_beyond_its_axis_lies_at_the_end_under_an_arrow(study: Path) -> None:
+    front = _read(study / "reports/smoke/index.html")
+    row = front[front.index('id="claim-vague"') :]
+    row = row[: row.index('class="verdicts"')]
+    assert '<line class="interval undecided" x1="0.00%" x2="100.00%"' in row  # from -3 to 3 dB
+    assert row.count('class="arrow"') == 2
+    row = front[front.index('id="claim-best"') : front.index('id="claim-vague"')]
+    assert 'class="arrow"' not in row
+    shares = [float(x) for x in re.findall(r'<text x="([\d.]+)%"', front)]
+    ends = [i for i, x in enumerate(shares) if x == 100]
+    assert shares[: ends[0] + 1] == sorted(shares[: ends[0] + 1])
 
 
 def test_bars_end_as_on_a_terminal() -> None:

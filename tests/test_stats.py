@@ -1,10 +1,13 @@
 """Paired gains: exact where the answer is known, honest where it is drawn."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from augkd.errors import UserError
 from augkd.study.report.stats import bootstrap_gain, paired_gain
@@ -17,19 +20,13 @@ def scores(
     images, seeds = gains.shape
     base = np.full(gains.shape, 30.0) if base is None else base
     rows = [
-        {
-            "method": method,
-            "seed": seed,
-            "dataset": dataset,
-            "image": f"i{image}",
-            "metric": metric,
-            "value": base[image, seed] + gain[image, seed],
-        }
+        (method, seed, f"i{image}", base[image, seed] + gain[image, seed])
         for method, gain in (("new", gains), ("old", np.zeros(gains.shape)))
         for image in range(images)
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["method", "seed", "image", "value"])
+    return table.assign(dataset=dataset, metric=metric)
 
 
 def test_equal_differences_leave_no_doubt() -> None:
@@ -126,6 +123,23 @@ def test_reports_repeat() -> None:
     first, second = (paired_gain(table, "new", "old", "psnr_y") for _ in range(2))
     assert first == second
     assert (first.draws == second.draws).all()
+
+
+def test_draws_are_those_of_an_independent_bootstrap() -> None:
+    gains = np.random.default_rng(2).normal(0, 1, (7, 3))
+    found = paired_gain(scores(gains), "new", "old", "psnr_y", resamples=99)
+
+    def mean(images: np.ndarray, seeds: np.ndarray, axis: int) -> np.ndarray:
+        several = gains[np.atleast_2d(images)[:, :, None], np.atleast_2d(seeds)[:, None, :]]
+        means: np.ndarray = several.mean(axis=(1, 2))
+        return means
+
+    options: dict[str, Any] = {"method": "percentile", "rng": np.random.default_rng(0)}
+    asked = bootstrap(
+        (np.arange(7), np.arange(3)), mean, n_resamples=99, vectorized=True, **options
+    )
+    assert found.draws == pytest.approx(asked.bootstrap_distribution.ravel(), abs=1e-12)
+    assert found.low == pytest.approx(float(np.squeeze(asked.confidence_interval.low)), abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""One judge for the paper's claims: on its own printed numbers, and on our scores.
+"""The paper's claims, and one judge for them: on its own printed numbers, and on our scores.
 
-A claim is first unrolled into its single comparisons (``compare``, ``compare_paper``), then
-they are weighed together:
+A claim is first unrolled into its single comparisons (``compare``), then they are weighed
+together:
 
 ================== ================================ =========================================
 kind               holds                            fails
@@ -20,265 +20,287 @@ comparison suffices for is decided.
 
 The paper's numbers have no interval, so points are compared. Equal printed numbers leave an
 order undecided, and a stated gain holds if rounding can explain the difference.
-
-A claim unrolled into single comparisons, in the paper's tables and in our scores.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from itertools import product
 from math import isnan, nan
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from augkd.errors import UserError
 from augkd.study.paper import load_table
-from augkd.study.paper.claim import Claim, Operand
 from augkd.study.report.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences
+
+Verdict = Literal["holds", "fails", "undecided", "not run"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+UNITS = {"psnr_y": "dB", "psnr_y_teacher": "dB", "ssim_y": "SSIM", "niqe": "NIQE"}
+UNITS["seconds_per_step"] = "s"
+NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
+KEYS = ("metric", "split", "network", "scale", "cohort", "method")
+
+
+class Operand(BaseModel):
+    """One side of a comparison: a method, and where it is if not where the claim says.
+
+    Attributes:
+        method: an identifier, as in the paper's tables and in our scores.
+        teacher, training_set: further keys of the paper's table (Tables 4 and 9).
+        cohort: of our scores, in place of the claim's cohorts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    teacher: str | None = None
+    training_set: str | None = None
+    cohort: str | None = None
+
+    def __str__(self) -> str:
+        marks = (f"teacher {self.teacher}" if self.teacher else "", self.training_set)
+        detail = ", ".join(mark for mark in marks if mark)
+        return f"{self.method} ({detail})" if detail else self.method
+
+
+def _operands(value: Any) -> Any:
+    """``kd``, ``[kd, at]`` and ``{method: kd}`` all mean a list of operands."""
+    listed = value if isinstance(value, list) else [value]
+    return [{"method": item} if isinstance(item, str) else item for item in listed]
+
+
+Operands = Annotated[tuple[Operand, ...], BeforeValidator(_operands), Field(min_length=1)]
+
+
+class Claim(BaseModel):
+    """See the head of ``claims.yaml`` for what the fields mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    topic: str = ""
+    title: str = Field(default="", max_length=45)
+    section: str
+    quote: str = Field(min_length=5, max_length=120)
+    tables: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
+    figure: int | None = None
+    networks: tuple[Literal["edsr", "rcan", "swinir"], ...] = Field(min_length=1)
+    scales: tuple[Literal[2, 3, 4], ...] = Field(min_length=1)
+    datasets: tuple[str, ...] = ()
+    split: Literal["train", "test"] = "test"
+    metric: Literal["psnr_y", "ssim_y", "psnr_y_teacher", "niqe", "seconds_per_step"]
+    kind: Literal["greater", "at_most", "sometimes_greater", "gain_of"]
+    better: Operands
+    worse: Operands
+    over: Literal["each", "mean"] = "each"
+    margin: float = 0.0
+    value: float | None = None
+    rounding: float | None = None
+    cohorts: tuple[str, ...] = Field(default=("{network}_x{scale}",), min_length=1)
+    needs: tuple[str, ...] = ()
+    stand_in: str = ""
+    reading: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Claim":
+        amount = self.value is not None and self.rounding is not None
+        if amount != (self.kind == "gain_of"):
+            raise ValueError("'value' and 'rounding' belong to kind 'gain_of', and only to it")
+        if self.margin and self.kind in ("gain_of", "sometimes_greater"):
+            raise ValueError(f"kind '{self.kind}' has no 'margin'")
+        return self
+
+
+def load_claims(path: Path | None = None) -> list[Claim]:
+    """The paper's claims, or those of another file of the same form.
+
+    Raises:
+        UserError: the file is absent or not YAML, a claim is not of the form, an id is used twice.
+    """
+    source = path or files("augkd.study.paper").joinpath("claims.yaml")
+    try:
+        listed = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file of claims") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(listed, list):
+        raise UserError(f"{source}: expected a list of claims")
+    claims: dict[str, Claim] = {}
+    for number, entry in enumerate(listed, 1):
+        try:
+            claim = Claim.model_validate(entry)
+        except ValidationError as error:
+            name = entry.get("id") if isinstance(entry, dict) else None
+            first = error.errors()[0]
+            key = f", key '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ""
+            where = f"claim {name or f'number {number}'}{key}"
+            raise UserError(f"{source}: {where}: {first['msg']}") from None
+        if claim.id in claims:
+            raise UserError(f"{source}: claim id '{claim.id}' is used twice: rename one")
+        claims[claim.id] = claim
+    return list(claims.values())
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against another; positive ``gain`` where ``better`` is better.
+    """One method against another, ``where``: e.g. "EDSR ×4 Urban100, augkd over kd".
 
     Attributes:
-        where: e.g. "EDSR ×4 Urban100".
-        low, high: the 95 % interval; equal to ``gain`` on the paper's numbers.
-        low_strict, high_strict: the same at 1 - 0.05/m, m comparisons in the claim.
+        gain: with its 95 % interval, which on the paper's numbers is a point.
+        strict: the interval at 1 - 0.05/m, m comparisons in the claim.
         slack: how far rounding may have moved a printed gain.
     """
 
     where: str
-    better: str
-    worse: str
-    gain: float
-    low: float
-    high: float
-    low_strict: float
-    high_strict: float
-    seeds: int = 0
-    images: int = 0
-    datasets: str = ""
+    gain: Gain
+    strict: tuple[float, float]
     slack: float = 0.0
 
-    def __str__(self) -> str:
-        return f"{self.where}, {self.better} over {self.worse}"
+
+Scores = Mapping[tuple[object, ...], pd.DataFrame]
+"""Tidy rows by ``KEYS``."""
 
 
-def compare_paper(claim: Claim) -> tuple[list[Comparison], list[str]]:
-    """The claim's comparisons in the paper's tables, and those that its tables lack."""
-    if not claim.tables:
-        return [], [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
-    printed = _Printed(claim)
-    found, absent = [], []
-    for b, w in product(claim.better, claim.worse):
-        points = []
-        for network, scale in product(claim.networks, claim.scales):
-            if not printed.expects(network, scale, b, w):
-                continue
-            for dataset in claim.datasets or ("",):
-                cells = [printed.find(network, o, scale, dataset) for o in (b, w)]
-                where = f"{_place(network, scale)} {dataset}".strip()
-                if cells[0] is None or cells[1] is None:
-                    absent.append(f"{where}, {b} over {w}")
-                    continue
-                (x, dx), (y, dy) = cells[0], cells[1]
-                gain = round(y - x if claim.metric in LOWER_IS_BETTER else x - y, 9)
-                points.append(_point(where, b, w, gain, (10.0**-dx + 10.0**-dy) / 2))
-        if claim.over == "mean" and points:
-            mean = round(sum(point.gain for point in points) / len(points), 9)
-            slack = sum(point.slack for point in points) / len(points)
-            points = [_point(f"mean of {len(points)}", b, w, mean, slack)]
-        found += points
-    return found, absent
+def compare(claim: Claim, scores: Scores | None = None) -> tuple[list[Comparison], list[str]]:
+    """The claim's comparisons, and those that are absent.
 
-
-def _point(where: str, b: Operand, w: Operand, gain: float, slack: float) -> Comparison:
-    return Comparison(where, str(b), str(w), gain, gain, gain, gain, gain, slack=slack)
-
-
-def _place(network: str, scale: int) -> str:
-    names = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
-    return f"{names[network]} ×{scale}"
-
-
-class _Printed:
-    """The students' numbers of a claim's tables in its metric."""
-
-    def __init__(self, claim: Claim) -> None:
-        self._cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for number in claim.tables:
-            table = load_table(number)
-            table = table[(table["metric"] == claim.metric) & (table["role"] == "student")]
-            for cell in table.to_dict("records"):
-                self._cells.setdefault((cell["network"], cell["method"]), []).append(
-                    {str(key): value for key, value in cell.items()}
-                )
-
-    def find(
-        self, network: str, operand: Operand, scale: int, dataset: str = ""
-    ) -> tuple[float, int] | None:
-        """A value and its decimals; a table without scales has each of them."""
-        for cell in self._cells.get((network, operand.method), []):
-            if (
-                (pd.isna(cell["scale"]) or cell["scale"] == scale)
-                and (not dataset or cell["dataset"] == dataset)
-                and (not operand.teacher or cell["teacher"] == operand.teacher)
-                and (not operand.training_set or cell["training_set"] == operand.training_set)
-            ):
-                return float(cell["value"]), int(cell["decimals"])
-        return None
-
-    def expects(self, network: str, scale: int, b: Operand, w: Operand) -> bool:
-        """Whether the claim speaks of this: CSD, say, is in EDSR's table but not in RCAN's."""
-        known = {method for _, method in self._cells}
-        return all(o.method not in known or self.find(network, o, scale) for o in (b, w))
-
-
-# --- our scores
-
-
-class Pool:
-    """Scores by method, and their gains: many claims make the same comparison."""
-
-    KEYS = ("metric", "split", "network", "scale", "cohort", "method")
-
-    def __init__(self, scores: pd.DataFrame) -> None:
-        """``scores``: tidy rows in the columns of ``augkd.study.score.COLUMNS``."""
-        self._rows = dict(list(scores.groupby(list(self.KEYS))))
-        self._sets = {key: frozenset(rows["dataset"]) for key, rows in self._rows.items()}
-        self._gains: dict[object, pd.Series] = {}
-
-    def differences(
-        self, claim: Claim, network: str, scale: int, cohort: str, b: Operand, w: Operand
-    ) -> pd.Series | None:
-        """The paired gains on common datasets, or None where one of the two was not run.
-
-        Test sets are those of the claim where all of them are at hand, else all that are.
-        """
-        keys = []
-        for operand in (b, w):
-            name = (operand.cohort or cohort).format(network=network, scale=scale)
-            keys.append((claim.metric, claim.split, network, scale, name, operand.method))
-        common = frozenset.intersection(*(self._sets.get(key, frozenset()) for key in keys))
-        if not common:
-            return None
-        if claim.datasets and common.issuperset(claim.datasets):
-            common = frozenset(claim.datasets)
-        asked = (*keys, common)
-        if asked not in self._gains:
-            better, worse = (
-                rows[rows["dataset"].isin(common)] for rows in (self._rows[key] for key in keys)
-            )
-            self._gains[asked] = differences(better, worse, claim.metric)
-        return self._gains[asked]
-
-
-def compare(claim: Claim, scores: Pool) -> tuple[list[Comparison], list[str]]:
-    """The claim's comparisons in our scores, and those that have not been run."""
-    printed = _Printed(claim)
-    gains: list[tuple[str, Operand, Operand, Gain]] = []
+    ``scores``: ours, where some may not have been run; None for the paper's tables.
+    """
+    found: list[tuple[str, Any]] = []
     absent: list[str] = []
     for b, w in product(claim.better, claim.worse):
-        parts: dict[str, pd.Series] = {}
-        for network, scale, cohort in product(claim.networks, claim.scales, claim.cohorts):
-            if not printed.expects(network, scale, b, w):
-                continue
-            where = _place(network, scale)
-            if len(claim.cohorts) > 1:
-                where += f" {cohort.format(network=network, scale=scale)}"
-            part = scores.differences(claim, network, scale, cohort, b, w)
+        pairs = _printed(claim, b, w) if scores is None else _scored(claim, scores, b, w)
+        parts: dict[str, Any] = {}
+        for where, part in pairs:
             if part is None:
-                absent.append(f"{where}, {b} over {w}")
+                absent.append(f"{where}, {b} over {w}".removeprefix(", "))
             else:
                 parts[where] = part
         if claim.over == "mean" and parts:
-            where = f"mean of {', '.join(parts)}" if len(parts) > 1 else next(iter(parts))
-            parts = {where: _average(claim, parts)}
-        gains += [(where, b, w, bootstrap_gain(part)) for where, part in parts.items()]
+            parts = _mean_point(parts) if scores is None else _average(claim, parts)
+        found += [(f"{where}, {b} over {w}", part) for where, part in parts.items()]
+    if scores is None:
+        points = [(at, _point(gain), (gain, gain), slack) for at, (gain, slack) in found]
+        return [Comparison(*point) for point in points], absent
+    gains = [(where, bootstrap_gain(part)) for where, part in found]
     strict = 1 - 0.05 / max(len(gains), 1)
-    return [_measured(*gain, strict) for gain in gains], absent
+    return [Comparison(at, gain, gain.interval(strict)) for at, gain in gains], absent
 
 
-def _average(claim: Claim, parts: dict[str, pd.Series]) -> pd.Series:
+def _point(value: float) -> Gain:
+    return Gain(value, value, value, 0, 0, (), np.empty(0))
+
+
+def _places(claim: Claim, b: Operand, w: Operand) -> Iterator[tuple[str, int, str]]:
+    """Where the claim compares two: CSD, say, is in EDSR's table but not in RCAN's."""
+    known = {cell["method"] for cell in _cells(claim.tables, claim.metric)}
+    for network, scale in product(claim.networks, claim.scales):
+        if all(o.method not in known or _cell(claim, network, scale, o) for o in (b, w)):
+            yield network, scale, f"{NETWORKS[network]} ×{scale}"
+
+
+@lru_cache
+def _cells(tables: tuple[int, ...], metric: str) -> list[dict[Any, Any]]:
+    """The students' numbers of the paper's tables in one metric."""
+    cells = [cell for number in tables for cell in load_table(number).to_dict("records")]
+    return [cell for cell in cells if (cell["metric"], cell["role"]) == (metric, "student")]
+
+
+def _cell(claim: Claim, network: str, scale: int, of: Operand, dataset: str = "") -> Any:
+    """A printed value and its decimals, or None; a table without scales has each of them."""
+    keys = {"network": network, "method": of.method, "dataset": dataset}
+    keys |= {"teacher": of.teacher or "", "training_set": of.training_set or ""}
+    for cell in _cells(claim.tables, claim.metric):
+        if all(cell[key] == value for key, value in keys.items() if value) and (
+            pd.isna(cell["scale"]) or cell["scale"] == scale
+        ):
+            return float(cell["value"]), int(cell["decimals"])
+    return None
+
+
+def _printed(claim: Claim, b: Operand, w: Operand) -> Iterator[tuple[str, Any]]:
+    """Gains in the paper's tables, and their slack; None where a number is not printed."""
+    if not claim.tables:
+        yield "", None
+        return
+    for (network, scale, place), dataset in product(_places(claim, b, w), claim.datasets or ("",)):
+        x, y = (_cell(claim, network, scale, o, dataset) for o in (b, w))
+        point = None
+        if x and y:
+            gain = y[0] - x[0] if claim.metric in LOWER_IS_BETTER else x[0] - y[0]
+            point = round(gain, 9), (10.0 ** -x[1] + 10.0 ** -y[1]) / 2
+        yield f"{place} {dataset}".strip(), point
+
+
+def _mean_point(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    n = len(points)
+    gain, slack = (sum(values) / n for values in zip(*points.values(), strict=True))
+    return {f"mean of {n}": (round(gain, 9), slack)}
+
+
+def _scored(
+    claim: Claim, scores: Scores, b: Operand, w: Operand
+) -> Iterator[tuple[str, pd.Series | None]]:
+    """Paired gains on common test sets; None where one of the two was not run.
+
+    Test sets are those of the claim where all of them are at hand, else all that are.
+    """
+    for (network, scale, place), cohort in product(_places(claim, b, w), claim.cohorts):
+        fill = {"network": network, "scale": scale}
+        where = f"{place} {cohort.format(**fill)}" if len(claim.cohorts) > 1 else place
+        start = (claim.metric, claim.split, network, scale)
+        names = [((o.cohort or cohort).format(**fill), o.method) for o in (b, w)]
+        pair = [scores[(*start, *name)] for name in names if (*start, *name) in scores]
+        sets = {*pair[0]["dataset"]} & {*pair[1]["dataset"]} if len(pair) == 2 else set()
+        if claim.datasets and sets.issuperset(claim.datasets):
+            sets = set(claim.datasets)
+        pair = [rows[rows["dataset"].isin(sets)] for rows in pair]
+        yield where, differences(pair[0], pair[1], claim.metric) if sets else None
+
+
+def _average(claim: Claim, parts: dict[str, pd.Series]) -> dict[str, pd.Series]:
     """The mean over networks and scales for each image and seed that all of them have."""
-    seeds = set.intersection(*(set(part.index.unique("seed")) for part in parts.values()))
-    sets = set.intersection(*(set(part.index.unique("dataset")) for part in parts.values()))
-    if not seeds or not sets:
+    names = ", ".join(parts)
+    for level in ("seed", "dataset"):
+        common = set.intersection(*(set(part.index.unique(level)) for part in parts.values()))
+        parts = {at: part[part.index.isin(common, level=level)] for at, part in parts.items()}
+    table = pd.DataFrame(parts)
+    if table.empty:
         raise UserError(
-            f"claim {claim.id} averages over {', '.join(parts)}, which have no seed or no test "
+            f"claim {claim.id} averages over {names}, which have no seed or no test "
             "set in common: train them with the same seeds and score the same sets"
         )
-    kept = {
-        where: part[part.index.isin(seeds, level="seed") & part.index.isin(sets, level="dataset")]
-        for where, part in parts.items()
-    }
-    table = pd.DataFrame(kept)
-    if bool(table.isna().to_numpy().any()):
-        image = table.index[table.isna().any(axis=1)][0]
-        raise UserError(f"claim {claim.id}: {image} was not scored in all of {', '.join(parts)}")
-    mean: pd.Series = table.mean(axis=1)
-    return mean
-
-
-def _measured(where: str, b: Operand, w: Operand, gain: Gain, strict: float) -> Comparison:
-    low, high = gain.interval(strict)
-    return Comparison(
-        where=where,
-        better=str(b),
-        worse=str(w),
-        gain=gain.mean,
-        low=gain.low,
-        high=gain.high,
-        low_strict=low,
-        high_strict=high,
-        seeds=gain.seeds,
-        images=gain.images,
-        datasets=", ".join(gain.datasets),
-    )
-
-
-Verdict = Literal["holds", "fails", "undecided", "not run"]
-UNITS = {
-    "psnr_y": "dB",
-    "psnr_y_teacher": "dB",
-    "ssim_y": "SSIM",
-    "niqe": "NIQE",
-    "seconds_per_step": "s",
-}
-SCORE_COLUMNS = [
-    *("cohort", "network", "scale", "method", "seed"),
-    *("dataset", "split", "image", "metric", "value"),
-]
-VERDICT_COLUMNS = [
-    *("claim", "topic", "title", "section", "quote", "kind", "verdict"),
-    *("gain", "low", "high", "unit", "seeds", "images", "datasets"),
-    *("compared", "absent", "note"),
-]
+    if len(torn := table[table.isna().any(axis=1)]):
+        raise UserError(f"claim {claim.id}: {torn.index[0]} was not scored in all of {names}")
+    return {f"mean of {names}" if len(parts) > 1 else names: table.mean(axis=1)}
 
 
 def decide(claim: Claim, found: list[Comparison], whole: bool) -> Verdict:
     """Weighs a claim's comparisons by the table above; ``whole``: none is absent."""
+    if claim.kind == "greater":
+        fails = any(c.strict[1] < claim.margin for c in found)
+        holds = whole and all(c.gain.low > claim.margin for c in found)
+    elif claim.kind == "at_most":
+        fails = any(c.strict[0] > claim.margin for c in found)
+        holds = whole and all(c.gain.high <= claim.margin for c in found)
+    elif claim.kind == "sometimes_greater":
+        fails = whole and all(c.gain.high < 0 for c in found)
+        holds = any(c.strict[0] > 0 for c in found)
+    else:
+        apart = [c for c in found if _excludes(claim, c)]
+        fails = bool(apart) and (whole or claim.over == "each")
+        holds = whole and not apart and all(c.gain.low > 0 or c.gain.high < 0 for c in found)
     if not found:
         return "undecided"
-    if claim.kind == "greater":
-        if any(c.high_strict < claim.margin for c in found):
-            return "fails"
-        holds = whole and all(c.low > claim.margin for c in found)
-    elif claim.kind == "at_most":
-        if any(c.low_strict > claim.margin for c in found):
-            return "fails"
-        holds = whole and all(c.high <= claim.margin for c in found)
-    elif claim.kind == "sometimes_greater":
-        if whole and all(c.high < 0 for c in found):
-            return "fails"
-        holds = any(c.low_strict > 0 for c in found)
-    else:
-        if (whole or claim.over == "each") and any(_excludes(claim, c) for c in found):
-            return "fails"
-        holds = whole and all(not _spans_zero(c) and not _excludes(claim, c) for c in found)
-    return "holds" if holds else "undecided"
+    return "fails" if fails else "holds" if holds else "undecided"
 
 
 def _excludes(claim: Claim, c: Comparison) -> bool:
@@ -286,82 +308,35 @@ def _excludes(claim: Claim, c: Comparison) -> bool:
     assert claim.value is not None
     assert claim.rounding is not None
     slack = claim.rounding + c.slack + 1e-9
-    return claim.value < c.low_strict - slack or claim.value > c.high_strict + slack
-
-
-def _spans_zero(c: Comparison) -> bool:
-    return not (c.low > 0 or c.high < 0)
+    return claim.value < c.strict[0] - slack or claim.value > c.strict[1] + slack
 
 
 def _telling(claim: Claim, verdict: Verdict, found: list[Comparison]) -> Comparison:
     """The comparison that stands for the claim: the one that strains it most."""
-    known = [c for c in found if not isnan(c.low)] or found
-    if claim.kind == "greater":
-        return min(known, key=lambda c: c.high if verdict == "fails" else c.low)
-    if claim.kind == "at_most":
-        return max(known, key=lambda c: c.low if verdict == "fails" else c.high)
-    if claim.kind == "sometimes_greater":
-        return max(known, key=lambda c: c.low)
-    return max(known, key=lambda c: abs(c.gain - (claim.value or 0.0)))
 
+    def spare(c: Comparison) -> float:
+        if claim.kind == "greater":
+            return c.gain.high if verdict == "fails" else c.gain.low
+        if claim.kind == "at_most":
+            return -(c.gain.low if verdict == "fails" else c.gain.high)
+        if claim.kind == "sometimes_greater":
+            return -c.gain.low
+        return -abs(c.gain.mean - (claim.value or 0.0))
 
-def _row(
-    claim: Claim, verdict: Verdict, found: list[Comparison], absent: int, note: str
-) -> dict[str, object]:
-    told = _telling(claim, verdict, found) if found else None
-    return {
-        "claim": claim.id,
-        "topic": claim.topic,
-        "title": claim.title or claim.id.replace("_", " "),
-        "section": claim.section,
-        "quote": claim.quote,
-        "kind": claim.kind,
-        "verdict": verdict,
-        "gain": told.gain if told else nan,
-        "low": told.low if told else nan,
-        "high": told.high if told else nan,
-        "unit": UNITS.get(claim.metric, ""),
-        "seeds": told.seeds if told else 0,
-        "images": told.images if told else 0,
-        "datasets": told.datasets if told else "",
-        "compared": len(found),
-        "absent": absent,
-        "note": note,
-    }
-
-
-def _notes(*parts: str) -> str:
-    return "; ".join(part for part in parts if part)
-
-
-def _most_strained(claim: Claim, verdict: Verdict, found: list[Comparison]) -> str:
-    if not found:
-        return ""
-    told = _telling(claim, verdict, found)
-    return f"{told}" if len(found) == 1 else f"of {len(found)}, the telling one: {told}"
+    known = [c for c in found if not isnan(c.gain.low)] or found
+    return min(known or [Comparison("", _point(nan), (nan, nan))], key=spare)
 
 
 def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Each claim against the paper's own tables: one row a claim, gains without intervals.
+    """Each claim against the paper's own tables, as ``judge``; gains have no intervals.
 
     A claim that its tables have no numbers for (Figures 2 and 6 print none) is undecided.
     """
-    rows = []
-    for claim in claims:
-        found, absent = compare_paper(claim)
-        verdict = decide(claim, found, whole=not absent)
-        lacks = f"no printed number for {_listed(absent)}" if absent else ""
-        close = any(abs(c.gain - claim.margin) <= c.slack + 1e-9 for c in found)
-        rounding = "within the rounding of the printed numbers" if close else ""
-        rounding = "" if claim.kind == "gain_of" else rounding
-        note = _notes(_most_strained(claim, verdict, found), rounding, lacks, claim.reading)
-        row = _row(claim, verdict, found, len(absent), note)
-        rows.append({**row, "low": nan, "high": nan, "datasets": ", ".join(claim.datasets)})
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    return pd.DataFrame([_row(claim, None, sizes=True) for claim in claims])
 
 
 def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) -> pd.DataFrame:
-    """Each claim against our scores (columns as of ``augkd.study.score``): one row a claim.
+    """Each claim against our scores, tidy rows of any cohorts: one row a claim.
 
     ``sizes``: whether the scores can speak of the size of a gain, as those of the paper's own
     networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
@@ -370,42 +345,56 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
     run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that
     strains the claim most; compared and absent count its comparisons; note says what to mind.
     """
-    missing = [column for column in SCORE_COLUMNS if column not in scores]
-    if missing:
-        raise UserError(
-            f"scores have no column '{missing[0]}': expected {', '.join(SCORE_COLUMNS)}"
-        )
-    pool = Pool(scores)
-    rows = []
-    for claim in claims:
-        found, absent = compare(claim, pool)
-        verdict = decide(claim, found, whole=not absent) if found else "not run"
-        too_small = claim.kind == "gain_of" and bool(found) and not sizes
-        if too_small:
+    expected = [*KEYS, "seed", "dataset", "image", "value"]
+    if missing := [column for column in expected if column not in scores]:
+        raise UserError(f"scores have no column '{missing[0]}': expected {', '.join(expected)}")
+    tables: Scores = dict(list(scores.groupby(list(KEYS))))
+    return pd.DataFrame([_row(claim, tables, sizes) for claim in claims])
+
+
+def _row(claim: Claim, scores: Scores | None, sizes: bool) -> dict[str, Any]:
+    printed = scores is None
+    found, absent = compare(claim, scores)
+    verdict = decide(claim, found, whole=not absent) if found or printed else "not run"
+    told = _telling(claim, verdict, found)
+    sets = claim.datasets if printed else told.gain.datasets
+    notes = []
+    if found and set(sets) != set(claim.datasets):  # images stand in for those that it speaks of
+        notes.append(claim.stand_in)
+        if claim.datasets:
+            notes.append(f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}")
+    several = f"of {len(found)}, the telling one: " if len(found) > 1 else ""
+    notes.append(several + told.where)
+    if claim.kind == "gain_of":
+        if found and not sizes:
             verdict = "undecided"
-        other = "states a size, and these are not the paper's networks" if too_small else ""
-        told = _telling(claim, verdict, found) if found else None
-        needs = ", ".join(claim.needs) or f"{_listed(absent)}"
-        lacks = (f"absent: {_listed(absent)}" if found else f"needs {needs}") if absent else ""
-        single = any(c.seeds == 1 for c in found)
-        alone = "one seed: another training may differ" if single else ""
-        unsure = "a lone number has no interval" if told and isnan(told.low) else ""
-        told_of = _most_strained(claim, verdict, found)
-        others = _stand_in(claim, told)
-        note = _notes(others, told_of, other, alone, unsure, lacks, claim.reading)
-        rows.append(_row(claim, verdict, found, len(absent), note))
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
-
-
-def _stand_in(claim: Claim, told: Comparison | None) -> str:
-    """Says which images stood in for those that the claim speaks of."""
-    if told is None or set(told.datasets.split(", ")) == set(claim.datasets):
-        return ""
-    asked = ", ".join(claim.datasets)
-    images = f"on {told.datasets} in place of {asked}" if asked else ""
-    return _notes(claim.stand_in, images)
-
-
-def _listed(items: list[str], most: int = 3) -> str:
-    shown = "; ".join(items[:most])
-    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+            notes.append("states a size, and these are not the paper's networks")
+    elif printed and any(abs(c.gain.mean - claim.margin) <= c.slack + 1e-9 for c in found):
+        notes.append("within the rounding of the printed numbers")
+    if any(c.gain.seeds == 1 for c in found):
+        notes.append("one seed: another training may differ")
+    if found and isnan(told.gain.low):
+        notes.append("a lone number has no interval")
+    if absent:
+        listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
+        lacks = f"absent: {listed}" if found else f"needs {', '.join(claim.needs) or listed}"
+        notes.append(f"no printed number for {listed}" if printed else lacks)
+    return {
+        "claim": claim.id,
+        "topic": claim.topic,
+        "title": claim.title or claim.id.replace("_", " "),
+        "section": claim.section,
+        "quote": claim.quote,
+        "kind": claim.kind,
+        "verdict": verdict,
+        "gain": told.gain.mean,
+        "low": nan if printed else told.gain.low,
+        "high": nan if printed else told.gain.high,
+        "unit": UNITS.get(claim.metric, ""),
+        "seeds": told.gain.seeds,
+        "images": told.gain.images,
+        "datasets": ", ".join(sets),
+        "compared": len(found),
+        "absent": len(absent),
+        "note": "; ".join(note for note in (*notes, claim.reading) if note),
+    }

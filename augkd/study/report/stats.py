@@ -14,15 +14,12 @@ twenty.
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from augkd.errors import UserError
-
-__all__ = ["Gain", "bootstrap_gain", "differences", "paired_gain"]
 
 LOWER_IS_BETTER = ("niqe",)
 FIXED = -1  # the seed of what is not trained here: teacher, bicubic
@@ -52,11 +49,8 @@ class Gain:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """The percentile interval at another confidence, from the same draws."""
-        if not len(self.draws):
-            return float("nan"), float("nan")
         tail = (1 - confidence) / 2
-        low, high = np.quantile(self.draws, [tail, 1 - tail])
-        return float(low), float(high)
+        return _quantiles(self.draws, tail, 1 - tail)
 
 
 def paired_gain(
@@ -75,12 +69,10 @@ def paired_gain(
         UserError: a method is absent, or the two cannot be paired.
     """
     scores = scores[scores["metric"] == metric]
-    pair = []
-    for method in (better, worse):
-        rows = scores[scores["method"] == method]
+    pair = [scores[scores["method"] == method] for method in (better, worse)]
+    for method, rows in zip((better, worse), pair, strict=True):
         if rows.empty:
             raise UserError(f"no {metric} scores of '{method}': score it first")
-        pair.append(rows)
     return bootstrap_gain(differences(pair[0], pair[1], metric), resamples)
 
 
@@ -94,17 +86,18 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
             value that is not finite.
     """
     a, b = _keyed(better), _keyed(worse)
-    if _fixed(a) and not _fixed(b):
+    names = [" and ".join(f"'{m}'" for m in rows["method"].unique()) for rows in (better, worse)]
+    if list(a) == [FIXED] != list(b):
         a = pd.DataFrame(dict.fromkeys(b, a[FIXED]))
-    elif _fixed(b) and not _fixed(a):
+    elif list(b) == [FIXED] != list(a):
         b = pd.DataFrame(dict.fromkeys(a, b[FIXED]))
     seeds = sorted(set(a.columns) & set(b.columns))
     if not seeds:
         raise UserError(
-            f"{_name(better)} has seeds {list(a.columns)}, {_name(worse)} {list(b.columns)}: "
+            f"{names[0]} has seeds {list(a)}, {names[1]} {list(b)}: "
             "train both with a common seed to pair them"
         )
-    for one, other, name in ((a, b, _name(worse)), (b, a, _name(better))):
+    for one, other, name in ((a, b, names[1]), (b, a, names[0])):
         missing = one.index.difference(other.index)
         if len(missing):
             dataset, image = missing[0]
@@ -112,20 +105,18 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
                 f"{name} has no {metric} of image '{image}' of {dataset} "
                 f"({len(missing)} missing): score both methods on the same images"
             )
-    gains = a[seeds] - b.loc[a.index, seeds]
-    if metric in LOWER_IS_BETTER:
-        gains = -gains
-    gains.columns.name = "seed"
-    long = pd.Series(gains.stack())
-    broken = long.index[~np.isfinite(long)]
+    table = a[seeds] - b.loc[a.index, seeds]
+    table.columns.name = "seed"
+    gains = pd.Series((-table if metric in LOWER_IS_BETTER else table).stack())
+    broken = gains.index[~np.isfinite(gains)]
     if len(broken):
         dataset, image, seed = broken[0]
         raise UserError(
-            f"{_name(better)} and {_name(worse)} have no finite difference in {metric} for image "
+            f"{' and '.join(names)} have no finite difference in {metric} for image "
             f"'{image}' of {dataset}, seed {seed} (a score is missing or infinite): "
             "score it again or leave the image out"
         )
-    return long
+    return gains
 
 
 def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
@@ -134,83 +125,47 @@ def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
     sets = table.index.get_level_values("dataset")
     names = sorted(set(sets))
     arrays = [table.to_numpy(dtype=float)[sets == name] for name in names]
-    seeds = arrays[0].shape[1]
+    units = (*map(len, arrays), table.shape[1])
+    draws = np.empty(0)  # a lone number has nothing to resample
+    if max(units) > 1:
+        *images, seeds = _shares(units, resamples)
+        total = sum(share @ array for share, array in zip(images, arrays, strict=True))
+        draws = (np.asarray(total) * seeds).sum(axis=1) / len(arrays)
     mean = float(np.mean([array.mean() for array in arrays]))
-    draws = _draw(arrays, resamples)
-    low, high = (float("nan"),) * 2
-    if len(draws):
-        low, high = (float(edge) for edge in np.quantile(draws, [0.025, 0.975]))
-    images = sum(len(array) for array in arrays)
-    return Gain(mean, low, high, images, seeds, tuple(map(str, names)), draws)
+    low, high = _quantiles(draws, 0.025, 0.975)
+    return Gain(mean, low, high, len(table), table.shape[1], tuple(map(str, names)), draws)
 
 
 def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
     """Values as a table: (dataset, image) by seed."""
-    twice = rows.duplicated(PAIR)
-    if twice.any():
-        dataset, image, seed = rows.loc[twice, PAIR].iloc[0]
+    twice = rows[rows.duplicated(PAIR)]
+    if len(twice):
+        dataset, image, seed = twice[PAIR].iloc[0]
         raise UserError(
-            f"{_name(rows)} has two scores for image '{image}' of {dataset}, seed {seed}: "
-            "choose one cohort, network, scale, split and metric"
+            f"'{twice['method'].iloc[0]}' has two scores for image '{image}' of {dataset}, "
+            f"seed {seed}: choose one cohort, network, scale, split and metric"
         )
     return rows.set_index(PAIR)["value"].unstack("seed").sort_index()
 
 
-def _fixed(table: pd.DataFrame) -> bool:
-    return len(table.columns) == 1 and bool((table.columns == FIXED).all())
-
-
-def _name(rows: pd.DataFrame) -> str:
-    return " and ".join(f"'{method}'" for method in rows["method"].unique())
-
-
-def _draw(arrays: list[Array], resamples: int) -> Array:
-    """Means of resampled (images, seeds) arrays, one array a dataset; empty for a lone number."""
-    seeds = arrays[0].shape[1]
-    shares = _shares(tuple(len(array) for array in arrays), seeds, resamples)
-    if not shares:
-        return np.empty(0)
-    total = sum(share @ array for share, array in zip(shares, arrays, strict=False))
-    value: Array = (np.asarray(total) * shares[-1]).sum(axis=1) / len(arrays)
-    return value
+def _quantiles(draws: Array, *at: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, at) if len(draws) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 @lru_cache(maxsize=32)
-def _shares(sizes: tuple[int, ...], seeds: int, resamples: int) -> tuple[Array, ...]:
-    """What share of each resample each image and each seed has: (resamples, units) arrays.
+def _shares(units: tuple[int, ...], resamples: int) -> list[Array]:
+    """What share of each resample each image (of every dataset) and each seed has.
 
-    One a dataset, then one of seeds; none where there is nothing to resample. A resampled mean is
-    a product with them. scipy resamples the *indices* of images and seeds, as independent samples;
-    since it starts from the same state, comparisons of one shape have the same resamples, which
-    are drawn once: a report makes hundreds.
+    Arrays (resamples, n), one for each number n of ``units``: a resampled mean is a product with
+    them. Each is drawn with replacement; a lone unit is in every resample. Since all start from
+    the same state, comparisons of one shape have the same resamples: a report makes hundreds.
     """
-    units = (*sizes, seeds)
-    samples = [np.arange(size) for size in units if size > 1]
-    if not samples:
-        return ()
-
-    def shares(*drawn: NDArray[np.int64], axis: int = -1) -> Array:
-        return np.concatenate([_count(np.atleast_2d(one)) for one in drawn], axis=1).T
-
-    from scipy.stats import bootstrap  # a second to import: only where it is needed
-
-    result: Any = bootstrap(
-        samples,
-        shares,
-        n_resamples=resamples,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    ends = np.cumsum([len(sample) for sample in samples])[:-1]
-    several = iter(np.split(result.bootstrap_distribution.T, ends, axis=1))
-    return tuple(next(several) if size > 1 else np.ones((resamples, 1)) for size in units)
-
-
-def _count(drawn: NDArray[np.int64]) -> Array:
-    """How often each of n units was drawn, over n: (resamples, n)."""
-    number, size = drawn.shape
-    offset = size * np.arange(number)[:, None]
-    counts = np.bincount((drawn + offset).ravel(), minlength=size * number)
-    shares: Array = counts.reshape(drawn.shape) / size
+    rng = np.random.default_rng(0)
+    shares = []
+    for n in units:
+        drawn = rng.integers(0, n, (resamples, n)) if n > 1 else np.zeros((resamples, 1), int)
+        rows = n * np.arange(resamples)[:, None]
+        counts = np.bincount((drawn + rows).ravel(), minlength=n * resamples)
+        shares.append(counts.reshape(resamples, n) / n)
     return shares
