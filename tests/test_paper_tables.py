@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from augkd.study.paper import TABLES, all_tables, load_table, paper_value
-from augkd.study.paper.claim import load_claims
+from augkd.study.report.claims import load_claims
 
 IDS = {"Logits KD": "kd", "FAKD+AugKD": "fakd_augkd", "BSD100": "B100", "#Params": "parameters"}
 Cell = tuple[int, int, str, str, str, str, str, str]  # table, row, then keys, metric, text

@@ -7,7 +7,7 @@ they show.
 import pandas as pd
 
 from augkd.study.paper import all_tables, external, load_table, paper_value, select
-from augkd.study.paper.claim import load_claims
+from augkd.study.report.claims import load_claims
 
 MAIN = {"edsr": 2, "rcan": 3, "swinir": 10}  # the table of each network
 FIDELITY = ("psnr_y", "ssim_y")

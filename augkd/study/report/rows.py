@@ -18,8 +18,7 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from augkd.errors import UserError
-from augkd.study.paper import load_table, select
-from augkd.study.paper.audit import external
+from augkd.study.paper import external, load_table, select
 from augkd.study.params import Study
 from augkd.study.pipeline.stage import need
 from augkd.study.report.stats import LOWER_IS_BETTER, bootstrap_gain, differences, paired_gain
