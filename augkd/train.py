@@ -1,4 +1,4 @@
-"""The cohort loop: students that learn side by side, beside one frozen teacher.
+"""The cohort loop: students that learn together, beside one frozen teacher.
 
 Two laws, both tested. A student's weights do not depend on who else is in its cohort: every draw
 is a function of (seed, step), and no student touches what another reads. A run killed anywhere
@@ -7,32 +7,74 @@ processes may share a training: see augkd/data/shared.py.
 """
 
 import copy
+import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.shared import Part, joined
 from augkd.distill import Teacher
-from augkd.distill.options import Updates
+from augkd.distill.options import Count, Rule, Share, Updates, options
 from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
-from augkd.study.params import Optimiser, Training
+
+
+@options
+class Optimiser:
+    """Adam and its step decay: the rate is lr * decay ** (step // decay_every)."""
+
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    eps: float = 1e-8
+    decay: Share = 0.1
+
+
+@options
+class Training:
+    """How long and how fast: the schedule of a cohort or of a teacher."""
+
+    steps: Count
+    batch: Count
+    patch: Count  # LR pixels
+    lr: Annotated[float, Rule("a number above 0", lambda lr: lr > 0)]
+    decay_every: Count
+    seeds: Count
+    # decay of the average of weights; 0 keeps none
+    ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
+    validate_every: Count
+    # of the steps, where weights of another training are the start: they have taken the rest
+    continued: Annotated[float, Rule("a number above 0, at most 1", lambda c: 0 < c <= 1)] = 1.0
+
+    def longer(self, times: float) -> "Training":
+        """The same schedule, stretched."""
+        steps, every = (max(1, round(times * n)) for n in (self.steps, self.decay_every))
+        return replace(self, steps=steps, decay_every=every)
+
+
+@contextmanager
+def single_core(device: torch.device) -> Iterator[None]:
+    """On a CPU, torch computes on one core within.
+
+    On patches of a few pixels a second one is of little use, and so numbers depend neither on how
+    many there are nor on what else runs.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
 
 Method = Callable[[SRNetwork, Any, Batch], Updates]
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as map
 
 
 @dataclass
@@ -177,12 +219,6 @@ class Curves:
     loss: list[dict[str, Any]] = field(default_factory=list)  # step, member, term, value
     psnr: list[dict[str, Any]] = field(default_factory=list)  # step, member, value
 
-    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return (
-            pd.DataFrame(self.loss, columns=["step", "member", "term", "value"]),
-            pd.DataFrame(self.psnr, columns=["step", "member", "value"]),
-        )
-
 
 def train(
     members: Sequence[Member],
@@ -211,7 +247,7 @@ def train(
         after_step: called with the number of finished steps (tests kill runs with it).
 
     Raises:
-        UserError: another process trains the same, or a loss is no longer finite.
+        UserError: a loss is no longer finite, or has no terms.
     """
     processes = joined()
     part = processes.part(training.batch)
@@ -219,108 +255,54 @@ def train(
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     if not processes.main:
         members = [member for member, shares in zip(members, shared, strict=True) if shares]
+        validate = None
     state.mkdir(parents=True, exist_ok=True)
-    lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    # several processes must come to their sums in the same order
-    on_cpu = all(member.generator.device.type == "cpu" for member in members)
-    apart = on_cpu and processes.count == 1
-    with lock, side_by_side(apart) as each:
-        curves = Curves()
-        start = _load(state / "state.pt", members, curves)
-        processes.wait()  # until all have read the state, before a newer one is written
-        saved = time.monotonic()
-        window = max(1, training.validate_every // 10)
-        took, order = [0.0] * len(members), [*range(len(members))]  # seconds of the last step
-        bar = tqdm(
-            range(start, training.steps),
-            desc=label,
-            total=training.steps,
-            initial=start,
-            unit="step",
-            mininterval=0.5,
-            dynamic_ncols=False,
-            ncols=88,
-            disable=not processes.main,
-        )
-        if not processes.main:
-            validate = None
+    curves = Curves()
+    start = _load(state / "state.pt", members, curves)
+    processes.wait()  # until all have read the state, before a newer one is written
+    saved = time.monotonic()
+    window = max(1, training.validate_every // 10)
+    bar = tqdm(
+        range(start, training.steps),
+        desc=label,
+        total=training.steps,
+        initial=start,
+        unit="step",
+        mininterval=0.5,
+        ncols=88,
+        disable=not processes.main,
+    )
+    with single_core(sampler.device):
         if start == 0 and validate:
-            _validate(members, validate, 0, curves, each)
+            _validate(members, validate, 0, curves)
         for step in bar:
             batch = sampler.draw(step)
             mine = part.of(batch) if part else batch
-            if teacher:
-                teacher.see(mine)
-            if whole and part:
-                whole.see(batch)
+            for sees, images in ((whole, batch), (teacher, mine)):
+                if sees:
+                    sees.see(images)
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
-            turns = [
-                partial(m.update, mine, teacher, rate)
-                if m.part
-                else partial(m.update, batch, whole, rate)
-                for m in members
-            ]
-
-            def turn(i: int, turns: Sequence[Callable[[], None]] = turns) -> None:
-                begun = time.thread_time()
-                turns[i]()
-                took[i] = time.thread_time() - begun
-
-            if apart:  # the longest first, or a core waits for it in the end
-                order.sort(key=lambda i: -took[i])
-            list(each(turn, order))
+            for member in members:
+                member.update(*((mine, teacher) if member.part else (batch, whole)), rate)
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
                 bar.set_postfix(loss=f"{_log(members, steps, done, curves):.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or done == training.steps):
-                _validate(members, validate, done, curves, each)
+                _validate(members, validate, done, curves)
             if processes.main and time.monotonic() - saved > save_every:
                 _save(state / "state.pt", done, members, curves)
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
-        if processes.main:
-            _save(state / "state.pt", training.steps, members, curves)
+    if processes.main:
+        _save(state / "state.pt", training.steps, members, curves)
     return curves
 
 
 def finish(state: Path) -> None:
     """Forgets the resume state, once the result that it would have led to is on disk."""
-    for name in ("state.pt", "lock"):
-        (state / name).unlink(missing_ok=True)
-    state.rmdir()
-
-
-def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
-    try:
-        return FileLock(path).acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{label}: another process is training it (lock: {path}): wait for it or stop it"
-        ) from None
-
-
-@contextmanager
-def side_by_side(apart: bool) -> Iterator[Each]:
-    """A ``map`` over what is to be done for each student or image: if ``apart``, on the CPU, as
-    many at once as cores; else one after the other.
-
-    Each then has a single core, a teacher that is trained alone too: on patches of a few pixels a
-    second one is of little use, and so numbers depend neither on how many there are nor on what
-    else runs. A GPU is busy with one. Threads do not inherit ``torch.no_grad``: what is called has
-    to ask.
-    """
-    if not apart:
-        yield map
-        return
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(cores, "member") as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(cores)
+    shutil.rmtree(state)
 
 
 def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> float:
@@ -341,14 +323,10 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
 
 
 def _validate(
-    members: Sequence[Member],
-    validate: Callable[[SRNetwork], float],
-    step: int,
-    curves: Curves,
-    each: Each,
+    members: Sequence[Member], validate: Callable[[SRNetwork], float], step: int, curves: Curves
 ) -> None:
-    values = each(lambda member: validate(member.result()), members)
-    for member, value in zip(members, values, strict=True):
+    for member in members:
+        value = validate(member.result())
         curves.psnr.append({"step": step, "member": member.name, "value": value})
 
 

@@ -8,7 +8,6 @@ from torch.nn.functional import normalize
 
 from augkd.distill.features import FeatureMatching, Taps, response_base
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -47,6 +46,6 @@ class AT:
         losses = [attention_loss(own, target) for own, target in zip(student, teacher, strict=True)]
         return {"attention": self.attention * torch.stack(losses).sum()}
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         base = response_base(self.rec, self.kd)
         return FeatureMatching("at", student, teacher, self.taps, self.compare, base)

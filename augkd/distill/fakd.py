@@ -9,7 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from augkd.distill.features import FeatureMatching, Taps, response_base
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def affinity(features: Tensor) -> Tensor:
@@ -81,6 +80,6 @@ class FAKD:
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         return affinity_term(self.affinity, student, teacher, self.detach)
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         base = response_base(self.rec, self.kd)
         return FeatureMatching("fakd", student, teacher, self.taps, self.compare, base)

@@ -9,7 +9,6 @@ from augkd.distill.fakd import affinity_term
 from augkd.distill.features import FeatureMatching, Taps
 from augkd.distill.options import Terms, Weight, options
 from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 
 @options
@@ -34,7 +33,7 @@ class FAKDAugKD:
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         return affinity_term(self.affinity, student, teacher)
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         if self.augkd.updates != 1:
             raise UserError("method 'fakd_augkd': augkd.updates is 2, expected 1 (one summed loss)")
         base = self.augkd.terms

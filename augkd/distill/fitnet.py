@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from augkd.distill.features import FeatureMatching, Taps, response_base
+from augkd.distill.features import FeatureMatching, Taps, of_one_backbone, response_base
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -62,8 +61,8 @@ class FitNet:
     hint: Weight = 100 / 255
     taps: Taps = (2,)
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        width = getattr(teacher, "channels", student.channels)
-        compare = Regressors(len(self.taps), student.channels, width, self.hint)
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        own, theirs = of_one_backbone("fitnet", student, teacher)
+        compare = Regressors(len(self.taps), own.channels, theirs.channels, self.hint)
         base = response_base(self.rec, self.kd)
         return FeatureMatching("fitnet", student, teacher, self.taps, compare, base)

@@ -7,7 +7,6 @@ from torch.nn.functional import normalize, smooth_l1_loss
 from augkd.distill.features import FeatureMatching, Taps, response_base
 from augkd.distill.options import Terms, Weight, options
 from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 
 def _relative_distances(embedding: Tensor) -> Tensor:
@@ -74,6 +73,6 @@ class RKD:
             "angle": self.angle * torch.stack(angles).sum(),
         }
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         base = response_base(self.rec, self.kd)
         return FeatureMatching("rkd", student, teacher, self.taps, self.compare, base)
