@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,19 +78,6 @@ def single_core(device: torch.device) -> Iterator[None]:
 Method = Callable[[SRNetwork, Any, Batch], Updates]
 
 
-@dataclass
-class Draws:
-    """Drop-path's numbers, from a member's own generator; of shared batches, those of its part."""
-
-    generator: torch.Generator
-    part: Part | None
-
-    def __call__(self, count: int, device: torch.device) -> Tensor:
-        if self.part:
-            return self.part.draw(count, device, self.generator)
-        return torch.rand(count, generator=self.generator, device=device)
-
-
 class Member:
     """One student: its network, its method, its optimiser and, if wanted, its average.
 
@@ -119,16 +107,15 @@ class Member:
         # none can be had for "meta", on which a step is counted and nothing is drawn
         self.generator = torch.Generator("cpu" if device.type == "meta" else device)
         self.method: Method = method
-        trained = list(self.network.parameters())
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
-            bound = method.bind(self.network, teacher).to(device)
-            self.method = bound
-            own = list(bound.parameters())
-            trained = trained + own if getattr(bound, "trains_student", True) else own
-        self.trained = trained
+            self.method = method.bind(self.network, teacher)
+        trains_student = getattr(self.method, "trains_student", True)
+        self.trained = list(self.network.parameters()) if trains_student else []
+        if isinstance(self.method, nn.Module):
+            self.trained += self.method.to(device).parameters()
         self.optimiser = torch.optim.Adam(
-            trained,
+            self.trained,
             lr=training.lr,
             betas=optimiser.betas,
             eps=optimiser.eps,
@@ -141,10 +128,11 @@ class Member:
     def share(self, part: Part | None) -> bool:
         """Prepares for sharing batches with other processes, or for None; whether it does."""
         self.part = part if self.per_image else None
+        own = self.part or Part(0, 1, 1)  # all there is
         bound = self.method.modules() if isinstance(self.method, nn.Module) else ()
         for module in (*self.network.modules(), *bound):
-            if hasattr(module, "draw"):  # drop-path
-                module.draw = Draws(self.generator, self.part)
+            if hasattr(module, "draw"):  # drop-path, from the member's own generator
+                module.draw = partial(own.draw, generator=self.generator)
         return self.part is not None
 
     def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
@@ -194,22 +182,17 @@ class Member:
         return averaged.eval()
 
     def state(self) -> dict[str, Any]:
-        method = self.method.state_dict() if isinstance(self.method, nn.Module) else {}
-        return {
-            "network": self.network.state_dict(),
-            "method": method,
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average,
-            "sums": self.sums,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "average": self.average, "sums": self.sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        if isinstance(self.method, nn.Module):
-            self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average = state["average"]
-        self.sums = state["sums"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.average, self.sums = state["average"], state["sums"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "method": self.method, "optimiser": self.optimiser}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
 
 @dataclass

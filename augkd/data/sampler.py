@@ -1,8 +1,8 @@
 """Batches: what a method sees at one step. All that is random about their images is drawn here."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,13 +42,14 @@ class Batch:
     uniform: Tensor | None = None
     zoom_cell: Tensor | None = None
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``change`` made to every tensor, the flags of F among them."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        return replace(self, **changed, transform=Invertible(change(self.transform.flags)))
+
     def to(self, device: torch.device) -> "Batch":
-        moved = {
-            f.name: value if f.name == "seed" else value.to(device)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None
-        }
-        return Batch(**moved)
+        return self.each(lambda tensor: tensor.to(device))
 
 
 def make_batch(

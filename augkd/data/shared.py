@@ -17,14 +17,12 @@ there is no GPU, gloo does.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.errors import UserError
 
@@ -49,19 +47,11 @@ class Part:
         """What ``torch.rand`` draws for its ``count`` images where it draws for the whole batch."""
         every = count * self.whole // (self.last - self.first)
         drawn = torch.rand(every, generator=generator, device=device)
-        return drawn[self.rows(every).to(device)]
+        return drawn if every == count else drawn[self.rows(every).to(device)]
 
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""
-        device = batch.lr.device
-        taken: dict[str, Any] = {
-            field.name: value[self.rows(len(value)).to(device)]
-            for field in fields(batch)
-            if isinstance(value := getattr(batch, field.name), Tensor)
-        }
-        flags = batch.transform.flags
-        transform = Invertible(flags[self.rows(len(flags)).to(device)])
-        return replace(batch, **taken, transform=transform)
+        return batch.each(lambda tensor: tensor[self.rows(len(tensor)).to(tensor.device)])
 
 
 @dataclass(frozen=True)
@@ -92,11 +82,8 @@ class Group:
         return Part(first, last, batch)
 
     def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        if self.count == 1:
-            return torch.device("cuda")
-        return torch.device("cuda", torch.cuda.current_device())
+        """The GPU of this process where there is one."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def wait(self) -> None:
         """Until every process is here."""

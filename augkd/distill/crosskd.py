@@ -9,7 +9,7 @@ from torch.nn.functional import l1_loss
 from augkd.data.sampler import Batch
 from augkd.distill.features import of_one_backbone
 from augkd.distill.kd import response
-from augkd.distill.options import Bound, Terms, Weight, options
+from augkd.distill.options import Terms, Weight, options
 from augkd.distill.teacher import Teacher
 from augkd.errors import UserError
 
@@ -65,7 +65,7 @@ class CrossKD:
                 terms[name] = self.cross * l1_loss(network(batch.lr), target)
         return terms
 
-    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> "CrossKD":
         own, theirs = of_one_backbone("crosskd", student, teacher)
         if own.name == "swinir":
             raise UserError(
@@ -76,4 +76,4 @@ class CrossKD:
                 "method 'crosskd' connects halves of teacher and student and needs them of one "
                 f"width, not {theirs.channels} and {own.channels}: choose another method"
             )
-        return Bound(self)
+        return self

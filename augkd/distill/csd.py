@@ -18,9 +18,9 @@ from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
 from augkd.distill.features import of_one_backbone, points
 from augkd.distill.kd import Scratch
-from augkd.distill.options import Bound, Count, Terms, Weight, options
-from augkd.distill.teacher import Teacher
-from augkd.distill.vgg import VGG19, load_vgg19
+from augkd.distill.options import Count, Terms, Weight, options
+from augkd.distill.teacher import Teacher, with_features
+from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 
@@ -68,10 +68,8 @@ def first_channels(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _require_slice(
-    method: str, student: nn.Module, teacher: nn.Module
-) -> tuple[SRNetwork, SRNetwork]:
-    """Student and teacher; refuses pairs whose student is not a thinner copy of the teacher."""
+def _require_slice(method: str, student: nn.Module, teacher: nn.Module) -> SRNetwork:
+    """The teacher; refuses pairs whose student is not a thinner copy of it."""
     own, theirs = of_one_backbone(method, student, teacher)
     made = f"method '{method}' makes the student of the teacher's first channels"
     if own.name != "edsr":
@@ -82,7 +80,7 @@ def _require_slice(
             f"{made}: the student needs as many blocks as the teacher, the same scale, and no more "
             "channels"
         )
-    return own, theirs
+    return theirs
 
 
 @options
@@ -114,7 +112,7 @@ class CSD:
     vgg: Path | None = None
 
     def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
-        return JointlyTrained(self, *_require_slice("csd", student, teacher))
+        return JointlyTrained(self, _require_slice("csd", student, teacher))
 
 
 class JointlyTrained(nn.Module):
@@ -122,13 +120,12 @@ class JointlyTrained(nn.Module):
 
     trains_student = False
 
-    def __init__(self, method: CSD, student: SRNetwork, teacher: SRNetwork) -> None:
+    def __init__(self, method: CSD, teacher: SRNetwork) -> None:
         super().__init__()
         self.method = method
-        self.scale = student.scale
         self.shared = deepcopy(teacher).requires_grad_(True)
         # in a tuple, since it is neither trained nor saved
-        self._judge = (load_vgg19(method.vgg) if method.vgg else teacher,)
+        self._vgg = (load_vgg19(method.vgg),) if method.vgg else ()
 
     def forward(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         method = self.method
@@ -141,27 +138,28 @@ class JointlyTrained(nn.Module):
         if method.teacher:
             terms["teacher"] = method.teacher * l1_loss(large, batch.hr)
         if method.contrast:
-            blurred = bicubic(batch.lr[: method.negatives], self.scale, up=True)
+            blurred = bicubic(batch.lr[: method.negatives], self.shared.scale, up=True)
             with torch.no_grad():
-                target, far = self._features(large), self._features(blurred)
-            contrasted = contrast(self._features(small), target, far)
-            terms["contrast"] = method.contrast * contrasted
+                target, far = (self._features(image, teacher) for image in (large, blurred))
+            own = self._features(small, teacher)
+            terms["contrast"] = method.contrast * contrast(own, target, far)
         return terms
 
     def sync(self, student: nn.Module) -> None:
         """Copies the shared first channels into the student."""
         student.load_state_dict(first_channels(self.shared, student))
 
-    def _features(self, image: Tensor) -> list[Tensor]:
+    def _features(self, image: Tensor, teacher: Teacher) -> list[Tensor]:
         """One map a level of an image (N, 3, s*p, s*p) in [0, 1]."""
-        judge = self._judge[0].to(image.device)
-        if isinstance(judge, VGG19):
-            levels: list[Tensor] = judge(image * 255)
+        for vgg in self._vgg:
+            levels: list[Tensor] = vgg.to(image.device)(image * 255)
             return levels
-        height, width = (side // self.scale for side in image.shape[-2:])
+        height, width = (side // self.shared.scale for side in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-        names = points(judge)
-        features = judge.features(image[..., top : top + height, left : left + width], names)[1]
+        middle = image[..., top : top + height, left : left + width]
+        network = with_features("method 'csd'", "teacher", teacher.network)
+        names = points(network)
+        features = network.features(middle, names)[1]
         return [features[name] for name in names]
 
 
@@ -176,7 +174,7 @@ class SlicedInit:
     per_image: ClassVar[bool] = True
     rec: Weight = 1.0
 
-    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> Scratch:
         _require_slice("sliced_init", student, teacher)
         student.load_state_dict(first_channels(teacher, student))
-        return Bound(Scratch(rec=self.rec))
+        return Scratch(rec=self.rec)

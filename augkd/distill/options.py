@@ -1,19 +1,11 @@
 """How a method declares its options, and what its call and its ``bind`` return."""
 
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    TypeVar,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -39,13 +31,13 @@ Updates = Terms | Iterator[Terms]
 """One optimiser step on the sum of the terms, or one step for each group of an iterator."""
 
 
-@dataclass_transform(frozen_default=True)
+@typing.dataclass_transform(frozen_default=True)
 def options(cls: type[T]) -> type[T]:
     """A frozen dataclass that refuses values that break a rule of their field, by ValueError.
 
     Types and unknown keys are for pydantic to check, of values that come from a file.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
 
     def check(self: T) -> None:
         for name, hint in hints.items():
@@ -60,24 +52,13 @@ def options(cls: type[T]) -> type[T]:
 
 def _unmet(hint: Any, value: Any) -> str:
     """What ``value`` should be and is not; "" if it is all that its field's hint asks."""
-    parts = get_args(hint)
-    if get_origin(hint) is Annotated:
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Annotated:
         return _unmet(parts[0], value) if parts[1].holds(value) else parts[1].words
-    if get_origin(hint) is Literal and value not in parts:
+    if kind is Literal and value not in parts:
         return "one of " + ", ".join(map(str, parts))
     if type(None) in parts:
         return "" if value is None else _unmet(parts[0], value)
-    if get_origin(hint) is tuple:
+    if kind is tuple:
         return next((words for item in value if (words := _unmet(parts[0], item))), "")
     return ""
-
-
-class Bound(nn.Module):
-    """A method without parameters of its own, once its demands on the networks are met."""
-
-    def __init__(self, method: Any) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, *args: Any) -> Updates:
-        return self.method(*args)  # type: ignore[no-any-return]
