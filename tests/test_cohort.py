@@ -2,15 +2,12 @@
 
 import itertools
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch, PatchSampler
@@ -121,28 +118,6 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(value, other[key]), key
-
-
-@pytest.mark.usefixtures("_one_core")  # one after the other, so that the order can be seen
-def test_the_longest_of_a_step_comes_first_in_the_next(store: ImageStore, tmp_path: Path) -> None:
-    asked: list[str] = []
-    seconds = {"brief": 0.01, "long": 0.09, "middle": 0.05}
-
-    def working(name: str) -> Callable[..., dict[str, Tensor]]:
-        def method(student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-            asked.append(name)
-            end = time.thread_time() + seconds[name]
-            while time.thread_time() < end:
-                pass
-            return {"rec": (student(batch.lr) - batch.hr).abs().mean()}
-
-        return method
-
-    plan = training(steps=2)
-    members = [member(name, plan, working(name)) for name in seconds]
-    teacher = Teacher(teacher_network())
-    train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path / "state")
-    assert asked == ["brief", "long", "middle", "long", "middle", "brief"]
 
 
 # --- the first law ---
@@ -353,14 +328,6 @@ def test_other_options_never_resume_a_state(
     assert learn() not in seen
 
 
-def test_a_second_process_is_refused(store: ImageStore, tmp_path: Path) -> None:
-    with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="another process") as error:
-        cohort(store, tmp_path, ("scratch",), training(), label="distil edsr")
-    assert "\n" not in str(error.value)
-    assert "distil edsr" in str(error.value)
-    cohort(store, tmp_path, ("scratch",), training(steps=1))  # free again
-
-
 # --- what a method may be ---
 
 
@@ -471,44 +438,3 @@ def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:
         after_step=lambda _: rates.append(one.optimiser.param_groups[0]["lr"]),
     )
     assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 2)
-
-
-# --- batches ---
-
-
-def same(one: Batch, other: Batch) -> bool:
-    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(Batch)]
-    return all(
-        torch.equal(a, b)
-        if isinstance(a, Tensor)
-        else torch.equal(a.flags, b.flags)
-        if hasattr(a, "flags")
-        else a == b
-        for a, b in pairs
-    )
-
-
-def test_a_batch_is_a_function_of_seed_and_step(store: ImageStore, tmp_path: Path) -> None:
-    first = sampler(store)
-    drawn = [first.draw(step) for step in range(4)]
-    write_store(tmp_path / "again", photographs("train", 3, 36))
-    again = sampler(ImageStore(tmp_path / "again"))
-    for step in (3, 0, 2, 1):  # in any order, by another sampler
-        assert same(again.draw(step), drawn[step])
-    assert not same(drawn[0], drawn[1])
-    assert not same(sampler(store, seed=6).draw(0), drawn[0])
-
-
-def test_pairs_are_pairs_and_crops_are_crops(store: ImageStore) -> None:
-    """LR is the degraded HR, inside the patch; zooming keeps the shapes that the batch states."""
-    batch = sampler(store).draw(0)
-    assert batch.lr.shape == batch.zoom_in.shape == (2, 3, 12, 12)
-    assert (batch.hr.shape, batch.zoom_out.shape) == ((2, 3, 24, 24), (2, 3, 6, 6))
-    for hr, lr in zip(batch.hr, batch.lr, strict=True):
-        made = degrade((hr * 255).round().to(torch.uint8), 2, "replicate").float() / 255
-        # rounded to 8 bits between the axes, whose order the transposition changed
-        difference = (made - lr)[:, 2:-2, 2:-2].abs() * 255
-        assert difference.max() < 2.01
-    for crop, hr in zip(batch.zoom_in, batch.hr, strict=True):
-        windows = hr.unfold(1, 12, 1).unfold(2, 12, 1)
-        assert (windows == crop[:, None, None]).all((0, 3, 4)).sum() >= 1
