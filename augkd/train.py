@@ -245,16 +245,9 @@ def train(
     processes.wait()  # until all have read the state, before a newer one is written
     saved = time.monotonic()
     window = max(1, training.validate_every // 10)
-    bar = tqdm(
-        range(start, training.steps),
-        desc=label,
-        total=training.steps,
-        initial=start,
-        unit="step",
-        mininterval=0.5,
-        ncols=88,
-        disable=not processes.main,
-    )
+    look: dict[str, Any] = {"unit": "step", "mininterval": 0.5, "ncols": 88}
+    left, hidden = range(start, training.steps), not processes.main
+    bar = tqdm(left, label, training.steps, initial=start, disable=hidden, **look)
     with single_core(sampler.device):
         if start == 0 and validate:
             _validate(members, validate, 0, curves)
@@ -314,12 +307,7 @@ def _validate(
 
 
 def _save(path: Path, step: int, members: Sequence[Member], curves: Curves) -> None:
-    state = {
-        "step": step,
-        "members": {m.name: m.state() for m in members},
-        "loss": curves.loss,
-        "psnr": curves.psnr,
-    }
+    state = {"step": step, "members": {m.name: m.state() for m in members}, **vars(curves)}
     with replacing(path) as partial:
         torch.save(state, partial)
 

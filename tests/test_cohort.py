@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
-from augkd.study.params import Optimiser, Training, load_study
+from augkd.study.params import load_study
 from augkd.study.prepare import degrade
 from augkd.study.runs import distil, teach
-from augkd.train import Curves, Member, finish, train
+from augkd.train import Curves, Member, Optimiser, Training, finish, single_core, train
 
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
 STEPS = 6
@@ -76,14 +77,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
 
 def sampler(store: ImageStore, seed: int = 5) -> PatchSampler:
     return PatchSampler(store, scale=2, patch=12, batch=2, seed=seed)
-
-
-@pytest.fixture
-def _one_core() -> Iterator[None]:
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(cores)
 
 
 def value_of(student: SRNetwork) -> float:
@@ -224,6 +217,50 @@ def test_killed_again_and_again(
     assert not tmp_path.exists()
 
 
+def test_a_training_has_one_core_and_gives_the_others_back(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    cores, seen = torch.get_num_threads(), []
+
+    def after(done: int) -> None:
+        seen.append(torch.get_num_threads())
+        if done == 2:
+            raise Killed
+
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(Killed):
+            cohort(store, tmp_path, ("scratch",), training(), after_step=after)
+        with single_core(torch.device("cuda")):
+            seen.append(torch.get_num_threads())
+        assert (seen, torch.get_num_threads()) == ([1, 1, 3], 3)
+    finally:
+        torch.set_num_threads(cores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps: expected a whole number, at least 1, not 0"),
+        ({"batch": 1.5}, "batch: expected a whole number"),
+        ({"lr": 0.0}, "lr: expected a number above 0, not 0"),
+        ({"ema": 1.0}, "ema: expected a number from 0 to less than 1, not 1"),
+        ({"continued": 0.0}, "continued: expected a number above 0, at most 1, not 0"),
+    ],
+)
+def test_a_schedule_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        training(**changes)
+    with pytest.raises(ValueError, match="betas: expected a number from 0 to 1, not"):
+        Optimiser(betas=(0.9, 2.0))
+
+
+def test_a_longer_schedule_is_the_same_stretched() -> None:
+    plan = training(steps=6, decay_every=4)
+    assert plan.longer(0.1) == replace(plan, steps=1, decay_every=1)
+    assert plan.longer(1.5) == replace(plan, steps=9, decay_every=6)
+
+
 # --- what a resume state is of ---
 
 
@@ -336,7 +373,6 @@ def halves(student: SRNetwork, _: Any, batch: Batch) -> Iterator[dict[str, Tenso
     yield {"second": student(batch.zoom_in).square().mean()}
 
 
-@pytest.mark.usefixtures("_one_core")
 def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     store: ImageStore, tmp_path: Path
 ) -> None:
@@ -349,13 +385,14 @@ def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     adam = torch.optim.Adam(
         student.parameters(), lr=plan.lr, betas=OPTIMISER.betas, eps=OPTIMISER.eps, fused=True
     )
-    for step in range(2):
-        batch = sampler(store).draw(step)
-        adam.zero_grad()
-        for terms in halves(student, None, batch):
-            for value in terms.values():
-                value.backward()  # type: ignore[no-untyped-call]
-            adam.step()
+    with single_core(torch.device("cpu")):
+        for step in range(2):
+            batch = sampler(store).draw(step)
+            adam.zero_grad()
+            for terms in halves(student, None, batch):
+                for value in terms.values():
+                    value.backward()  # type: ignore[no-untyped-call]
+                adam.step()
     assert_same(trained.network.state_dict(), student.state_dict())
 
 

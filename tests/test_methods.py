@@ -101,7 +101,7 @@ class Gain(SRNetwork):
 
 
 def bound(name: str, student: SRNetwork, teacher: nn.Module, **chosen: Any) -> Any:
-    method = TypeAdapter(METHODS[name]).validate_python(chosen)  # as params.yaml is read
+    method: Any = TypeAdapter(METHODS[name]).validate_python(chosen)  # as params.yaml is read
     return method.bind(student, teacher) if hasattr(method, "bind") else method
 
 
@@ -515,7 +515,7 @@ def test_options_refuse_unknown_keys_and_values(
 
 
 def test_options_are_frozen_and_compared() -> None:
-    read = TypeAdapter(METHODS["at"]).validate_python({"rec": 2, "taps": [1, 2]})
+    read: Any = TypeAdapter(METHODS["at"]).validate_python({"rec": 2, "taps": [1, 2]})
     assert read == METHODS["at"](rec=2.0, taps=(1, 2))
     with pytest.raises(FrozenInstanceError):
         read.rec = 1.0

@@ -78,7 +78,7 @@ def test_the_readmes_loop_trains_any_network_by_augkds_loss(scale: int) -> None:
         gradients = torch.autograd.grad(by_hand(start, large, batch), [*start.parameters()])
         with torch.no_grad():
             for parameter, gradient in zip(start.parameters(), gradients, strict=True):
-                parameter -= 0.1 * gradient
+                parameter.sub_(0.1 * gradient)
     fresh = shuffling(6, scale, 2).state_dict()
     for key, value in student.state_dict().items():
         torch.testing.assert_close(value, start.state_dict()[key])
@@ -97,7 +97,7 @@ def test_methods_without_features_take_any_network(name: str) -> None:
     for options in [{}, {"updates": 2}] if name in ("kd", "augkd") else [{}]:
         terms = augkd.METHODS[name](**options)(student, teacher.see(batch), batch)
         for group in [terms] if isinstance(terms, dict) else terms:
-            sum(group.values()).backward()
+            torch.autograd.backward(list(group.values()))
     assert all(p.grad is not None for p in student.parameters())
 
 
@@ -131,4 +131,4 @@ def test_the_core_brings_nothing_of_the_study() -> None:
 
 def test_a_name_that_the_face_does_not_have() -> None:
     with pytest.raises(AttributeError, match="module 'augkd' has no attribute 'Augkd'"):
-        _ = augkd.Augkd  # type: ignore[attr-defined]
+        _ = augkd.Augkd

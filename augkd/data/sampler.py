@@ -80,15 +80,14 @@ def make_batch(
         raise ValueError(f"make_batch: expected lr (N, 3, p, p), not {tuple(lr.shape)}")
     if scale < 2 or patch % scale:
         raise ValueError(f"make_batch: p = {patch} is not divisible by scale {scale} (2 or more)")
-    if hr.shape != (len(lr), 3, scale * patch, scale * patch):
-        expected = f"({len(lr)}, 3, {scale * patch}, {scale * patch})"
+    if hr.shape != (expected := (len(lr), 3, scale * patch, scale * patch)):
         raise ValueError(f"make_batch: expected hr {expected}, not {tuple(hr.shape)}")
     for name, images in (("lr", lr), ("hr", hr)):
-        if not images.is_floating_point():
-            raise ValueError(f"make_batch: expected {name} as floats, not {images.dtype}")
         low, high = (float(end) for end in images.aminmax())
-        if not -0.5 < low <= high < 1.5:  # interpolated images may be a little outside
-            raise ValueError(f"make_batch: expected {name} in [0, 1], not {low:.3g} to {high:.3g}")
+        # interpolated images may be a little outside
+        if not images.is_floating_point() or not -0.5 < low <= high < 1.5:
+            given = f"{images.dtype}, {low:.3g} to {high:.3g}"
+            raise ValueError(f"make_batch: expected {name} as floats in [0, 1], not {given}")
     if not 1 <= crops <= scale**2:
         raise ValueError(f"make_batch: expected 1 to {scale**2} crops, not {crops}")
     if not 0 <= probability <= 1:
@@ -252,15 +251,10 @@ class PatchSampler:
 
     def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""
-        device = self.pixels.device
-        offset, height, width = (torch.from_numpy(place[:, i]).view(-1, 1, 1, 1) for i in range(3))
-        corner = offset + torch.from_numpy(row).view(-1, 1, 1, 1) * width
-        corner = corner + torch.from_numpy(column).view(-1, 1, 1, 1)
-        side = torch.arange(size, device=device)
-        index = (
-            corner.to(device)
-            + torch.arange(3, device=device).view(1, 3, 1, 1) * (height * width).to(device)
-            + side.view(1, 1, -1, 1) * width.to(device)
-            + side
-        )
+        offset, height, width = place.T
+        numbers = np.stack([offset + row * width + column, height * width, width])
+        corner, plane, line = torch.from_numpy(numbers).to(self.pixels.device).view(3, -1, 1, 1, 1)
+        channel = torch.arange(3, device=corner.device).view(3, 1, 1)
+        side = torch.arange(size, device=corner.device)
+        index = corner + channel * plane + side.view(-1, 1) * line + side
         return self.pixels[index].to(self.device).float().div_(255)

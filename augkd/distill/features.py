@@ -15,16 +15,20 @@ index  all         EDSR, SwinIR        RCAN                 all
 A stage is a block of EDSR (counted from 0: 10 and 21 of 32), a group of RCAN (2 and 6 of 10, as
 released) or an RSTB of SwinIR (no released code taps it; its blocks' outputs are this study's
 choice). Fractions of the depth are kept where networks are shallower.
+
+FitNet, AT and RKD have the weights of the classifiers' zoo (RepDistiller), where they stand beside
+a cross-entropy of order one, and no L_kd. The L1 of [0, 255] images is of that order (1 to 6 grey
+levels), ours is 255 times smaller: the weights are divided by 255.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Rule, Terms
+from augkd.distill.options import Rule, Terms, Weight
 from augkd.distill.teacher import Teacher, with_features
 from augkd.errors import UserError
 from augkd.models import SRNetwork
@@ -67,40 +71,43 @@ def of_one_backbone(
 Compare = Callable[[list[Tensor], list[Tensor]], Terms]
 """Student's and teacher's feature maps, (N, C, H, W) each, to weighted terms."""
 
-Base = Callable[[nn.Module, Teacher, Batch, Tensor], Terms]
-"""Student, teacher, batch and S(x) to weighted terms."""
+
+class FeatureMethod:
+    """A method of base(S(x)) + compare(features of S at x, features of T at x).
+
+    ``taps`` are indices of the points above. ``name`` is for messages.
+    """
+
+    name: ClassVar[str]
+    rec: Weight
+    kd: Weight
+    taps: Taps
+    compare: Compare
+
+    def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
+        """The terms of the output S(x), which was computed with the features."""
+        return response(output, teacher, batch, self.rec, self.kd)
+
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        return FeatureMatching(self, student, teacher, self.compare)
 
 
 class FeatureMatching(nn.Module):
-    """base(S(x)) + compare(features of S at x, features of T at x).
-
-    Args:
-        method: its name, for messages.
-        student, teacher: the networks that will meet.
-        taps: indices of the points above.
-        compare: the features' terms; a module's parameters are trained along.
-        base: the output's terms.
+    """A feature method, bound; if ``compare`` is a module, its parameters are trained along.
 
     Raises:
         UserError: a network without features, or two backbones.
     """
 
     def __init__(
-        self,
-        method: str,
-        student: nn.Module,
-        teacher: nn.Module,
-        taps: Sequence[int],
-        compare: Compare,
-        base: Base,
+        self, method: FeatureMethod, student: nn.Module, teacher: nn.Module, compare: Compare
     ) -> None:
         super().__init__()
-        networks = of_one_backbone(method, student, teacher)
+        networks = of_one_backbone(method.name, student, teacher)
         self.student_taps, self.teacher_taps = (
-            [points(network)[index] for index in taps] for network in networks
+            [points(network)[index] for index in method.taps] for network in networks
         )
-        self.compare = compare
-        self.base = base
+        self.base, self.compare = method.base, compare
 
     def forward(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
         output, features = student.features(batch.lr, self.student_taps)
@@ -108,12 +115,3 @@ class FeatureMatching(nn.Module):
         own = [features[tap] for tap in self.student_taps]
         theirs = [targets[tap] for tap in self.teacher_taps]
         return self.base(student, teacher, batch, output) | self.compare(own, theirs)
-
-
-def response_base(rec: float, kd: float) -> Base:
-    """rec * L_rec + kd * L_kd on the output that was computed with the features."""
-
-    def base(student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
-        return response(output, teacher, batch, rec, kd)
-
-    return base

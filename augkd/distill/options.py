@@ -40,9 +40,8 @@ def options(cls: type[T]) -> type[T]:
     hints = typing.get_type_hints(cls, include_extras=True)
 
     def check(self: T) -> None:
-        for name, hint in hints.items():
-            value = getattr(self, name)
-            if wanted := _unmet(hint, value):
+        for name, value in vars(self).items():
+            if wanted := _unmet(hints[name], value):
                 raise ValueError(f"{name}: expected {wanted}, not {value!r}")
 
     cls.__post_init__ = check  # type: ignore[attr-defined]
