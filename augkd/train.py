@@ -24,7 +24,7 @@ from tqdm import tqdm
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.shared import Part, joined
 from augkd.distill import Teacher
-from augkd.distill.options import Count, Rule, Share, Updates, options
+from augkd.distill.options import Count, Rule, Share, options
 from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
 
@@ -75,9 +75,6 @@ def single_core(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(cores)
 
 
-Method = Callable[[SRNetwork, Any, Batch], Updates]
-
-
 class Member:
     """One student: its network, its method, its optimiser and, if wanted, its average.
 
@@ -106,7 +103,7 @@ class Member:
         self.part: Part | None = None
         # none can be had for "meta", on which a step is counted and nothing is drawn
         self.generator = torch.Generator("cpu" if device.type == "meta" else device)
-        self.method: Method = method
+        self.method = method
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
             self.method = method.bind(self.network, teacher)
@@ -234,11 +231,9 @@ def train(
     """
     processes = joined()
     part = processes.part(training.batch)
-    shared = [member.share(part) for member in members]
+    members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
-    if not processes.main:
-        members = [member for member, shares in zip(members, shared, strict=True) if shares]
-        validate = None
+    validate = validate if processes.main else None
     state.mkdir(parents=True, exist_ok=True)
     curves = Curves()
     start = _load(state / "state.pt", members, curves)

@@ -84,6 +84,10 @@ def value_of(student: SRNetwork) -> float:
         return float(student(torch.linspace(0, 1, 300).view(1, 3, 10, 10)).sum())
 
 
+def learn(one: Member, plan: Training, store: ImageStore, state: Path, **options: Any) -> None:
+    train([one], None, sampler(store), plan, OPTIMISER, state=state, **options)
+
+
 def cohort(
     store: ImageStore,
     state: Path,
@@ -378,7 +382,7 @@ def test_groups_of_terms_are_steps_on_gradients_that_add_up(
 ) -> None:
     plan = training(steps=2)
     trained = member("halves", plan, halves)
-    train([trained], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+    learn(trained, plan, store, tmp_path)
 
     sizes = STUDENTS["scratch"][1]
     student = network("edsr", **sizes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -422,15 +426,11 @@ def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -
     trained = member("sibling", plan, sibling)
     mean = [p.detach().clone() for p in trained.network.parameters()]
     path: list[list[Tensor]] = []
-    train(
-        [trained],
-        None,
-        sampler(store),
-        plan,
-        OPTIMISER,
-        state=tmp_path,
-        after_step=lambda _: path.append([p.detach().clone() for p in sibling.own.parameters()]),
-    )
+
+    def after(_: int) -> None:
+        path.append([p.detach().clone() for p in sibling.own.parameters()])
+
+    learn(trained, plan, store, tmp_path, after_step=after)
     result = list(trained.result().parameters())
     if not ema:
         assert all(torch.equal(a, b) for a, b in zip(result, path[-1], strict=True))
@@ -448,9 +448,7 @@ def test_a_loss_that_is_not_finite_stops(store: ImageStore, tmp_path: Path, valu
 
     plan = training()
     with pytest.raises(UserError, match="ill-0: the loss is not finite at step 1: lower the") as e:
-        train(
-            [member("ill-0", plan, broken)], None, sampler(store), plan, OPTIMISER, state=tmp_path
-        )
+        learn(member("ill-0", plan, broken), plan, store, tmp_path)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "state.pt").exists()  # nothing to resume the broken weights from
 
@@ -459,19 +457,12 @@ def test_a_loss_without_terms_stops(store: ImageStore, tmp_path: Path) -> None:
     plan = training()
     empty = member("empty", plan, METHODS["scratch"](rec=0.0))
     with pytest.raises(UserError, match="empty: every weight of its loss is 0"):
-        train([empty], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+        learn(empty, plan, store, tmp_path)
 
 
 def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:
     plan, rates = training(), []
     one = member("scratch", plan)
-    train(
-        [one],
-        None,
-        sampler(store),
-        plan,
-        OPTIMISER,
-        state=tmp_path,
-        after_step=lambda _: rates.append(one.optimiser.param_groups[0]["lr"]),
-    )
+    rate = lambda _: rates.append(one.optimiser.param_groups[0]["lr"])  # noqa: E731
+    learn(one, plan, store, tmp_path, after_step=rate)
     assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 2)

@@ -15,6 +15,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _ENDINGS = " or ".join((", ".join(SUFFIXES[:-1]), SUFFIXES[-1]))
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # no other decoder sees the bytes
 _PLAIN = ("RGB", "L", "1", "P")  # "PA", "LA" and "RGBA" go by their transparency
+_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # what Pillow opens at most
 _DEEP = re.compile(r"(?<!BGR);16")  # "RGB;16B" and kin; BGR;16 is a bitmap of 5 + 6 + 5 bits
 
 
@@ -74,21 +75,17 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    match error:
-        case UserError():
-            return str(error)
-        case FileNotFoundError():
-            return "no such image"
-        case IsADirectoryError():
-            return "is a folder, expected an image"
-        case PermissionError():
-            return "may not be read: change its permissions"
-        case UnidentifiedImageError():
-            return f"not a readable image: give a file that is {_ENDINGS} inside as well"
-        case Image.DecompressionBombError():
-            return f"larger than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels: cut it into pieces"
     said = " ".join(str(error).split()) or type(error).__name__
-    return f"does not decode ({said}): replace the file by an undamaged copy"
+    known = {
+        UserError: said,
+        FileNotFoundError: "no such image",
+        IsADirectoryError: "is a folder, expected an image",
+        PermissionError: "may not be read: change its permissions",
+        UnidentifiedImageError: f"not a readable image: give a file that is {_ENDINGS} inside too",
+        Image.DecompressionBombError: f"larger than {_PIXELS} pixels: cut it into pieces",
+    }
+    otherwise = f"does not decode ({said}): replace the file by an undamaged copy"
+    return known.get(type(error), otherwise)
 
 
 def write_image(path: Path, image: Tensor) -> None:
