@@ -1,7 +1,4 @@
-"""Writing files so that a reader never meets half of one.
-
-The one exception for a user's mistake: the command line prints its text alone.
-"""
+"""A user's mistake, of which the command line prints the text alone; and files written whole."""
 
 import os
 import shutil

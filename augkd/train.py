@@ -1,4 +1,4 @@
-"""The cohort loop: students that learn side by side, beside one frozen teacher.
+"""The cohort loop: students that learn together, beside one frozen teacher.
 
 Two laws, both tested. A student's weights do not depend on who else is in its cohort: every draw
 is a function of (seed, step), and no student touches what another reads. A run killed anywhere
@@ -7,45 +7,72 @@ processes may share a training: see augkd/data/shared.py.
 """
 
 import copy
+import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.shared import Part, joined
 from augkd.distill import Teacher
-from augkd.distill.options import Updates
+from augkd.distill.options import Count, Rule, Share, options
 from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
-from augkd.study.params import Optimiser, Training
-
-Method = Callable[[SRNetwork, Any, Batch], Updates]
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as map
 
 
-@dataclass
-class Draws:
-    """Drop-path's numbers, from a member's own generator; of shared batches, those of its part."""
+@options
+class Optimiser:
+    """Adam and its step decay: the rate is lr * decay ** (step // decay_every)."""
 
-    generator: torch.Generator
-    part: Part | None
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    eps: float = 1e-8
+    decay: Share = 0.1
 
-    def __call__(self, count: int, device: torch.device) -> Tensor:
-        if self.part:
-            return self.part.draw(count, device, self.generator)
-        return torch.rand(count, generator=self.generator, device=device)
+
+@options
+class Training:
+    """How long and how fast: the schedule of a cohort or of a teacher."""
+
+    steps: Count
+    batch: Count
+    patch: Count  # LR pixels
+    lr: Annotated[float, Rule("a number above 0", lambda lr: lr > 0)]
+    decay_every: Count
+    seeds: Count
+    # decay of the average of weights; 0 keeps none
+    ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
+    validate_every: Count
+    # of the steps, where weights of another training are the start: they have taken the rest
+    continued: Annotated[float, Rule("a number above 0, at most 1", lambda c: 0 < c <= 1)] = 1.0
+
+    def longer(self, times: float) -> "Training":
+        """The same schedule, stretched."""
+        steps, every = (max(1, round(times * n)) for n in (self.steps, self.decay_every))
+        return replace(self, steps=steps, decay_every=every)
+
+
+@contextmanager
+def single_core(device: torch.device) -> Iterator[None]:
+    """On a CPU, torch computes on one core within.
+
+    On patches of a few pixels a second one is of little use, and so numbers depend neither on how
+    many there are nor on what else runs.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
 
 
 class Member:
@@ -76,17 +103,16 @@ class Member:
         self.part: Part | None = None
         # none can be had for "meta", on which a step is counted and nothing is drawn
         self.generator = torch.Generator("cpu" if device.type == "meta" else device)
-        self.method: Method = method
-        trained = list(self.network.parameters())
+        self.method = method
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
-            bound = method.bind(self.network, teacher).to(device)
-            self.method = bound
-            own = list(bound.parameters())
-            trained = trained + own if getattr(bound, "trains_student", True) else own
-        self.trained = trained
+            self.method = method.bind(self.network, teacher)
+        trains_student = getattr(self.method, "trains_student", True)
+        self.trained = list(self.network.parameters()) if trains_student else []
+        if isinstance(self.method, nn.Module):
+            self.trained += self.method.to(device).parameters()
         self.optimiser = torch.optim.Adam(
-            trained,
+            self.trained,
             lr=training.lr,
             betas=optimiser.betas,
             eps=optimiser.eps,
@@ -99,10 +125,11 @@ class Member:
     def share(self, part: Part | None) -> bool:
         """Prepares for sharing batches with other processes, or for None; whether it does."""
         self.part = part if self.per_image else None
+        own = self.part or Part(0, 1, 1)  # all there is
         bound = self.method.modules() if isinstance(self.method, nn.Module) else ()
         for module in (*self.network.modules(), *bound):
-            if hasattr(module, "draw"):  # drop-path
-                module.draw = Draws(self.generator, self.part)
+            if hasattr(module, "draw"):  # drop-path, from the member's own generator
+                module.draw = partial(own.draw, generator=self.generator)
         return self.part is not None
 
     def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
@@ -152,22 +179,17 @@ class Member:
         return averaged.eval()
 
     def state(self) -> dict[str, Any]:
-        method = self.method.state_dict() if isinstance(self.method, nn.Module) else {}
-        return {
-            "network": self.network.state_dict(),
-            "method": method,
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average,
-            "sums": self.sums,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "average": self.average, "sums": self.sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        if isinstance(self.method, nn.Module):
-            self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average = state["average"]
-        self.sums = state["sums"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.average, self.sums = state["average"], state["sums"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "method": self.method, "optimiser": self.optimiser}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
 
 @dataclass
@@ -176,12 +198,6 @@ class Curves:
 
     loss: list[dict[str, Any]] = field(default_factory=list)  # step, member, term, value
     psnr: list[dict[str, Any]] = field(default_factory=list)  # step, member, value
-
-    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return (
-            pd.DataFrame(self.loss, columns=["step", "member", "term", "value"]),
-            pd.DataFrame(self.psnr, columns=["step", "member", "value"]),
-        )
 
 
 def train(
@@ -211,116 +227,53 @@ def train(
         after_step: called with the number of finished steps (tests kill runs with it).
 
     Raises:
-        UserError: another process trains the same, or a loss is no longer finite.
+        UserError: a loss is no longer finite, or has no terms.
     """
     processes = joined()
     part = processes.part(training.batch)
-    shared = [member.share(part) for member in members]
+    members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
-    if not processes.main:
-        members = [member for member, shares in zip(members, shared, strict=True) if shares]
+    validate = validate if processes.main else None
     state.mkdir(parents=True, exist_ok=True)
-    lock = _lock(state / "lock", label) if processes.main else nullcontext()
-    # several processes must come to their sums in the same order
-    on_cpu = all(member.generator.device.type == "cpu" for member in members)
-    apart = on_cpu and processes.count == 1
-    with lock, side_by_side(apart) as each:
-        curves = Curves()
-        start = _load(state / "state.pt", members, curves)
-        processes.wait()  # until all have read the state, before a newer one is written
-        saved = time.monotonic()
-        window = max(1, training.validate_every // 10)
-        took, order = [0.0] * len(members), [*range(len(members))]  # seconds of the last step
-        bar = tqdm(
-            range(start, training.steps),
-            desc=label,
-            total=training.steps,
-            initial=start,
-            unit="step",
-            mininterval=0.5,
-            dynamic_ncols=False,
-            ncols=88,
-            disable=not processes.main,
-        )
-        if not processes.main:
-            validate = None
+    curves = Curves()
+    start = _load(state / "state.pt", members, curves)
+    processes.wait()  # until all have read the state, before a newer one is written
+    saved = time.monotonic()
+    window = max(1, training.validate_every // 10)
+    look: dict[str, Any] = {"unit": "step", "mininterval": 0.5, "ncols": 88}
+    left, hidden = range(start, training.steps), not processes.main
+    bar = tqdm(left, label, training.steps, initial=start, disable=hidden, **look)
+    with single_core(sampler.device):
         if start == 0 and validate:
-            _validate(members, validate, 0, curves, each)
+            _validate(members, validate, 0, curves)
         for step in bar:
             batch = sampler.draw(step)
             mine = part.of(batch) if part else batch
-            if teacher:
-                teacher.see(mine)
-            if whole and part:
-                whole.see(batch)
+            for sees, images in ((whole, batch), (teacher, mine)):
+                if sees:
+                    sees.see(images)
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
-            turns = [
-                partial(m.update, mine, teacher, rate)
-                if m.part
-                else partial(m.update, batch, whole, rate)
-                for m in members
-            ]
-
-            def turn(i: int, turns: Sequence[Callable[[], None]] = turns) -> None:
-                begun = time.thread_time()
-                turns[i]()
-                took[i] = time.thread_time() - begun
-
-            if apart:  # the longest first, or a core waits for it in the end
-                order.sort(key=lambda i: -took[i])
-            list(each(turn, order))
+            for member in members:
+                member.update(*((mine, teacher) if member.part else (batch, whole)), rate)
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
                 bar.set_postfix(loss=f"{_log(members, steps, done, curves):.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or done == training.steps):
-                _validate(members, validate, done, curves, each)
+                _validate(members, validate, done, curves)
             if processes.main and time.monotonic() - saved > save_every:
                 _save(state / "state.pt", done, members, curves)
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
-        if processes.main:
-            _save(state / "state.pt", training.steps, members, curves)
+    if processes.main:
+        _save(state / "state.pt", training.steps, members, curves)
     return curves
 
 
 def finish(state: Path) -> None:
     """Forgets the resume state, once the result that it would have led to is on disk."""
-    for name in ("state.pt", "lock"):
-        (state / name).unlink(missing_ok=True)
-    state.rmdir()
-
-
-def _lock(path: Path, label: str) -> AbstractContextManager[Any]:
-    try:
-        return FileLock(path).acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{label}: another process is training it (lock: {path}): wait for it or stop it"
-        ) from None
-
-
-@contextmanager
-def side_by_side(apart: bool) -> Iterator[Each]:
-    """A ``map`` over what is to be done for each student or image: if ``apart``, on the CPU, as
-    many at once as cores; else one after the other.
-
-    Each then has a single core, a teacher that is trained alone too: on patches of a few pixels a
-    second one is of little use, and so numbers depend neither on how many there are nor on what
-    else runs. A GPU is busy with one. Threads do not inherit ``torch.no_grad``: what is called has
-    to ask.
-    """
-    if not apart:
-        yield map
-        return
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(cores, "member") as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(cores)
+    shutil.rmtree(state)
 
 
 def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> float:
@@ -341,24 +294,15 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
 
 
 def _validate(
-    members: Sequence[Member],
-    validate: Callable[[SRNetwork], float],
-    step: int,
-    curves: Curves,
-    each: Each,
+    members: Sequence[Member], validate: Callable[[SRNetwork], float], step: int, curves: Curves
 ) -> None:
-    values = each(lambda member: validate(member.result()), members)
-    for member, value in zip(members, values, strict=True):
+    for member in members:
+        value = validate(member.result())
         curves.psnr.append({"step": step, "member": member.name, "value": value})
 
 
 def _save(path: Path, step: int, members: Sequence[Member], curves: Curves) -> None:
-    state = {
-        "step": step,
-        "members": {m.name: m.state() for m in members},
-        "loss": curves.loss,
-        "psnr": curves.psnr,
-    }
+    state = {"step": step, "members": {m.name: m.state() for m in members}, **vars(curves)}
     with replacing(path) as partial:
         torch.save(state, partial)
 

@@ -2,15 +2,13 @@
 
 import itertools
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch, PatchSampler
@@ -18,10 +16,10 @@ from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
-from augkd.study.params import Optimiser, Training, load_study
+from augkd.study.params import load_study
 from augkd.study.prepare import degrade
 from augkd.study.runs import distil, teach
-from augkd.train import Curves, Member, finish, train
+from augkd.train import Curves, Member, Optimiser, Training, finish, single_core, train
 
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
 STEPS = 6
@@ -81,17 +79,13 @@ def sampler(store: ImageStore, seed: int = 5) -> PatchSampler:
     return PatchSampler(store, scale=2, patch=12, batch=2, seed=seed)
 
 
-@pytest.fixture
-def _one_core() -> Iterator[None]:
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(cores)
-
-
 def value_of(student: SRNetwork) -> float:
     with torch.no_grad():
         return float(student(torch.linspace(0, 1, 300).view(1, 3, 10, 10)).sum())
+
+
+def learn(one: Member, plan: Training, store: ImageStore, state: Path, **options: Any) -> None:
+    train([one], None, sampler(store), plan, OPTIMISER, state=state, **options)
 
 
 def cohort(
@@ -121,28 +115,6 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(value, other[key]), key
-
-
-@pytest.mark.usefixtures("_one_core")  # one after the other, so that the order can be seen
-def test_the_longest_of_a_step_comes_first_in_the_next(store: ImageStore, tmp_path: Path) -> None:
-    asked: list[str] = []
-    seconds = {"brief": 0.01, "long": 0.09, "middle": 0.05}
-
-    def working(name: str) -> Callable[..., dict[str, Tensor]]:
-        def method(student: SRNetwork, teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-            asked.append(name)
-            end = time.thread_time() + seconds[name]
-            while time.thread_time() < end:
-                pass
-            return {"rec": (student(batch.lr) - batch.hr).abs().mean()}
-
-        return method
-
-    plan = training(steps=2)
-    members = [member(name, plan, working(name)) for name in seconds]
-    teacher = Teacher(teacher_network())
-    train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path / "state")
-    assert asked == ["brief", "long", "middle", "long", "middle", "brief"]
 
 
 # --- the first law ---
@@ -249,6 +221,50 @@ def test_killed_again_and_again(
     assert not tmp_path.exists()
 
 
+def test_a_training_has_one_core_and_gives_the_others_back(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    cores, seen = torch.get_num_threads(), []
+
+    def after(done: int) -> None:
+        seen.append(torch.get_num_threads())
+        if done == 2:
+            raise Killed
+
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(Killed):
+            cohort(store, tmp_path, ("scratch",), training(), after_step=after)
+        with single_core(torch.device("cuda")):
+            seen.append(torch.get_num_threads())
+        assert (seen, torch.get_num_threads()) == ([1, 1, 3], 3)
+    finally:
+        torch.set_num_threads(cores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps: expected a whole number, at least 1, not 0"),
+        ({"batch": 1.5}, "batch: expected a whole number"),
+        ({"lr": 0.0}, "lr: expected a number above 0, not 0"),
+        ({"ema": 1.0}, "ema: expected a number from 0 to less than 1, not 1"),
+        ({"continued": 0.0}, "continued: expected a number above 0, at most 1, not 0"),
+    ],
+)
+def test_a_schedule_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        training(**changes)
+    with pytest.raises(ValueError, match="betas: expected a number from 0 to 1, not"):
+        Optimiser(betas=(0.9, 2.0))
+
+
+def test_a_longer_schedule_is_the_same_stretched() -> None:
+    plan = training(steps=6, decay_every=4)
+    assert plan.longer(0.1) == replace(plan, steps=1, decay_every=1)
+    assert plan.longer(1.5) == replace(plan, steps=9, decay_every=6)
+
+
 # --- what a resume state is of ---
 
 
@@ -353,14 +369,6 @@ def test_other_options_never_resume_a_state(
     assert learn() not in seen
 
 
-def test_a_second_process_is_refused(store: ImageStore, tmp_path: Path) -> None:
-    with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="another process") as error:
-        cohort(store, tmp_path, ("scratch",), training(), label="distil edsr")
-    assert "\n" not in str(error.value)
-    assert "distil edsr" in str(error.value)
-    cohort(store, tmp_path, ("scratch",), training(steps=1))  # free again
-
-
 # --- what a method may be ---
 
 
@@ -369,26 +377,26 @@ def halves(student: SRNetwork, _: Any, batch: Batch) -> Iterator[dict[str, Tenso
     yield {"second": student(batch.zoom_in).square().mean()}
 
 
-@pytest.mark.usefixtures("_one_core")
 def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     store: ImageStore, tmp_path: Path
 ) -> None:
     plan = training(steps=2)
     trained = member("halves", plan, halves)
-    train([trained], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+    learn(trained, plan, store, tmp_path)
 
     sizes = STUDENTS["scratch"][1]
     student = network("edsr", **sizes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     adam = torch.optim.Adam(
         student.parameters(), lr=plan.lr, betas=OPTIMISER.betas, eps=OPTIMISER.eps, fused=True
     )
-    for step in range(2):
-        batch = sampler(store).draw(step)
-        adam.zero_grad()
-        for terms in halves(student, None, batch):
-            for value in terms.values():
-                value.backward()  # type: ignore[no-untyped-call]
-            adam.step()
+    with single_core(torch.device("cpu")):
+        for step in range(2):
+            batch = sampler(store).draw(step)
+            adam.zero_grad()
+            for terms in halves(student, None, batch):
+                for value in terms.values():
+                    value.backward()  # type: ignore[no-untyped-call]
+                adam.step()
     assert_same(trained.network.state_dict(), student.state_dict())
 
 
@@ -418,15 +426,11 @@ def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -
     trained = member("sibling", plan, sibling)
     mean = [p.detach().clone() for p in trained.network.parameters()]
     path: list[list[Tensor]] = []
-    train(
-        [trained],
-        None,
-        sampler(store),
-        plan,
-        OPTIMISER,
-        state=tmp_path,
-        after_step=lambda _: path.append([p.detach().clone() for p in sibling.own.parameters()]),
-    )
+
+    def after(_: int) -> None:
+        path.append([p.detach().clone() for p in sibling.own.parameters()])
+
+    learn(trained, plan, store, tmp_path, after_step=after)
     result = list(trained.result().parameters())
     if not ema:
         assert all(torch.equal(a, b) for a, b in zip(result, path[-1], strict=True))
@@ -444,9 +448,7 @@ def test_a_loss_that_is_not_finite_stops(store: ImageStore, tmp_path: Path, valu
 
     plan = training()
     with pytest.raises(UserError, match="ill-0: the loss is not finite at step 1: lower the") as e:
-        train(
-            [member("ill-0", plan, broken)], None, sampler(store), plan, OPTIMISER, state=tmp_path
-        )
+        learn(member("ill-0", plan, broken), plan, store, tmp_path)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "state.pt").exists()  # nothing to resume the broken weights from
 
@@ -455,60 +457,12 @@ def test_a_loss_without_terms_stops(store: ImageStore, tmp_path: Path) -> None:
     plan = training()
     empty = member("empty", plan, METHODS["scratch"](rec=0.0))
     with pytest.raises(UserError, match="empty: every weight of its loss is 0"):
-        train([empty], None, sampler(store), plan, OPTIMISER, state=tmp_path)
+        learn(empty, plan, store, tmp_path)
 
 
 def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:
     plan, rates = training(), []
     one = member("scratch", plan)
-    train(
-        [one],
-        None,
-        sampler(store),
-        plan,
-        OPTIMISER,
-        state=tmp_path,
-        after_step=lambda _: rates.append(one.optimiser.param_groups[0]["lr"]),
-    )
+    rate = lambda _: rates.append(one.optimiser.param_groups[0]["lr"])  # noqa: E731
+    learn(one, plan, store, tmp_path, after_step=rate)
     assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 2)
-
-
-# --- batches ---
-
-
-def same(one: Batch, other: Batch) -> bool:
-    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(Batch)]
-    return all(
-        torch.equal(a, b)
-        if isinstance(a, Tensor)
-        else torch.equal(a.flags, b.flags)
-        if hasattr(a, "flags")
-        else a == b
-        for a, b in pairs
-    )
-
-
-def test_a_batch_is_a_function_of_seed_and_step(store: ImageStore, tmp_path: Path) -> None:
-    first = sampler(store)
-    drawn = [first.draw(step) for step in range(4)]
-    write_store(tmp_path / "again", photographs("train", 3, 36))
-    again = sampler(ImageStore(tmp_path / "again"))
-    for step in (3, 0, 2, 1):  # in any order, by another sampler
-        assert same(again.draw(step), drawn[step])
-    assert not same(drawn[0], drawn[1])
-    assert not same(sampler(store, seed=6).draw(0), drawn[0])
-
-
-def test_pairs_are_pairs_and_crops_are_crops(store: ImageStore) -> None:
-    """LR is the degraded HR, inside the patch; zooming keeps the shapes that the batch states."""
-    batch = sampler(store).draw(0)
-    assert batch.lr.shape == batch.zoom_in.shape == (2, 3, 12, 12)
-    assert (batch.hr.shape, batch.zoom_out.shape) == ((2, 3, 24, 24), (2, 3, 6, 6))
-    for hr, lr in zip(batch.hr, batch.lr, strict=True):
-        made = degrade((hr * 255).round().to(torch.uint8), 2, "replicate").float() / 255
-        # rounded to 8 bits between the axes, whose order the transposition changed
-        difference = (made - lr)[:, 2:-2, 2:-2].abs() * 255
-        assert difference.max() < 2.01
-    for crop, hr in zip(batch.zoom_in, batch.hr, strict=True):
-        windows = hr.unfold(1, 12, 1).unfold(2, 12, 1)
-        assert (windows == crop[:, None, None]).all((0, 3, 4)).sum() >= 1

@@ -32,19 +32,6 @@ def golden(name: str) -> dict[str, Tensor]:
     return load_file(GOLDEN / f"loss_{name}.safetensors")
 
 
-def check(
-    name: str, loss: Callable[[Tensor, Tensor], Tensor], data: dict[str, Tensor], keys: list[str]
-) -> None:
-    """keys: student, teacher, expected value, expected gradient."""
-    student, teacher, value, gradient = (data[key] for key in keys)
-    student.requires_grad_(True)
-    result = loss(student, teacher)
-    (own,) = torch.autograd.grad(result, student)
-    rtol, grad_atol, grad_rtol = TOLERANCE[name]
-    torch.testing.assert_close(result.detach(), value[0], rtol=rtol, atol=0.0)
-    torch.testing.assert_close(own, gradient, rtol=grad_rtol, atol=grad_atol)
-
-
 def test_index_states_the_tolerances_used_here() -> None:
     cases = json.loads((GOLDEN / "losses.json").read_text())["cases"]
     stated = {case["file"][5:-12]: case["tolerance"] for case in cases}
@@ -55,49 +42,43 @@ def test_index_states_the_tolerances_used_here() -> None:
             assert text.replace("e-0", "e-") in stated[name]
 
 
-@pytest.mark.parametrize("case", ["c0", "c1"])
-def test_hint_loss(case: str) -> None:
-    keys = [f"{case}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
-    check("fitnet", hint_loss, golden("fitnet"), keys)
+CASES: list[tuple[str, Callable[[Tensor, Tensor], Tensor], str, str]] = [
+    *(("fitnet", hint_loss, case, "loss") for case in ("c0", "c1")),
+    *(("at", attention_loss, f"tap{tap}", "loss") for tap in range(3)),
+    *(("rkd", rkd_distance, case, "distance") for case in ("c0", "c1")),
+    *(("rkd", rkd_angle, case, "angle") for case in ("c0", "c1")),
+    *(
+        ("rkd", lambda s, t: 25 * rkd_distance(s, t) + 50 * rkd_angle(s, t), case, "total_25_50")
+        for case in ("c0", "c1")
+    ),
+    *(("fakd", affinity_loss, f"tap{tap}", "loss") for tap in range(3)),
+    *(("fakd", lambda s, t: affinity_loss(s, t, 1), f"tap{tap}", "loss") for tap in range(3)),
+]
+
+
+@pytest.mark.parametrize(("name", "loss", "case", "term"), CASES)
+def test_value_and_gradient(
+    name: str, loss: Callable[[Tensor, Tensor], Tensor], case: str, term: str
+) -> None:
+    data = golden(name)
+    student, teacher = (data[f"{case}.{role}"] for role in ("student", "teacher"))
+    gradient = f"{case}.grad_student" if term == "loss" else f"{case}.{term}.grad_student"
+    result = loss(student.requires_grad_(True), teacher)
+    (own,) = torch.autograd.grad(result, student)
+    rtol, grad_atol, grad_rtol = TOLERANCE[name]
+    expected = data[f"{case}.{term}"][0]
+    torch.testing.assert_close(result.detach(), expected, rtol=rtol, atol=0.0)
+    torch.testing.assert_close(own, data[gradient], rtol=grad_rtol, atol=grad_atol)
 
 
 @pytest.mark.parametrize("tap", ["tap0", "tap1", "tap2"])
-def test_attention_loss(tap: str) -> None:
+def test_maps_and_affinities(tap: str) -> None:
     data = golden("at")
-    keys = [f"{tap}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
-    check("at", attention_loss, data, keys)
-    torch.testing.assert_close(
-        attention_map(data[f"{tap}.student"]).detach(), data[f"{tap}.map_student"]
-    )
-
-
-@pytest.mark.parametrize("case", ["c0", "c1"])
-@pytest.mark.parametrize(
-    ("term", "loss"),
-    [
-        ("distance", rkd_distance),
-        ("angle", rkd_angle),
-        ("total_25_50", lambda s, t: 25 * rkd_distance(s, t) + 50 * rkd_angle(s, t)),
-    ],
-)
-def test_rkd(case: str, term: str, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    parts = ("student", "teacher", term, f"{term}.grad_student")
-    check("rkd", loss, golden("rkd"), [f"{case}.{part}" for part in parts])
-
-
-@pytest.mark.parametrize("tap", ["tap0", "tap1", "tap2"])
-@pytest.mark.parametrize("entries", [2**24, 1])
-def test_affinity_loss(tap: str, entries: int) -> None:
+    torch.testing.assert_close(attention_map(data[f"{tap}.student"]), data[f"{tap}.map_student"])
     data = golden("fakd")
-    keys = [f"{tap}.{part}" for part in ("student", "teacher", "loss", "grad_student")]
-    check("fakd", lambda s, t: affinity_loss(s, t, entries), data, keys)
     for role in ("student", "teacher"):
-        torch.testing.assert_close(
-            affinity(data[f"{tap}.{role}"].detach()),
-            data[f"{tap}.affinity_{role}"].squeeze(1),
-            rtol=0.0,
-            atol=1e-6,
-        )
+        expected = data[f"{tap}.affinity_{role}"].squeeze(1)
+        torch.testing.assert_close(affinity(data[f"{tap}.{role}"]), expected, rtol=0.0, atol=1e-6)
 
 
 def test_contrast() -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, l1_loss
@@ -81,6 +82,8 @@ def flat_batch(flags: Sequence[bool] = (False,) * 4, n: int = 3) -> Batch:
 class Gain(SRNetwork):
     """Repeats every pixel and multiplies it: S(x) = gain * x. Its features are given."""
 
+    name = "edsr"
+
     def __init__(self, gain: float, features: Tensor | None = None) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(gain))
@@ -98,7 +101,7 @@ class Gain(SRNetwork):
 
 
 def bound(name: str, student: SRNetwork, teacher: nn.Module, **chosen: Any) -> Any:
-    method = METHODS[name](**chosen)
+    method: Any = TypeAdapter(METHODS[name]).validate_python(chosen)  # as params.yaml is read
     return method.bind(student, teacher) if hasattr(method, "bind") else method
 
 
@@ -485,21 +488,38 @@ def test_fakd_augkd_refuses_two_updates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "chosen"),
+    ("name", "chosen", "message"),
     [
-        ("kd", {"weight": 1}),
-        ("kd", {"kd": -1}),
-        ("kd", {"updates": 3}),
-        ("at", {"taps": []}),
-        ("fakd", {"taps": [4]}),
-        ("csd", {"negatives": 0}),
-        ("augkd", {"consistency": ["hr"]}),
-        ("fakd_augkd", {"augkd": {"unknown": 1}}),
+        ("kd", {"weight": 1}, "weight"),
+        ("kd", {"kd": -1}, "kd: expected a finite number, at least 0, not -1"),
+        ("kd", {"kd": float("inf")}, "kd: expected a finite number, at least 0, not inf"),
+        ("kd", {"rec": float("nan")}, "rec: expected a finite number, at least 0, not nan"),
+        ("kd", {"updates": 3}, "updates"),
+        ("kd", {"kd": "much"}, "kd"),
+        ("at", {"taps": ()}, "taps: expected one or more of the points 0 to 3"),
+        ("fakd", {"taps": (4,)}, "taps: expected one or more of the points 0 to 3"),
+        ("csd", {"negatives": 0}, "negatives: expected a whole number, at least 1, not 0"),
+        ("augkd", {"consistency": ("hr",)}, "consistency"),
+        ("augkd", {"probability": 1.1}, r"probability: expected a number from 0 to 1, not 1\.1"),
+        ("fakd_augkd", {"augkd": {"unknown": 1}}, "unknown"),
     ],
 )
-def test_options_refuse_unknown_keys_and_values(name: str, chosen: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        METHODS[name](**chosen)
+def test_options_refuse_unknown_keys_and_values(
+    name: str, chosen: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(METHODS[name]).validate_python(chosen)
+    if name != "fakd_augkd" and chosen.get("kd") != "much":  # types are pydantic's alone
+        with pytest.raises((ValueError, TypeError), match=message):
+            METHODS[name](**chosen)
+
+
+def test_options_are_frozen_and_compared() -> None:
+    read: Any = TypeAdapter(METHODS["at"]).validate_python({"rec": 2, "taps": [1, 2]})
+    assert read == METHODS["at"](rec=2.0, taps=(1, 2))
+    with pytest.raises(FrozenInstanceError):
+        read.rec = 1.0
+    assert AugKD(probability=None) == AugKD()
 
 
 # --- taps and VGG -----------------------------------------------------------------------------
@@ -518,6 +538,8 @@ def test_options_refuse_unknown_keys_and_values(name: str, chosen: dict[str, Any
 )
 def test_points(stage: str, count: int, expected: tuple[str, str]) -> None:
     class Named(Gain):
+        name = {"block": "edsr", "group": "rcan", "rstb": "swinir"}[stage]
+
         @property
         def taps(self) -> tuple[str, ...]:
             stages = (f"{stage}{i}" for i in range(count))
@@ -576,14 +598,18 @@ def test_csd_on_vgg19(vgg: VGG19, suffix: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_vgg19_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such VGG19"):
-        load_vgg19(tmp_path / "none.pth")
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("not weights")
-        with pytest.raises(UserError, match="not a readable VGG19"):
-            load_vgg19(tmp_path / name)
     torch.save({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "vgg8.pth")
-    with pytest.raises(
-        UserError, match=r"it has no 'features\.0\.weight' of shape \(64, 3, 3, 3\)"
-    ):
-        load_vgg19(tmp_path / "vgg8.pth")
+    torch.save({"features.2.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pth")
+    for name, message in {
+        "none.pth": "no such checkpoint",
+        "text.pth": "damaged",
+        "text.safetensors": "damaged",
+        "vgg8.pth": r"'features\.0\.weight' is \(8, 3, 3, 3\), expected \(64, 3, 3, 3\)",
+        "other.pth": r"not a checkpoint of this VGG19: it lacks 'features\.0\.weight'",
+    }.items():
+        with pytest.raises(
+            UserError, match=f"^{tmp_path / name}: .*{message}.*torchvision's vgg19"
+        ):
+            load_vgg19(tmp_path / name)

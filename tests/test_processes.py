@@ -1,6 +1,5 @@
 """A training shared by two processes against the same by one: losses, weights, states."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 from augkd.augment import Invertible
 from augkd.cli import app
 from augkd.data.sampler import Batch
-from augkd.data.shared import Group, Part, launch
+from augkd.data.shared import Group, Part
 from augkd.distill import METHODS
 from augkd.errors import UserError
 from augkd.study.params import load_study
@@ -167,10 +166,6 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
 
 # --- started from a notebook or a shell ---
 
-accelerate = pytest.mark.skipif(
-    importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
-)
-
 
 def ask_for(root: Path, processes: int) -> None:
     params = root / "params.yaml"
@@ -178,7 +173,6 @@ def ask_for(root: Path, processes: int) -> None:
     params.write_text(params.read_text().replace(old, f"{old}    processes: {processes}\n"))
 
 
-@accelerate
 @pytest.mark.slow
 def test_a_budgets_processes_are_started(
     studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -194,7 +188,6 @@ def test_a_budgets_processes_are_started(
     assert shown.count("8/8 [") == 1  # one bar
 
 
-@accelerate
 @pytest.mark.slow
 def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
     root = study_with(tmp_path)
@@ -204,12 +197,6 @@ def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^2 processes cannot share a batch of 1: use at most 1"):
         teach(load_study("smoke", root), "edsr_x2")
     assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
-
-
-def test_without_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="several processes need accelerate: pip install"):
-        launch(["train", "edsr_x2"], 2, tmp_path)
 
 
 def test_a_process_among_others_needs_all_that_it_rests_on(

@@ -1,5 +1,4 @@
-"""Where images come from, and how a cohort's batches are drawn from them."""
+"""Where images come from, and how batches are made of them: one's own, or a cohort's.
 
-from augkd.data.sampler import Batch
-
-__all__ = ["Batch"]
+Fetching and preparing data sets, and which of them a cohort learns from, is the study's.
+"""

@@ -3,7 +3,6 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor
 from augkd.errors import UserError, replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_ENDINGS = " or ".join((", ".join(SUFFIXES[:-1]), SUFFIXES[-1]))
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # no other decoder sees the bytes
 _PLAIN = ("RGB", "L", "1", "P")  # "PA", "LA" and "RGBA" go by their transparency
+_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # what Pillow opens at most
 _DEEP = re.compile(r"(?<!BGR);16")  # "RGB;16B" and kin; BGR;16 is a bitmap of 5 + 6 + 5 bits
 
 
@@ -26,18 +27,11 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder: give the folder that holds the images")
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
-    )
+    named = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
+    files = sorted(file for file in named if file.is_file())
     if not files:
-        raise UserError(f"{folder}: holds no images: expected files that end in {suffixes()}")
+        raise UserError(f"{folder}: holds no images: expected files that end in {_ENDINGS}")
     return files
-
-
-def suffixes() -> str:
-    return ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 
 def read_image(path: Path) -> Tensor:
@@ -54,56 +48,44 @@ def read_image(path: Path) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images and odd metadata
             with Image.open(path, formats=_FORMATS) as image:
-                return _to_tensor(path, image)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, expected an image") from None
-    except UnidentifiedImageError:
-        raise UserError(
-            f"{path}: not a readable image: give a file that is {suffixes()} inside as well"
-        ) from None
-    except PermissionError:
-        raise UserError(f"{path}: may not be read: change its permissions") from None
-    except Image.DecompressionBombError:
-        raise UserError(
-            f"{path}: larger than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels: cut it into pieces"
-        ) from None
+                return _to_tensor(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path}: does not decode ({reason}): replace the file by an undamaged copy"
-        ) from None
+        raise UserError(f"{path}: {_reason(error)}") from None
 
 
-def _to_tensor(path: Path, image: Image.Image) -> Tensor:
+def _to_tensor(image: Image.Image) -> Tensor:
     # A phone's MPO is a JPEG with pictures behind it for other purposes: the first is the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise UserError(f"{path}: has several frames, expected one: save the frame you mean as PNG")
+        raise UserError("has several frames, expected one: save the frame you mean as PNG")
     # Pillow drops the low byte of 16-bit colour silently; only its decoder's raw mode tells.
-    if image.mode[0] in "IF" or _DEEP.search(_raw_modes(image)):
-        raise UserError(f"{path}: has more than 8 bits a channel: save it as 8-bit PNG")
+    raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+    if image.mode[0] in "IF" or _DEEP.search(raw_modes):
+        raise UserError("has more than 8 bits a channel: save it as 8-bit PNG")
     see_through = image.has_transparency_data
     if image.mode not in _PLAIN and not see_through:
-        raise UserError(f"{path}: is {image.mode}, expected RGB or grey: save it as RGB PNG")
+        raise UserError(f"is {image.mode}, expected RGB or grey: save it as RGB PNG")
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if see_through:
-        rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            raise UserError(
-                f"{path}: has see-through pixels, expected an opaque image: flatten it to RGB"
-            )
-        image = rgba
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise UserError("has see-through pixels, expected an opaque image: flatten it to RGB")
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _raw_modes(image: Image.Image) -> str:
-    tiles: list[Any] = getattr(image, "tile", [])
-    return " ".join(str(tile[3]) for tile in tiles)
+def _reason(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    known = {
+        UserError: said,
+        FileNotFoundError: "no such image",
+        IsADirectoryError: "is a folder, expected an image",
+        PermissionError: "may not be read: change its permissions",
+        UnidentifiedImageError: f"not a readable image: give a file that is {_ENDINGS} inside too",
+        Image.DecompressionBombError: f"larger than {_PIXELS} pixels: cut it into pieces",
+    }
+    otherwise = f"does not decode ({said}): replace the file by an undamaged copy"
+    return known.get(type(error), otherwise)
 
 
 def write_image(path: Path, image: Tensor) -> None:

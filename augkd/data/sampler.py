@@ -1,16 +1,12 @@
-"""Draws a cohort's batches. Everything random about training images is drawn here.
+"""Batches: what a method sees at one step. All that is random about their images is drawn here."""
 
-What a cohort sees at one step: everything random has been drawn by the sampler.
-
-Training images on the device: where a GPU has room, batches are cut there and nothing waits.
-"""
-
-from collections.abc import Collection
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,13 +42,86 @@ class Batch:
     uniform: Tensor | None = None
     zoom_cell: Tensor | None = None
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``change`` made to every tensor, the flags of F among them."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        return replace(self, **changed, transform=Invertible(change(self.transform.flags)))
+
     def to(self, device: torch.device) -> "Batch":
-        moved = {
-            f.name: value if f.name == "seed" else value.to(device)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None
-        }
-        return Batch(**moved)
+        return self.each(lambda tensor: tensor.to(device))
+
+
+def make_batch(
+    lr: Tensor,
+    hr: Tensor,
+    scale: int,
+    generator: Generator,
+    *,
+    crops: int = 1,
+    probability: float = 0.3,
+    edges: Edges = "replicate",
+) -> Batch:
+    """All that a method needs, from a pair of one's own: draws what Sections 3.3 and 3.4 draw.
+
+    Args:
+        lr: (N, 3, p, p) float in [0, 1] on any device, p divisible by the scale.
+        hr: (N, 3, scale*p, scale*p), likewise.
+        generator: of numpy; the batch is a function of its state and of the images.
+        crops: K, zoom-in crops an image, at most scale ** 2.
+        probability: of each operation of F.
+        edges: as ``lr`` was made, of which zooming out is the same reduction: see ``bicubic``.
+
+    Raises:
+        ValueError: images of another shape, type or range, or another argument out of range.
+    """
+    patch = lr.shape[-1] if lr.ndim else 0
+    if lr.ndim != 4 or lr.shape[1:] != (3, patch, patch) or not lr.numel():
+        raise ValueError(f"make_batch: expected lr (N, 3, p, p), not {tuple(lr.shape)}")
+    if scale < 2 or patch % scale:
+        raise ValueError(f"make_batch: p = {patch} is not divisible by scale {scale} (2 or more)")
+    if hr.shape != (expected := (len(lr), 3, scale * patch, scale * patch)):
+        raise ValueError(f"make_batch: expected hr {expected}, not {tuple(hr.shape)}")
+    for name, images in (("lr", lr), ("hr", hr)):
+        low, high = (float(end) for end in images.aminmax())
+        # interpolated images may be a little outside
+        if not images.is_floating_point() or not -0.5 < low <= high < 1.5:
+            given = f"{images.dtype}, {low:.3g} to {high:.3g}"
+            raise ValueError(f"make_batch: expected {name} as floats in [0, 1], not {given}")
+    if not 1 <= crops <= scale**2:
+        raise ValueError(f"make_batch: expected 1 to {scale**2} crops, not {crops}")
+    if not 0 <= probability <= 1:
+        raise ValueError(f"make_batch: expected a probability from 0 to 1, not {probability}")
+    return _complete(hr, lambda: lr, scale, generator, crops, probability, edges)
+
+
+def _complete(
+    hr: Tensor,
+    lr: Callable[[], Tensor],
+    scale: int,
+    generator: Generator,
+    crops: int,
+    probability: float,
+    edges: Edges,
+) -> Batch:
+    """The batch of a pair; ``lr`` is called last, since its degradation may be drawn too."""
+    n, patch = len(hr), hr.shape[-1] // scale
+    offsets = generator.integers(0, (scale - 1) * patch + 1, (crops * n, 2))
+    uniform = torch.from_numpy(generator.random((crops * n, 4))).to(hr.device)
+    seed = int(generator.integers(2**31))
+    cells = generator.choice(scale**2, crops, replace=False)
+    corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
+    low = lr()
+    return Batch(
+        lr=low,
+        hr=hr,
+        zoom_in=zoom_in(hr, patch, torch.from_numpy(offsets)),
+        zoom_out=zoom_out(low, scale, edges),
+        transform=Invertible(uniform < probability),
+        seed=seed,
+        uniform=uniform,
+        zoom_cell=zoom_in(hr, patch, torch.from_numpy(corners)),
+    )
 
 
 SHARE = 0.5  # of the free memory that images may take: networks and their gradients need the rest
@@ -61,51 +130,29 @@ Places = NDArray[np.int64]
 """(n, 3): offset into the flat pixels, height and width of each image, (3, height, width) uint8."""
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Flat uint8 ``pixels``, and where the LR and HR images lie in them."""
-
-    pixels: Tensor
-    lr: Places
-    hr: Places
+def size(*places: Places) -> int:
+    """Bytes of all the images."""
+    return int(sum(3 * (p[:, 1] * p[:, 2]).sum() for p in places))
 
 
-def place(pixels: Tensor, lr: Places, hr: Places, device: torch.device, where: str) -> Pixels:
-    """The images on ``device`` where they fit there, else where they are.
-
-    Args:
-        pixels: flat uint8, mapped from a file, of which ``lr`` and ``hr`` may be a small part.
-        where: "auto" moves them to a GPU if they fit into ``SHARE`` of its free memory, "never"
-            does not. On a CPU they stay mapped: the system keeps what is read in memory, and
-            gives it up when it is needed.
-    """
-    if where == "never" or device.type == "cpu" or size(lr, hr) > SHARE * _free(device):
-        return Pixels(pixels, lr, hr)
-    return pack(pixels, lr, hr, device)
+def fits(device: torch.device, *places: Places) -> bool:
+    """Whether a GPU has room for the images; on a CPU they stay mapped: the system keeps what is
+    read in memory, and gives it up when it is needed."""
+    return device.type == "cuda" and size(*places) <= SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def pack(pixels: Tensor, lr: Places, hr: Places, device: torch.device) -> Pixels:
+def pack(
+    pixels: Tensor, lr: Places, hr: Places, device: torch.device
+) -> tuple[Tensor, Places, Places]:
     """A copy on ``device`` of these images alone, one after the other, and where they are there."""
     packed = torch.empty(size(lr, hr), dtype=torch.uint8, device=device)
-    moved, at = [], 0
-    for places in (lr, hr):
-        new = places.copy()
-        for row, (offset, height, width) in enumerate(places.tolist()):
-            count = 3 * height * width
-            packed[at : at + count] = pixels[offset : offset + count]
-            new[row, 0] = at
-            at += count
-        moved.append(new)
-    return Pixels(packed, *moved)
-
-
-def size(lr: Places, hr: Places) -> int:
-    """Bytes of all the images."""
-    return int(sum(3 * (p[:, 1] * p[:, 2]).sum() for p in (lr, hr)))
-
-
-def _free(device: torch.device) -> int:
-    return int(torch.cuda.mem_get_info(device)[0])
+    moved, at = np.concatenate([lr, hr]), 0
+    for row, (offset, height, width) in enumerate(moved.tolist()):
+        count = 3 * height * width
+        packed[at : at + count] = pixels[offset : offset + count]
+        moved[row, 0] = at
+        at += count
+    return packed, moved[: len(lr)], moved[len(lr) :]
 
 
 class PatchSampler:
@@ -117,15 +164,17 @@ class PatchSampler:
     Args:
         store: prepared training images.
         patch: side of the LR patch, divisible by the scale.
-        crops: K, zoom-in crops an image.
-        probability: of each operation of F (Section 3.4).
+        crops, probability, edges: as of ``make_batch``.
         images: how many of the images are used, spread evenly over them; None is all.
         datasets: whose images are used; None is all of the store's.
         degradation: "bicubic" takes the stored LR images; "bsrgan" makes the LR patches from the
             HR patches, each with a degradation drawn for it (Table 5).
         device: of the batches.
-        on_device: "auto" keeps the images on a GPU where they fit, "never" does not. Batches are
-            the same.
+        on_device: "auto" keeps the images on a GPU where they fit, so that batches are cut there
+            and nothing waits; "never" does not. Batches are the same.
+
+    Raises:
+        UserError: no such images, or sizes that do not go together.
     """
 
     def __init__(
@@ -157,32 +206,26 @@ class PatchSampler:
         self.edges, self.crops, self.probability = edges, crops, probability
         self.degradation = degradation
         self.device = device or torch.device("cpu")
-        index = store.index
-        if datasets is not None:
-            index = index[index.dataset.isin(list(datasets))]
-        lr, hr = (
-            index[index.scale == s][["offset", "height", "width"]].to_numpy(np.int64)
-            for s in (scale, 1)
-        )
-        names = index[index.scale == scale]["image"].to_numpy()
-        if not len(names):
+        chosen = [e for e in store.index if datasets is None or e.dataset in datasets]
+        low, high = (evenly([e for e in chosen if e.scale == s], images) for s in (scale, 1))
+        if not low:
             raise UserError(
                 f"no training images at x{scale} of {', '.join(datasets or ['any dataset'])}: "
                 "correct the budget's images, and run the prepare stage"
             )
-        if images:
-            chosen = evenly(range(len(names)), images)
-            lr, hr, names = lr[chosen], hr[chosen], names[chosen]
-        for name, (_, height, width) in zip(names, lr, strict=True):
-            if min(height, width) < patch:
+        for entry in low:
+            if min(entry.height, entry.width) < patch:
                 raise UserError(
-                    f"{name}: its x{scale} LR image ({width} x {height}) is smaller than a patch "
-                    f"({patch} x {patch}): make the budget's patch smaller or remove the image"
+                    f"{entry.image}: its x{scale} LR image ({entry.width} x {entry.height}) is "
+                    f"smaller than a patch ({patch} x {patch}): make the budget's patch smaller or "
+                    "remove the image"
                 )
+        lr, hr = (np.array([e[3:6] for e in some], np.int64) for some in (low, high))
         positions = (lr[:, 1] - patch + 1) * (lr[:, 2] - patch + 1)
         self._share = positions / positions.sum()
-        held = place(store.pixels, lr, hr, self.device, on_device)
-        self.pixels, self._lr, self._hr = held.pixels, held.lr, held.hr
+        self.pixels, self._lr, self._hr = store.pixels, lr, hr
+        if on_device == "auto" and fits(self.device, lr, hr):
+            self.pixels, self._lr, self._hr = pack(store.pixels, lr, hr, self.device)
 
     def draw(self, step: int) -> Batch:
         """The batch of a step, on the sampler's device."""
@@ -193,44 +236,25 @@ class PatchSampler:
         column = generator.integers(0, self._lr[image, 2] - patch + 1)
         flags = generator.random((n, 4)) < 0.5
         flags[:, 0] = False  # paired augmentation has no colour inversion
-        offsets = generator.integers(0, (scale - 1) * patch + 1, (self.crops * n, 2))
-        uniform = generator.random((self.crops * n, 4))
-        seed = int(generator.integers(2**31))
-        cells = generator.choice(scale**2, self.crops, replace=False)
-        corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
-
-        device = self.device
-        paired = Invertible(torch.from_numpy(flags)).to(device)
+        paired = Invertible(torch.from_numpy(flags)).to(self.device)
         hr = paired.apply(self._cut(self._hr[image], scale * row, scale * column, scale * patch))
-        if self.degradation == "bicubic":
-            lr = paired.apply(self._cut(self._lr[image], row, column, patch))
-        else:
+
+        def lr() -> Tensor:
+            if self.degradation == "bicubic":
+                return paired.apply(self._cut(self._lr[image], row, column, patch))
             from augkd.degrade.bsrgan import Degradation  # here: other cohorts do not rest on it
 
-            lr = torch.stack([Degradation.draw(scale, generator).apply(one) for one in hr.cpu()])
-            lr = lr.to(device)
-        return Batch(
-            lr=lr,
-            hr=hr,
-            zoom_in=zoom_in(hr, patch, torch.from_numpy(offsets)),
-            zoom_out=zoom_out(lr, scale, self.edges),
-            transform=Invertible(torch.from_numpy(uniform < self.probability)).to(device),
-            seed=seed,
-            uniform=torch.from_numpy(uniform).to(device),
-            zoom_cell=zoom_in(hr, patch, torch.from_numpy(corners)),
-        )
+            made = [Degradation.draw(scale, generator).apply(one) for one in hr.cpu()]
+            return torch.stack(made).to(self.device)
+
+        return _complete(hr, lr, scale, generator, self.crops, self.probability, self.edges)
 
     def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""
-        device = self.pixels.device
-        offset, height, width = (torch.from_numpy(place[:, i]).view(-1, 1, 1, 1) for i in range(3))
-        corner = offset + torch.from_numpy(row).view(-1, 1, 1, 1) * width
-        corner = corner + torch.from_numpy(column).view(-1, 1, 1, 1)
-        side = torch.arange(size, device=device)
-        index = (
-            corner.to(device)
-            + torch.arange(3, device=device).view(1, 3, 1, 1) * (height * width).to(device)
-            + side.view(1, 1, -1, 1) * width.to(device)
-            + side
-        )
+        offset, height, width = place.T
+        numbers = np.stack([offset + row * width + column, height * width, width])
+        corner, plane, line = torch.from_numpy(numbers).to(self.pixels.device).view(3, -1, 1, 1, 1)
+        channel = torch.arange(3, device=corner.device).view(3, 1, 1)
+        side = torch.arange(size, device=corner.device)
+        index = corner + channel * plane + side.view(-1, 1) * line + side
         return self.pixels[index].to(self.device).float().div_(255)

@@ -1,6 +1,6 @@
-"""One training over several processes, and how a notebook or a shell starts them.
+"""One training over several processes, which torchrun starts.
 
-    accelerate launch --multi_gpu --num_processes 2 -m augkd train edsr_x2
+    torchrun --standalone --nproc_per_node 2 -m augkd train edsr_x2
 
 Every process draws the whole batch of a step, which is a function of seed and step alone, and
 trains on its part of the images. Each weighs its loss by its share of them, and the gradients are
@@ -11,26 +11,18 @@ batch (RKD, FitNet, CSD) do not, and neither does a method that says nothing: su
 see the whole batch in the main process alone, whose results are the only ones that are kept.
 
 The main process alone validates, writes files and shows a bar. Any number of processes may go on
-with a state that another number has left. accelerate starts the processes, places them on their
-GPUs and connects them: by NCCL where there are GPUs, else by gloo. A study's cohorts, which are
-independent, are spread over machines by augkd/study/pipeline/spread.py instead.
+with a state that another number has left. Each has a GPU of its own, and NCCL connects them; where
+there is no GPU, gloo does.
 """
 
-import importlib.util
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from io import TextIOWrapper
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.errors import UserError
 
@@ -55,19 +47,11 @@ class Part:
         """What ``torch.rand`` draws for its ``count`` images where it draws for the whole batch."""
         every = count * self.whole // (self.last - self.first)
         drawn = torch.rand(every, generator=generator, device=device)
-        return drawn[self.rows(every).to(device)]
+        return drawn if every == count else drawn[self.rows(every).to(device)]
 
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""
-        device = batch.lr.device
-        taken: dict[str, Any] = {
-            field.name: value[self.rows(len(value)).to(device)]
-            for field in fields(batch)
-            if isinstance(value := getattr(batch, field.name), Tensor)
-        }
-        flags = batch.transform.flags
-        transform = Invertible(flags[self.rows(len(flags)).to(device)])
-        return replace(batch, **taken, transform=transform)
+        return batch.each(lambda tensor: tensor[self.rows(len(tensor)).to(tensor.device)])
 
 
 @dataclass(frozen=True)
@@ -98,11 +82,8 @@ class Group:
         return Part(first, last, batch)
 
     def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        if self.count == 1:
-            return torch.device("cuda")
-        return torch.device("cuda", torch.cuda.current_device())
+        """The GPU of this process where there is one."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -118,36 +99,32 @@ class Group:
         Returns:
             The losses of the whole batch, (terms,).
         """
-        before = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
-        (part.share * losses).sum().backward()  # type: ignore[no-untyped-call]
-        values = part.share * losses.detach()
-        summed = [*(p.grad for p in parameters if p.grad is not None), values]
-        flat = torch.cat([tensor.flatten() for tensor in summed])
+        whole = (part.share * losses).sum()
+        gradients = torch.autograd.grad(whole, parameters, allow_unused=True)
+        moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+        flat = torch.cat([part.share * losses.detach(), *(g.flatten() for _, g in moved)])
         dist.all_reduce(flat)
-        sizes = [tensor.numel() for tensor in summed]
-        for tensor, piece in zip(summed, torch.split(flat, sizes), strict=True):
-            tensor.copy_(piece.view(tensor.shape))
-        for p, old in zip(parameters, before, strict=True):
-            if old is not None:
-                p.grad = old if p.grad is None else old + p.grad
+        values, *pieces = torch.split(flat, [len(losses), *(g.numel() for _, g in moved)])
+        for (p, _), piece in zip(moved, pieces, strict=True):
+            summed = torch.empty_like(p).copy_(piece.view(p.shape))  # in its memory format
+            p.grad = summed if p.grad is None else p.grad + summed
         return values
 
 
 def joined() -> Group:
     """The processes that this one was started with; joins them the first time.
 
-    Raises:
-        UserError: there are others, but no accelerate.
+    torchrun says who they are (RANK, WORLD_SIZE) and which GPU is this one's (LOCAL_RANK).
     """
     if not dist.is_initialized():
-        if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if "RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
             return Group()
-        _require_accelerate()
-        from accelerate import PartialState
-
-        PartialState(cpu=not torch.cuda.is_available())
+        if torch.cuda.is_available():
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+            dist.init_process_group("nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
     return Group(dist.get_rank(), dist.get_world_size())
 
 
@@ -155,45 +132,3 @@ def leave() -> None:
     """Takes leave of the others, at the end of a process."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def launch(arguments: list[str], processes: int, folder: Path) -> None:
-    """``augkd ARGUMENTS`` on so many processes of this machine; what they print is shown here.
-
-    Fresh processes, not forks of a notebook's kernel, whose threads and CUDA forks cannot use.
-
-    Raises:
-        UserError: no accelerate, fewer GPUs than processes, or what the main process says.
-        RuntimeError: a process failed otherwise; what it printed says why.
-    """
-    _require_accelerate()
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    if 0 < gpus < processes:
-        raise UserError(f"{processes} processes need as many GPUs, here are {gpus}: use fewer")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    command += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["--num_cpu_threads_per_process", str(max(1, cores // processes))]
-    command += ["-m", "augkd", *arguments]
-    said = ""
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as run:
-        assert run.stdout
-        try:
-            # newline="": a bar's carriage returns end lines, and stay what they are
-            for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
-                sys.stderr.write(line)
-                said = line.strip() if line.startswith("augkd: ") else said
-        except BaseException:
-            run.terminate()  # accelerate passes it on
-            raise
-    if run.returncode and said:
-        raise UserError(said.removeprefix("augkd: "))
-    if run.returncode:
-        raise RuntimeError(f"augkd {' '.join(arguments)}: a process failed: see what it printed")
-
-
-def _require_accelerate() -> None:
-    if importlib.util.find_spec("accelerate") is None:
-        raise UserError("several processes need accelerate: pip install accelerate")

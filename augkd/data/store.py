@@ -1,15 +1,15 @@
 """Prepared images on disk: one flat array of bytes, mapped into memory, and an index of it."""
 
+import csv
 import os
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -38,39 +38,46 @@ class Prepared:
     lr_source: str  # "bicubic", or "shipped" with the dataset
 
 
-def write_store(folder: Path, images: Iterable[Prepared]) -> pd.DataFrame:
+class Entry(NamedTuple):
+    """Where an image lies: (3, height, width) bytes from ``offset`` on."""
+
+    dataset: str
+    image: str
+    scale: int  # 1 is HR
+    offset: int
+    height: int
+    width: int
+    lr_source: str  # as of ``Prepared``; "" of HR
+
+
+def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
     """Writes images one after the other, in a folder beside that is renamed at the end.
 
-    Returns the index: dataset, image, scale (1 is HR), offset, height, width, lr_source.
+    Returns the index, image by image.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    rows, offset = [], 0
+    index, offset = [], 0
     try:
         with (partial / "pixels.u8").open("wb") as file:
             for image in images:
-                for scale, pixels in _by_scale(image):
+                high = {} if image.hr is None else {1: image.hr}
+                for scale, pixels in (high | image.lr).items():
                     height, width = pixels.shape[-2:]
                     source = "" if scale == 1 else image.lr_source
-                    rows.append(
-                        (image.dataset, image.name, scale, offset, height, width, source),
+                    index.append(
+                        Entry(image.dataset, image.name, scale, offset, height, width, source)
                     )
                     offset += file.write(pixels.contiguous().numpy().tobytes())
+        with (partial / "index.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Entry._fields, *index])
     except BaseException:  # an image that is refused leaves nothing behind
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    columns = ["dataset", "image", "scale", "offset", "height", "width", "lr_source"]
-    index = pd.DataFrame(rows, columns=columns)
-    index.to_csv(partial / "index.csv", index=False)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return index
-
-
-def _by_scale(image: Prepared) -> list[tuple[int, Tensor]]:
-    high = [] if image.hr is None else [(1, image.hr)]
-    return high + list(image.lr.items())
 
 
 class ImageStore:
@@ -86,30 +93,30 @@ class ImageStore:
 
     def __init__(self, folder: Path) -> None:
         try:
-            index = pd.read_csv(folder / "index.csv", dtype={"image": str}, keep_default_na=False)
+            with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
+                _, *rows = csv.reader(file)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no prepared images: run the prepare stage") from None
-        self.index = index
+        self.index = [
+            Entry(dataset, image, int(scale), int(offset), int(height), int(width), source)
+            for dataset, image, scale, offset, height, width, source in rows
+        ]
         empty = np.zeros(0, np.uint8)
-        pixels = np.memmap(folder / "pixels.u8", np.uint8, "r") if len(index) else empty
+        pixels = np.memmap(folder / "pixels.u8", np.uint8, "r") if self.index else empty
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             self.pixels = torch.from_numpy(pixels)
-        places = index[["offset", "height", "width"]].to_numpy(dtype=np.int64).tolist()
-        names: list[tuple[str, str, int]] = list(
-            zip(index["dataset"], index["image"], index["scale"], strict=True)
-        )
-        self._places: dict[tuple[str, str, int], list[int]] = dict(zip(names, places, strict=True))
-        self.keys = list(dict.fromkeys((dataset, image) for dataset, image, _ in names))
+        self._entries = {entry[:3]: entry for entry in self.index}
+        self.keys = list(dict.fromkeys(entry[:2] for entry in self.index))
 
     def image(self, dataset: str, name: str, scale: int) -> Tensor:
         """(3, H, W) uint8; scale 1 is the HR image."""
-        offset, height, width = self._places[dataset, name, scale]
+        _, _, _, offset, height, width, _ = self._entries[dataset, name, scale]
         return self.pixels[offset : offset + 3 * height * width].view(3, height, width)
 
     def has(self, dataset: str, name: str, scale: int) -> bool:
         """Whether there is an image of that scale; 1 is HR."""
-        return (dataset, name, scale) in self._places
+        return (dataset, name, scale) in self._entries
 
     def pair(self, dataset: str, name: str, scale: int) -> tuple[Tensor, Tensor]:
         """LR, and HR cut to scale times its size, of an image that has both."""

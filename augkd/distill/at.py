@@ -3,12 +3,11 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from augkd.distill.features import FeatureMatching, Taps, response_base
+from augkd.distill.features import FeatureMethod, Taps
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -22,21 +21,21 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @options
-class AT:
+class AT(FeatureMethod):
     """rec * L_rec + kd * L_kd + attention * sum over taps of mean (a_S - a_T)^2.
 
     a = mean_c F_c^2, flattened and divided by its norm: free of the features' scale and width.
 
     Taps: points 1, 2 and 3, FAKD's.
 
-    Weights: authors and zoo have 1000 beside a cross-entropy of order one, and no L_kd. The L1
-    of [0, 255] images is of that order, ours is 255 times smaller: 1000 / 255 = 3.92.
+    Weights: authors and zoo have 1000, here 1000 / 255 = 3.92 (see features.py).
 
     Left open by the paper: taps and weight. The mean over positions makes the term shrink with
     the patch (at most 2 / (H*W)): a weight set on the zoo's maps of 8 to 32 pixels is weaker on
     48 x 48 patches, and no weight carries over between patch sizes.
     """
 
+    name: ClassVar[str] = "at"
     per_image: ClassVar[bool] = True
     rec: Weight = 1.0
     kd: Weight = 0.0
@@ -46,7 +45,3 @@ class AT:
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         losses = [attention_loss(own, target) for own, target in zip(student, teacher, strict=True)]
         return {"attention": self.attention * torch.stack(losses).sum()}
-
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        base = response_base(self.rec, self.kd)
-        return FeatureMatching("at", student, teacher, self.taps, self.compare, base)

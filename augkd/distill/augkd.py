@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Probability, Terms, Updates, Weight, options
+from augkd.distill.options import Share, Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher
-from augkd.models import SRNetwork
 
 Input = Literal["lr", "zoom_in", "zoom_out", "zoom_cell"]
 
@@ -39,15 +38,13 @@ class AugKD:
     ``consistency`` names the inputs that F acts on. The paper writes it for zoom_in "as an
     example"; the predecessor applies it there alone. Empty: F off.
 
-    Two options are controls, each a departure of the predecessor's released code from the paper.
-    ``updates: 2``: one optimiser step on rec and kd, then one on the auxiliary terms at the new
-    weights, on top of the first step's gradient. ``inverse: released``: F's operations repeated
-    in F's order instead of undone in reverse, wrong wherever a transposition meets exactly one
-    flip (0.3 * 0.42 = 12.6 % of images at p = 0.3).
-
-    Two more are controls. ``crop: cell``
-    zooms into one cell of the scale x scale grid for the whole batch (released). ``probability``
-    is that of each operation of F, in place of the sampler's.
+    Four options are controls, the first three departures of the predecessor's released code from
+    the paper. ``updates: 2``: one optimiser step on rec and kd, then one on the auxiliary terms at
+    the new weights, on top of the first step's gradient. ``inverse: released``: F's operations
+    repeated in F's order instead of undone in reverse, wrong wherever a transposition meets
+    exactly one flip (0.3 * 0.42 = 12.6 % of images at p = 0.3). ``crop: cell`` zooms into one cell
+    of the scale x scale grid for the whole batch. ``probability`` is that of each operation of F,
+    in place of the batch's.
 
     With kd = aug = 0 and zoom_in false no term involves the teacher: the same zoomed-out images
     with the truth alone. Zooming in has no such control, since no sharper truth exists.
@@ -64,25 +61,25 @@ class AugKD:
     updates: Literal[1, 2] = 1
     inverse: Literal["exact", "released"] = "exact"
     crop: Literal["random", "cell"] = "random"
-    probability: Probability | None = None
+    probability: Share | None = None
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Updates:
+    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Updates:
         if self.updates == 2:
             return self._in_turn(student, teacher, batch)
         return self.terms(student, teacher, batch, student(batch.lr))
 
-    def terms(self, student: SRNetwork, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
+    def terms(self, student: nn.Module, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
         """All terms, given ``plain`` = S(x)."""
         terms = self._base(student, teacher, batch, plain)
         return terms | self._auxiliary(student, teacher, batch)
 
-    def _in_turn(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
+    def _in_turn(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
         yield self._base(student, teacher, batch, student(batch.lr))
         # computed only now, after the step on the terms above
         if auxiliary := self._auxiliary(student, teacher, batch):
             yield auxiliary
 
-    def _base(self, student: SRNetwork, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
+    def _base(self, student: nn.Module, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
         if "lr" not in self.consistency or not self.kd:
             return response(plain, teacher, batch, self.rec, self.kd)
         aligned = self._consistent(student, batch, "lr")
@@ -90,7 +87,7 @@ class AugKD:
             aligned, teacher, batch, 0, self.kd
         )
 
-    def _auxiliary(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+    def _auxiliary(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         terms = {}
         if self.zoom_in and self.aug:
             crops: Input = "zoom_in" if self.crop == "random" else "zoom_cell"
@@ -104,7 +101,7 @@ class AugKD:
                 terms["zoom_rec"] = self.zoom_rec * l1_loss(output, batch.lr)
         return terms
 
-    def _consistent(self, student: SRNetwork, batch: Batch, name: Input) -> Tensor:
+    def _consistent(self, student: nn.Module, batch: Batch, name: Input) -> Tensor:
         """F^-1(S(F(image))) where F acts on this input, else S(image)."""
         image: Tensor = getattr(batch, name)
         if ("zoom_in" if name == "zoom_cell" else name) not in self.consistency:

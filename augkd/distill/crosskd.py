@@ -9,13 +9,12 @@ from torch.nn.functional import l1_loss
 from augkd.data.sampler import Batch
 from augkd.distill.features import of_one_backbone
 from augkd.distill.kd import response
-from augkd.distill.options import Bound, Terms, Weight, options
+from augkd.distill.options import Terms, Weight, options
 from augkd.distill.teacher import Teacher
 from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 
-def crossed(first: SRNetwork, second: SRNetwork) -> SRNetwork:
+def crossed(first: nn.Module, second: nn.Module) -> nn.Module:
     """Head and first half of the body of one network, then the rest of another, weights shared.
 
     Both have ``conv_first`` and a sequential ``body``. The long skip carries the first's head.
@@ -54,27 +53,27 @@ class CrossKD:
     cross: Weight = 1.0
     target: Literal["hr", "teacher"] = "hr"
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         terms = response(student(batch.lr), teacher, batch, self.rec, self.kd)
         if self.cross:
             target = batch.hr if self.target == "hr" else teacher.output("lr")
             cascades = {
-                "student_teacher": crossed(student, teacher.own()),
-                "teacher_student": crossed(teacher.own(), student),
+                "student_teacher": crossed(student, teacher.network),
+                "teacher_student": crossed(teacher.network, student),
             }
             for name, network in cascades.items():
                 terms[name] = self.cross * l1_loss(network(batch.lr), target)
         return terms
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        backbone = of_one_backbone("crosskd", student, teacher)
-        if backbone == "swinir":
+    def bind(self, student: nn.Module, teacher: nn.Module) -> "CrossKD":
+        own, theirs = of_one_backbone("crosskd", student, teacher)
+        if own.name == "swinir":
             raise UserError(
                 "method 'crosskd' is defined for rcan and edsr, not swinir: choose another method"
             )
-        if student.channels != teacher.channels:
+        if own.channels != theirs.channels:
             raise UserError(
                 "method 'crosskd' connects halves of teacher and student and needs them of one "
-                f"width, not {teacher.channels} and {student.channels}: choose another method"
+                f"width, not {theirs.channels} and {own.channels}: choose another method"
             )
-        return Bound(self)
+        return self

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import l1_loss
@@ -19,8 +18,8 @@ from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
 from augkd.distill.features import of_one_backbone, points
 from augkd.distill.kd import Scratch
-from augkd.distill.options import Bound, Terms, Weight, options
-from augkd.distill.teacher import Teacher
+from augkd.distill.options import Count, Terms, Weight, options
+from augkd.distill.teacher import Teacher, with_features
 from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork
@@ -69,24 +68,19 @@ def first_channels(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _require_slice(method: str, student: SRNetwork, teacher: nn.Module) -> None:
-    """Refuses pairs whose student is not a thinner copy of the teacher."""
-    backbone = of_one_backbone(method, student, teacher)
-    if backbone != "edsr":
+def _require_slice(method: str, student: nn.Module, teacher: nn.Module) -> SRNetwork:
+    """The teacher; refuses pairs whose student is not a thinner copy of it."""
+    own, theirs = of_one_backbone(method, student, teacher)
+    made = f"method '{method}' makes the student of the teacher's first channels"
+    if own.name != "edsr":
+        raise UserError(f"{made} and is defined for edsr, not {own.name}: choose another method")
+    thinner = own.sizes["blocks"] == theirs.sizes["blocks"] and own.channels <= theirs.channels
+    if not thinner or own.scale != theirs.scale:
         raise UserError(
-            f"method '{method}' makes the student of the teacher's first channels and is defined "
-            f"for edsr, not {backbone}: choose another method"
+            f"{made}: the student needs as many blocks as the teacher, the same scale, and no more "
+            "channels"
         )
-    whole = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
-    own = {name: tuple(value.shape) for name, value in student.state_dict().items()}
-    fits = own.keys() == whole.keys() and all(
-        s <= t for name in own for s, t in zip(own[name], whole[name], strict=True)
-    )
-    if not fits or student.scale != teacher.scale:
-        raise UserError(
-            f"method '{method}' makes the student of the teacher's first channels: the student "
-            "needs as many blocks as the teacher, the same scale, and no more channels"
-        )
+    return theirs
 
 
 @options
@@ -114,13 +108,11 @@ class CSD:
     rec: Weight = 1.0
     teacher: Weight = 1.0
     contrast: Weight = 200 / 255
-    negatives: PositiveInt = 10
+    negatives: Count = 10
     vgg: Path | None = None
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        _require_slice("csd", student, teacher)
-        assert isinstance(teacher, SRNetwork)
-        return JointlyTrained(self, teacher)
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        return JointlyTrained(self, _require_slice("csd", student, teacher))
 
 
 class JointlyTrained(nn.Module):
@@ -135,7 +127,7 @@ class JointlyTrained(nn.Module):
         # in a tuple, since it is neither trained nor saved
         self._vgg = (load_vgg19(method.vgg),) if method.vgg else ()
 
-    def forward(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+    def forward(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         method = self.method
         small = functional_call(student, first_channels(self.shared, student), (batch.lr,))
         terms = {}
@@ -146,27 +138,26 @@ class JointlyTrained(nn.Module):
         if method.teacher:
             terms["teacher"] = method.teacher * l1_loss(large, batch.hr)
         if method.contrast:
-            blurred = bicubic(batch.lr[: method.negatives], student.scale, up=True)
+            blurred = bicubic(batch.lr[: method.negatives], self.shared.scale, up=True)
             with torch.no_grad():
-                target = self._features(large, teacher, batch)
-                far = self._features(blurred, teacher, batch)
-            own = self._features(small, teacher, batch)
+                target, far = (self._features(image, teacher) for image in (large, blurred))
+            own = self._features(small, teacher)
             terms["contrast"] = method.contrast * contrast(own, target, far)
         return terms
 
-    def sync(self, student: SRNetwork) -> None:
+    def sync(self, student: nn.Module) -> None:
         """Copies the shared first channels into the student."""
         student.load_state_dict(first_channels(self.shared, student))
 
-    def _features(self, image: Tensor, teacher: Teacher, batch: Batch) -> list[Tensor]:
+    def _features(self, image: Tensor, teacher: Teacher) -> list[Tensor]:
         """One map a level of an image (N, 3, s*p, s*p) in [0, 1]."""
-        if self._vgg:
-            levels: list[Tensor] = self._vgg[0].to(image.device)(image * 255)
+        for vgg in self._vgg:
+            levels: list[Tensor] = vgg.to(image.device)(image * 255)
             return levels
-        height, width = batch.lr.shape[-2:]
+        height, width = (side // self.shared.scale for side in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[..., top : top + height, left : left + width]
-        network = teacher.own()
+        network = with_features("method 'csd'", "teacher", teacher.network)
         names = points(network)
         features = network.features(middle, names)[1]
         return [features[name] for name in names]
@@ -183,7 +174,7 @@ class SlicedInit:
     per_image: ClassVar[bool] = True
     rec: Weight = 1.0
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> Scratch:
         _require_slice("sliced_init", student, teacher)
         student.load_state_dict(first_channels(teacher, student))
-        return Bound(Scratch(rec=self.rec))
+        return Scratch(rec=self.rec)

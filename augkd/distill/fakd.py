@@ -3,13 +3,12 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 from torch.utils.checkpoint import checkpoint
 
-from augkd.distill.features import FeatureMatching, Taps, response_base
+from augkd.distill.features import FeatureMethod, Taps
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def affinity(features: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ def affinity_term(
 
 
 @options
-class FAKD:
+class FAKD(FeatureMethod):
     """rec * L_rec + kd * L_kd + affinity * sum over taps of |A_S - A_T|_1.
 
     A = U^T U with U the (C, H*W) feature, each position divided by its norm + 1e-8: free of the
@@ -71,6 +70,7 @@ class FAKD:
     distillation is what remains.
     """
 
+    name: ClassVar[str] = "fakd"
     per_image: ClassVar[bool] = True
     rec: Weight = 0.5
     kd: Weight = 0.5
@@ -80,7 +80,3 @@ class FAKD:
 
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         return affinity_term(self.affinity, student, teacher, self.detach)
-
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        base = response_base(self.rec, self.kd)
-        return FeatureMatching("fakd", student, teacher, self.taps, self.compare, base)

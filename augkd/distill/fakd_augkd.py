@@ -4,16 +4,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from augkd.data.sampler import Batch
 from augkd.distill.augkd import AugKD
 from augkd.distill.fakd import affinity_term
-from augkd.distill.features import FeatureMatching, Taps
+from augkd.distill.features import FeatureMethod, Taps
 from augkd.distill.options import Terms, Weight, options
+from augkd.distill.teacher import Teacher
 from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 
 @options
-class FAKDAugKD:
+class FAKDAugKD(FeatureMethod):
     """AugKD's loss (Equation 4) + affinity * FAKD's sum over taps of |A_S - A_T|_1.
 
     Both methods contain rec and kd; they are counted once, with AugKD's weights, because the
@@ -26,6 +27,7 @@ class FAKDAugKD:
     method"), and every weight.
     """
 
+    name: ClassVar[str] = "fakd_augkd"
     per_image: ClassVar[bool] = True
     augkd: AugKD = AugKD()
     affinity: Weight = 10 / 255
@@ -34,8 +36,10 @@ class FAKDAugKD:
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         return affinity_term(self.affinity, student, teacher)
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
+    def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
+        return self.augkd.terms(student, teacher, batch, output)
+
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         if self.augkd.updates != 1:
             raise UserError("method 'fakd_augkd': augkd.updates is 2, expected 1 (one summed loss)")
-        base = self.augkd.terms
-        return FeatureMatching("fakd_augkd", student, teacher, self.taps, self.compare, base)
+        return super().bind(student, teacher)

@@ -1,9 +1,7 @@
-"""What the feature-based methods share: one pass for output and features, then two comparisons.
+"""What the feature-based methods share: where they read, and one pass for output and features.
 
-Where feature-based methods read: four points of each backbone, the same for every method.
-
-FAKD's released code defines them for EDSR and RCAN; the others of the paper's tables, which were
-made for classifiers, take the same ones here so that methods differ by their losses alone.
+FAKD's released code defines four points for EDSR and RCAN; the others of the paper's tables, which
+were made for classifiers, take the same ones so that methods differ by their losses alone.
 
 =====  ==========  ==================  ===================  ===============
 index  all         EDSR, SwinIR        RCAN                 all
@@ -17,115 +15,99 @@ index  all         EDSR, SwinIR        RCAN                 all
 A stage is a block of EDSR (counted from 0: 10 and 21 of 32), a group of RCAN (2 and 6 of 10, as
 released) or an RSTB of SwinIR (no released code taps it; its blocks' outputs are this study's
 choice). Fractions of the depth are kept where networks are shallower.
+
+FitNet, AT and RKD have the weights of the classifiers' zoo (RepDistiller), where they stand beside
+a cross-entropy of order one, and no L_kd. The L1 of [0, 255] images is of that order (1 to 6 grey
+levels), ours is 255 times smaller: the weights are divided by 255.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Terms
-from augkd.distill.teacher import Teacher
+from augkd.distill.options import Rule, Terms, Weight
+from augkd.distill.teacher import Teacher, with_features
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 
-Point = Annotated[int, Field(ge=0, le=3)]
-Taps = Annotated[tuple[Point, ...], Field(min_length=1)]
+Taps = Annotated[
+    tuple[int, ...],
+    Rule("one or more of the points 0 to 3", lambda taps: set() < set(taps) <= {0, 1, 2, 3}),
+]
 """Indices of the points that a method reads."""
-
-BACKBONES = {"block": "edsr", "group": "rcan", "rstb": "swinir"}
-
-
-def _stages(network: SRNetwork) -> list[str]:
-    return [tap for tap in network.taps if tap.rstrip("0123456789") in BACKBONES]
-
-
-def backbone(network: SRNetwork) -> str:
-    """One of edsr, rcan and swinir, by what the network calls its stages."""
-    return BACKBONES[_stages(network)[0].rstrip("0123456789")]
 
 
 def points(network: SRNetwork) -> tuple[str, str, str, str]:
     """Names of the network's taps at the four points."""
-    stages = _stages(network)
+    first, *stages, _, last = network.taps  # the one before the last is the body's convolution
     n = len(stages)
-    early, late = (
-        (n * 2 // 10, n * 6 // 10) if backbone(network) == "rcan" else (n // 3, n * 2 // 3)
-    )
-    return ("first_conv", stages[early], stages[late], "after_long_skip")
+    early, late = (n * 2 // 10, n * 6 // 10) if network.name == "rcan" else (n // 3, n * 2 // 3)
+    return first, stages[early], stages[late], last
 
 
-def of_one_backbone(method: str, student: nn.Module, teacher: nn.Module) -> str:
-    """The backbone that both networks have.
+def of_one_backbone(
+    method: str, student: nn.Module, teacher: nn.Module
+) -> tuple[SRNetwork, SRNetwork]:
+    """Student and teacher, as networks of one backbone whose features can be read.
 
     Raises:
-        UserError: the teacher's features cannot be read, or the two have different backbones
+        UserError: the features of one cannot be read, or the two have different backbones
             ("conventional feature-based KD or self-distillation methods are inapplicable to the
             cross-architecture setting", Section 4.2).
     """
-    for role, network in (("teacher", teacher), ("student", student)):
-        if not isinstance(network, SRNetwork):
-            raise UserError(
-                f"method '{method}' reads the {role}'s feature maps, and {type(network).__name__} "
-                "offers none: use edsr, rcan or swinir, or choose kd, dfkd or augkd"
-            )
-    assert isinstance(student, SRNetwork)
-    assert isinstance(teacher, SRNetwork)
-    own, theirs = backbone(student), backbone(teacher)
-    if own != theirs:
+    theirs = with_features(f"method '{method}'", "teacher", teacher)
+    own = with_features(f"method '{method}'", "student", student)
+    if own.name != theirs.name:
         raise UserError(
-            f"method '{method}' needs teacher and student of one backbone, not {theirs} and {own}: "
-            "choose kd, dfkd or augkd for this pair"
+            f"method '{method}' needs teacher and student of one backbone, not {theirs.name} and "
+            f"{own.name}: choose kd, dfkd or augkd for this pair"
         )
-    return own
-
-
-def named(network: SRNetwork, chosen: Sequence[int]) -> list[str]:
-    """The network's own names of the chosen points."""
-    names = points(network)
-    return [names[index] for index in chosen]
+    return own, theirs
 
 
 Compare = Callable[[list[Tensor], list[Tensor]], Terms]
 """Student's and teacher's feature maps, (N, C, H, W) each, to weighted terms."""
 
-Base = Callable[[SRNetwork, Teacher, Batch, Tensor], Terms]
-"""Student, teacher, batch and S(x) to weighted terms."""
+
+class FeatureMethod:
+    """A method of base(S(x)) + compare(features of S at x, features of T at x).
+
+    ``taps`` are indices of the points above. ``name`` is for messages.
+    """
+
+    name: ClassVar[str]
+    rec: Weight
+    kd: Weight
+    taps: Taps
+    compare: Compare
+
+    def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
+        """The terms of the output S(x), which was computed with the features."""
+        return response(output, teacher, batch, self.rec, self.kd)
+
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        return FeatureMatching(self, student, teacher, self.compare)
 
 
 class FeatureMatching(nn.Module):
-    """base(S(x)) + compare(features of S at x, features of T at x).
-
-    Args:
-        method: its name, for messages.
-        student, teacher: the networks that will meet.
-        taps: indices of the points of ``augkd.distill.features``.
-        compare: the features' terms; a module's parameters are trained along.
-        base: the output's terms.
+    """A feature method, bound; if ``compare`` is a module, its parameters are trained along.
 
     Raises:
         UserError: a network without features, or two backbones.
     """
 
     def __init__(
-        self,
-        method: str,
-        student: SRNetwork,
-        teacher: nn.Module,
-        taps: Sequence[int],
-        compare: Compare,
-        base: Base,
+        self, method: FeatureMethod, student: nn.Module, teacher: nn.Module, compare: Compare
     ) -> None:
         super().__init__()
-        of_one_backbone(method, student, teacher)
-        assert isinstance(teacher, SRNetwork)
-        self.student_taps = named(student, taps)
-        self.teacher_taps = named(teacher, taps)
-        self.compare = compare
-        self.base = base
+        networks = of_one_backbone(method.name, student, teacher)
+        self.student_taps, self.teacher_taps = (
+            [points(network)[index] for index in method.taps] for network in networks
+        )
+        self.base, self.compare = method.base, compare
 
     def forward(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
         output, features = student.features(batch.lr, self.student_taps)
@@ -133,12 +115,3 @@ class FeatureMatching(nn.Module):
         own = [features[tap] for tap in self.student_taps]
         theirs = [targets[tap] for tap in self.teacher_taps]
         return self.base(student, teacher, batch, output) | self.compare(own, theirs)
-
-
-def response_base(rec: float, kd: float) -> Base:
-    """rec * L_rec + kd * L_kd on the output that was computed with the features."""
-
-    def base(student: SRNetwork, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
-        return response(output, teacher, batch, rec, kd)
-
-    return base

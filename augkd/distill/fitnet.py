@@ -1,12 +1,13 @@
 """FitNet (Romero et al., ICLR 2015), adapted to super-resolution: Tables 2, 3 and 11."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from augkd.distill.features import FeatureMatching, Taps, response_base
+from augkd.distill.features import FeatureMatching, FeatureMethod, Taps, of_one_backbone
 from augkd.distill.options import Terms, Weight, options
-from augkd.models import SRNetwork
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -26,11 +27,8 @@ class Regressors(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(width, teacher_width, 1) for _ in range(taps))
         self.weight = weight
         if width == teacher_width:
-            for layer in self.layers:
-                assert isinstance(layer, nn.Conv2d)
-                nn.init.dirac_(layer.weight)
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+            for name, parameter in self.layers.named_parameters():
+                (nn.init.dirac_ if name.endswith("weight") else nn.init.zeros_)(parameter)
 
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
         errors = [
@@ -41,15 +39,13 @@ class Regressors(nn.Module):
 
 
 @options
-class FitNet:
+class FitNet(FeatureMethod):
     """rec * L_rec + kd * L_kd + hint * mean |r(F_S) - F_T|^2 / mean |F_T|^2, r a learned 1 x 1.
 
     Taps: point 2 (two thirds of the depth), as the classifiers' zoo has its one hint after the
     second of three stages; trained jointly, not in FitNets' two stages.
 
-    Weights: the zoo (RepDistiller) has hint = 100 beside a cross-entropy of order one, and no
-    L_kd. The L1 of [0, 255] images is of that order (1 to 6 grey levels), ours is 255 times
-    smaller: 100 / 255 = 0.392.
+    Weights: the zoo has hint = 100, here 100 / 255 = 0.392 (see features.py).
 
     Left open by the paper: tap, regressor, weight and scale. The zoo's regressor ends in batch
     normalisation and ReLU, which cannot meet signed features; plain 1 x 1 here. Features are on
@@ -57,13 +53,13 @@ class FitNet:
     hence the division (a likely cause of the paper's -1.5 dB).
     """
 
+    name: ClassVar[str] = "fitnet"
     rec: Weight = 1.0
     kd: Weight = 0.0
     hint: Weight = 100 / 255
     taps: Taps = (2,)
 
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        width = getattr(teacher, "channels", student.channels)
-        compare = Regressors(len(self.taps), student.channels, width, self.hint)
-        base = response_base(self.rec, self.kd)
-        return FeatureMatching("fitnet", student, teacher, self.taps, compare, base)
+    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        own, theirs = of_one_backbone(self.name, student, teacher)
+        compare = Regressors(len(self.taps), own.channels, theirs.channels, self.hint)
+        return FeatureMatching(self, student, teacher, compare)

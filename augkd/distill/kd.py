@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from augkd.data.sampler import Batch
 from augkd.distill.options import Terms, Updates, Weight, options
 from augkd.distill.teacher import Teacher
-from augkd.models import SRNetwork
 
 
 def response(output: Tensor, teacher: Teacher, batch: Batch, rec: float, kd: float) -> Terms:
@@ -29,7 +28,7 @@ class Scratch:
     per_image: ClassVar[bool] = True
     rec: Weight = 1.0
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         return response(student(batch.lr), teacher, batch, self.rec, 0)
 
 
@@ -49,12 +48,12 @@ class KD:
     kd: Weight = 0.2
     updates: Literal[1, 2] = 1
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Updates:
+    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Updates:
         if self.updates == 2:
             return self._twice(student, teacher, batch)
         return response(student(batch.lr), teacher, batch, self.rec, self.kd)
 
-    def _twice(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
+    def _twice(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
         for _ in range(2):
             yield response(student(batch.lr), teacher, batch, self.rec, self.kd)
 
@@ -70,5 +69,5 @@ class DataFreeKD:
     per_image: ClassVar[bool] = True
     kd: Weight = 1.0
 
-    def __call__(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
+    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         return response(student(batch.lr), teacher, batch, 0, self.kd)

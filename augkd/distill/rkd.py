@@ -1,13 +1,14 @@
 """Relational knowledge distillation (Park et al., CVPR 2019), adapted: Tables 2 and 3."""
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
-from augkd.distill.features import FeatureMatching, Taps, response_base
+from augkd.distill.features import FeatureMethod, Taps
 from augkd.distill.options import Terms, Weight, options
 from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 
 def _relative_distances(embedding: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @options
-class RKD:
+class RKD(FeatureMethod):
     """rec * L_rec + kd * L_kd + distance * L_RKD-D + angle * L_RKD-A, between images of a batch.
 
     Both compare ratios and angles, and so are free of the features' scale and width.
@@ -44,13 +45,12 @@ class RKD:
     Taps: point 3, averaged over positions to one embedding (N, C) an image, as the classifiers'
     zoos embed (and 2304 times smaller than the flattened map).
 
-    Weights: the zoo (RepDistiller) has 25 and 50 beside a cross-entropy of order one, and no
-    L_kd. The L1 of [0, 255] images is of that order, ours is 255 times smaller:
-    25 / 255 = 0.098 and 50 / 255 = 0.196.
+    Weights: the zoo has 25 and 50, here 25 / 255 = 0.098 and 50 / 255 = 0.196 (see features.py).
 
     Left open by the paper: what is embedded (image, patch or position), tap and weights.
     """
 
+    name: ClassVar[str] = "rkd"
     rec: Weight = 1.0
     kd: Weight = 0.0
     distance: Weight = 25 / 255
@@ -63,17 +63,11 @@ class RKD:
                 "method 'rkd' compares triples of images within a batch: batch is "
                 f"{len(student[0])}, expected at least 3"
             )
-        pairs = [
-            (own.mean((2, 3)), target.mean((2, 3)))
-            for own, target in zip(student, teacher, strict=True)
-        ]
+        own, theirs = ([each.mean((2, 3)) for each in maps] for maps in (student, teacher))
+        pairs = list(zip(own, theirs, strict=True))
         distances = [rkd_distance(*pair) for pair in pairs]
         angles = [rkd_angle(*pair) for pair in pairs]
         return {
             "distance": self.distance * torch.stack(distances).sum(),
             "angle": self.angle * torch.stack(angles).sum(),
         }
-
-    def bind(self, student: SRNetwork, teacher: nn.Module) -> nn.Module:
-        base = response_base(self.rec, self.kd)
-        return FeatureMatching("rkd", student, teacher, self.taps, self.compare, base)

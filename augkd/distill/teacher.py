@@ -1,7 +1,6 @@
 """The frozen teacher of a cohort: computed once a batch, shared by every student."""
 
 from collections.abc import Sequence
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ class Teacher:
         self._wanted: dict[str, set[str]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._features: dict[str, dict[str, Tensor]] = {}
-        self._lock = Lock()  # students may ask from several threads
 
     def see(self, batch: Batch) -> "Teacher":
         self._batch = batch
@@ -34,10 +32,9 @@ class Teacher:
 
     def output(self, name: str) -> Tensor:
         """T of the batch's image ``name``."""
-        with self._lock:
-            if name not in self._outputs:
-                self._compute(name)
-            return self._outputs[name]
+        if name not in self._outputs:
+            self._compute(name)
+        return self._outputs[name]
 
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         """T's features of the batch's image ``name`` at the given taps.
@@ -47,32 +44,31 @@ class Teacher:
         Raises:
             UserError: the network has no features to read, or no such tap.
         """
-        self.own()
-        with self._lock:
-            wanted = self._wanted.setdefault(name, set())
-            if not wanted.issuperset(taps) or name not in self._features:
-                wanted.update(taps)
-                self._compute(name)
-            return {tap: self._features[name][tap] for tap in taps}
-
-    def own(self) -> SRNetwork:
-        """The network itself, where it is one whose features can be read.
-
-        Raises:
-            UserError: it is not.
-        """
-        if not isinstance(self.network, SRNetwork):
-            raise UserError(
-                f"the teacher is a {type(self.network).__name__}, which offers no feature maps: "
-                "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
-            )
-        return self.network
+        wanted = self._wanted.setdefault(name, set())
+        if not wanted.issuperset(taps) or name not in self._features:
+            wanted.update(taps)
+            self._compute(name)
+        return {tap: self._features[name][tap] for tap in taps}
 
     @torch.no_grad()
     def _compute(self, name: str) -> None:
         image = getattr(self._batch, name)
-        taps = sorted(self._wanted.get(name, ()))
-        if not taps:
+        if taps := sorted(self._wanted.get(name, ())):
+            network = with_features("a method", "teacher", self.network)
+            self._outputs[name], self._features[name] = network.features(image, taps)
+        else:
             self._outputs[name] = self.network(image)
-            return
-        self._outputs[name], self._features[name] = self.own().features(image, taps)
+
+
+def with_features(asker: str, role: str, network: nn.Module) -> SRNetwork:
+    """The network itself, where it is one whose features can be read.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(network, SRNetwork):
+        raise UserError(
+            f"{asker} reads the {role}'s feature maps, and {type(network).__name__} offers none: "
+            "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
+        )
+    return network

@@ -1,17 +1,17 @@
 """The image features of CSD's contrast: VGG19 (Simonyan and Zisserman, ICLR 2015)."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from augkd.errors import UserError
+from augkd.models.checkpoint import fit_weights, read_weights
 
 _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 """Convolutions up to the first of stage 5; 0 is a 2 x 2 max pooling."""
+
+_KEPT = (1, 6, 11, 20, 29)
+"""Numbers of the first ReLU of each stage."""
 
 
 class VGG19(nn.Module):
@@ -34,18 +34,14 @@ class VGG19(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         kept = []
-        first_of_stage = True
-        for layer in self.features:
+        for number, layer in enumerate(self.features):
             x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
-                first_of_stage = True
-            elif isinstance(layer, nn.ReLU) and first_of_stage:
+            if number in _KEPT:
                 kept.append(x)
-                first_of_stage = False
         return kept
 
 
-def load_vgg19(path: Path) -> VGG19:
+def load_vgg19(path: str | Path) -> VGG19:
     """A frozen VGG19 from torchvision's checkpoint, .pth or converted to safetensors.
 
     Later layers and the classifier in the file are passed over.
@@ -53,26 +49,11 @@ def load_vgg19(path: Path) -> VGG19:
     Raises:
         UserError: the file is missing, unreadable or not a VGG19.
     """
+    network, path = VGG19(), Path(path)
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such VGG19 checkpoint; csd without one takes vgg: null"
-        ) from None
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable VGG19 checkpoint ({reason})") from None
-    network = VGG19()
-    wanted = network.state_dict()
-    for key, own in wanted.items():
-        found = weights.get(key) if isinstance(weights, dict) else None
-        if not isinstance(found, Tensor) or found.shape != own.shape:
-            raise UserError(
-                f"{path}: not a VGG19 checkpoint: it has no '{key}' of shape {tuple(own.shape)}; "
-                "expected torchvision's vgg19"
-            )
-    network.load_state_dict({key: weights[key] for key in wanted})
+        weights = read_weights(path)
+        own = {key: weights[key] for key in network.state_dict() if key in weights}
+        fit_weights(path, own, network)
+    except UserError as error:
+        raise UserError(f"{error}; csd's vgg is torchvision's vgg19, or null for none") from None
     return network.eval().requires_grad_(False)
