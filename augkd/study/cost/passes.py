@@ -1,44 +1,89 @@
-"""What a training's step takes, counted without computing it: operations, memory, updates.
+"""Operations and memory of networks and optimiser steps, counted without computing them.
 
-The step is taken on torch's "meta" device, by the very networks and methods of the training: every
-tensor has a shape and no values, so that a step of the paper's size is counted in moments.
-
-A training's students and their teacher without weights of worth, to count and to time.
-
-What a network costs: the two columns of Table 1 that need no clock.
+A step is taken on torch's "meta" device by the very networks and methods of the training: every
+tensor has a shape and no values, so that one of the paper's size is counted in moments.
 """
 
-import logging
 import math
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor, UntypedStorage, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
+from augkd.distill.options import Terms
 from augkd.distill.vgg import VGG19
-from augkd.models import SRNetwork
+from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher
-from augkd.models.network import SRNetwork
 from augkd.models.quantize import quantize
-from augkd.models.swinir import SwinIR
-from augkd.study.params import Cohort, Study, Training
+from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.runs import build
-from augkd.train import Member
+from augkd.train import Member, Training
+
+META = torch.device("meta")
 
 
-def schedule(study: Study, stage: str, name: str) -> Training:
-    """Of the training ``name`` of a stage, "teach" or "distil"."""
-    return study.schedule(study.teacher(name) if stage == "teach" else study.cohort(name))
+def parameters(model: nn.Module) -> int:
+    """Number of learnable numbers; constants such as the RGB mean are not among them."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def multiply_accumulates(network: nn.Module, height: int, width: int) -> float:
+    """Of a forward pass of one image (1, 3, height, width).
+
+    The convention is fvcore's, which gives all six numbers of Table 1 (its "FLOPs", at 256 x 256):
+    one for each multiply-add of a convolution, linear layer or matrix product; five for each
+    element of a LayerNorm, one for each input element of an average pooling; nothing for biases,
+    activations, softmax and additions. A quantised network counts as it does in full precision.
+
+    Every operation of our networks is either proportional to the pixels (of the image padded to
+    whole windows) or constant, so two small images tell the count of any size exactly.
+    """
+    if not isinstance(network, SRNetwork):
+        return _counted(network, height, width)
+    window = network.sizes.get("window_size", 1)
+    pixels = math.prod(-(-length // window) * window for length in (height, width))
+    constant, slope = _line(network.name, network.scale, tuple(network.sizes.items()))
+    return float(constant + slope * pixels)
+
+
+@cache
+def _line(name: str, scale: int, sizes: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
+    """Of a network of ours: what is constant, and what each pixel adds."""
+    with META:
+        network = create_model(name, scale=scale, **dict(sizes)).eval()
+    side = dict(sizes).get("window_size", 8)
+    one, two = (_counted(network, side, width) for width in (side, 2 * side))
+    return 2 * one - two, (two - one) / side**2
+
+
+def _counted(network: nn.Module, height: int, width: int) -> float:
+    def each(count: int) -> Any:  # torch counts two operations a multiply-accumulate
+        return lambda shape, *_, **__: 2 * count * math.prod(shape)
+
+    formulas = {torch.ops.aten.native_layer_norm: each(5), torch.ops.aten.mean: each(1)}
+    image = torch.empty(1, 3, height, width, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+        network(image)
+    return int(counter.get_total_flops()) / 2
+
+
+def entry_of(study: Study, stage: str, name: str) -> Cohort | TeacherEntry:
+    """What the stage "teach" or "distil" trains by that name."""
+    return study.teacher(name) if stage == "teach" else study.cohort(name)
 
 
 def untrained(
@@ -48,30 +93,26 @@ def untrained(
 
     VGG19, where CSD asks for it, has random weights: neither counts nor times depend on them.
     """
-    training, optimiser = schedule(study, stage, name), study.params.optimiser
-    with torch.random.fork_rng(devices=[]), device:
-        if stage == "teach":
-            entry = study.teacher(name)
-            network = build(study, str(entry.network), "teacher", entry.scale, 0)
-            member = Member("teacher", network, Scratch(), None, optimiser, training, device)
-            return [member], None
-        cohort = study.cohort(name)
-        teacher = _teacher(study, cohort).to(device).eval().requires_grad_(False)
-        members = []
-        for student, (method, bits) in cohort.variants().items():
-            network = build(study, cohort.network, cohort.student, cohort.scale, 0)
+    entry = entry_of(study, stage, name)
+    common = study.params.optimiser, study.schedule(entry), device
+    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
+        if isinstance(entry, TeacherEntry):
+            with device:
+                network = build(study, str(entry.network), "teacher", entry.scale, 0)
+            return [Member("teacher", network, Scratch(), None, *common)], None
+        with device:
+            teacher = _teacher(study, entry).to(device).eval().requires_grad_(False)
+        members, vgg = [], Path(folder, "vgg19.safetensors")
+        for student, (key, bits) in entry.variants().items():
+            with device:
+                network = build(study, entry.network, entry.student, entry.scale, 0)
+            method = entry.method(key)
+            if getattr(method, "vgg", None):
+                save_file(VGG19().state_dict(), vgg)
+                method = replace(method, vgg=vgg)
             network = quantize(network, bits) if bits else network
-            options = dict(cohort.methods[method])
-            vgg = options.pop("vgg", None)
-            plain = cohort.model_copy(update={"methods": {method: options}})
-            member = Member(
-                student, network, plain.method(method), teacher, optimiser, training, device
-            )
-            if vgg:
-                features = VGG19().to(device).eval().requires_grad_(False)
-                member.method._vgg = (features,)  # type: ignore[attr-defined]
-            members.append(member)
-    return members, teacher
+            members.append(Member(student, network, method, teacher, *common))
+        return members, teacher
 
 
 def _teacher(study: Study, cohort: Cohort) -> nn.Module:
@@ -86,67 +127,17 @@ def _teacher(study: Study, cohort: Cohort) -> nn.Module:
     return load_teacher(entry.spec(study.root / entry.file if entry.file else None), entry.scale)
 
 
-def empty_batch(training: Training, scale: int, crops: int) -> Batch:
-    """A batch of the training's sizes on the meta device, without values."""
-    n, patch, out = training.batch, training.patch, -(-training.patch // scale)
+def noise(training: Training, scale: int, crops: int, device: torch.device) -> Batch:
+    """A batch of the training's sizes, in which there is nothing to see."""
 
     def images(count: int, side: int) -> Tensor:
-        return torch.empty(count, 3, side, side, device="meta")
+        return torch.rand(count, 3, side, side, device=device)
 
-    return Batch(
-        lr=images(n, patch),
-        hr=images(n, scale * patch),
-        zoom_in=images(crops * n, patch),
-        zoom_out=images(n, out),
-        transform=Invertible(torch.empty(crops * n, 4, dtype=torch.bool, device="meta")),
-        seed=0,
-        uniform=torch.empty(crops * n, 4, device="meta"),
-        zoom_cell=images(crops * n, patch),
-    )
-
-
-def parameters(model: nn.Module) -> int:
-    """Number of learnable numbers; constants such as the RGB mean are not among them."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def multiply_accumulates(model: SRNetwork, height: int, width: int) -> float:
-    """10^9 multiply-accumulates (G) for one image (1, 3, height, width).
-
-    The convention is fvcore's, which gives all six numbers of Table 1 (its "FLOPs", at 256 x 256):
-    one for each multiply-add of a convolution, linear layer or matrix product; five for each
-    element of a LayerNorm, one for each input element of an average pooling; nothing for biases,
-    activations, softmax and additions.
-
-    Every operation of these networks is either proportional to the pixels (of the image padded
-    to whole windows) or constant, so two small images tell the count of any size exactly.
-    """
-    window = model.window if isinstance(model, SwinIR) else 1
-    side = -(-8 // window) * window
-    small, double = _counted(model, side, side), _counted(model, side, 2 * side)
-    slope = (double - small) / side**2
-    pixels = (-(-height // window) * window) * (-(-width // window) * window)
-    return (small + slope * (pixels - side**2)) / 1e9
-
-
-def _counted(model: nn.Module, height: int, width: int) -> float:
-    training, log = model.training, logging.getLogger("fvcore")
-    level = log.level
-    model.eval()
-    log.setLevel(logging.ERROR)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about sizes that become constants
-            image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
-            count = FlopCountAnalysis(model, image)
-            count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            return float(count.total())
-    finally:
-        model.train(training)
-        log.setLevel(level)
-
-
-META = torch.device("meta")
+    n, patch = training.batch, training.patch
+    uniform = torch.rand(crops * n, 4, device=device)
+    lr, hr, small = images(n, patch), images(n, scale * patch), images(n, -(-patch // scale))
+    crop, transform = images(crops * n, patch), Invertible(uniform < 0.3)
+    return Batch(lr, hr, crop, small, transform, 0, uniform, images(crops * n, patch))
 
 
 @dataclass(frozen=True)
@@ -158,225 +149,164 @@ class Pass:
     """
 
     network: nn.Module
-    n: float
+    n: int
     height: int
     width: int
     factor: int
 
     def operations(self, images: float = 1, side: float = 1) -> float:
         """Multiply-accumulates; of ``images`` times as many images, ``side`` times as wide."""
-        window = self.network.window if isinstance(self.network, SwinIR) else 1
-        size = [window * math.ceil(side * length / window) for length in (self.height, self.width)]
-        return images * self.n * self.factor * _forward(self.network, size[0] * size[1])
-
-
-@dataclass
-class Student:
-    """One student's part in a step. ``shared`` are the teacher's answers that it asks for: they
-    are computed once for the whole cohort. Bytes, but for ``passes`` and ``updates``."""
-
-    passes: list[Pass] = field(default_factory=list)
-    shared: dict[str, Pass] = field(default_factory=dict)
-    answers: dict[str, int] = field(default_factory=dict)  # kept of the teacher, by what is kept
-    updates: int = 0  # of the optimiser
-    state: int = 0  # weights, gradients, Adam's two moments, average
-    saved: int = 0  # for the backward pass, and the gradients under way in it
-    resume: int = 0  # what is saved of it to resume from
-    weights: int = 0  # of its checkpoint
-
-
-@dataclass
-class Step:
-    """A cohort's step: its distinct students, each ``seeds`` times."""
-
-    students: list[Student]
-    seeds: int
-    constant: int  # bytes: the teacher, the batch
-
-    def operations(self, images: float = 1, side: float = 1, seeds: int | None = None) -> float:
-        """Multiply-accumulates of the step, the teacher's passes shared."""
-        own = sum(p.operations(images, side) for s in self.students for p in s.passes)
-        shared = {name: p for student in self.students for name, p in student.shared.items()}
-        return own * (seeds or self.seeds) + sum(
-            p.operations(images, side) for p in shared.values()
-        )
-
-    def operations_apart(self) -> float:
-        """The same where each student has the teacher to itself."""
-        passes = [p for s in self.students for p in (*s.passes, *s.shared.values())]
-        return self.seeds * sum(p.operations() for p in passes)
-
-    @property
-    def count(self) -> int:
-        return self.seeds * len(self.students)
-
-    @property
-    def updates(self) -> int:
-        return self.seeds * sum(student.updates for student in self.students)
-
-    @property
-    def memory(self) -> int:
-        """Peak bytes: students take turns, so only one's activations are there at a time."""
-        answers = {
-            name: size for student in self.students for name, size in student.answers.items()
-        }
-        state = self.seeds * sum(student.state for student in self.students)
-        return (
-            self.constant
-            + state
-            + sum(answers.values())
-            + max(student.saved for student in self.students)
-        )
-
-
-def count_step(study: Study, stage: str, name: str) -> Step:
-    """The step of a training, as its notebook's ``stage`` ("teach" or "distil") takes it."""
-    training = schedule(study, stage, name)
-    scale = (study.teacher(name) if stage == "teach" else study.cohort(name)).scale
-    batch = empty_batch(training, scale, study.params.augment.crops)
-    members, teacher = untrained(study, stage, name, META)
-    students = [_count(member, teacher, batch) for member in members]
-    constant = _bytes(_tensors(batch)) + (_bytes(teacher.parameters()) if teacher else 0)
-    return Step(students, study.seeds(name) if stage == "distil" else 1, constant)
-
-
-class _Answers(Teacher):
-    """A teacher that says which image it is answering for, and what it keeps."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__(network)
-        self.answering = ""
-        self.kept: dict[str, Tensor] = {}
-
-    def _compute(self, name: str) -> None:
-        self.answering = name
-        super()._compute(name)
-        self.answering = ""
-        found = {"": self._outputs[name], **self._features.get(name, {})}
-        self.kept |= {f"{name} {tap}": tensor for tap, tensor in found.items()}
-
-
-def _count(member: Member, teacher: nn.Module | None, batch: Batch) -> Student:
-    answers = _Answers(teacher) if teacher else None
-    if answers:
-        answers.see(batch)
-    found = Student()
-    member.network.train()
-    with _watched(member, answers, found):
-        groups: Any = None
-        while True:  # a group of terms for each update: its activations go before the next one's
-            with _saving(member.trained, batch) as saved:
-                if groups is None:
-                    answer = member.method(member.network, answers, batch)
-                    groups = iter([answer]) if isinstance(answer, dict) else iter(answer)
-                if next(groups, None) is None:
-                    break
-            found.updates += 1
-            counted = {_memory(tensor) for tensor in answers.kept.values()} if answers else set()
-            sizes = [_bytes([t]) for memory, t in saved.items() if memory not in counted]
-            found.saved = max(found.saved, sum(sizes) + 2 * max(sizes))
-    trained, weights = _bytes(member.trained), _bytes(member.network.parameters())
-    apart = 0 if getattr(member.method, "trains_student", True) else weights  # CSD's copy of it
-    average = weights if member.ema else 0
-    vgg = sum(_bytes(m.parameters()) for m in getattr(member.method, "_vgg", ()))
-    found.state = 4 * trained + apart + average + vgg
-    found.resume, found.weights = 3 * trained + apart + average, weights
-    if answers:
-        found.answers = {name: _bytes([tensor]) for name, tensor in answers.kept.items()}
-    return found
+        height, width = (math.ceil(side * length) for length in (self.height, self.width))
+        return images * self.n * self.factor * multiply_accumulates(self.network, height, width)
 
 
 @contextmanager
-def _watched(member: Member, answers: _Answers | None, found: Student) -> Iterator[None]:
-    """Notes every pass inside: every network of ours begins with its one ``conv_first``.
+def watched(member: Member, teacher: Teacher | None) -> Iterator[list[Pass]]:
+    """Collects the passes inside: every network of ours begins with its one ``conv_first``.
 
     A network of halves of both, as CrossKD's, counts as the one that its first half is of; its
     twin makes the sum of forward passes right, and half a teacher's backward pass is left out.
     """
-    method = member.method
-    parts = method.modules() if isinstance(method, nn.Module) else ()
-    kept = [part for part in parts if isinstance(part, SRNetwork)]
-    networks = [member.network, *kept, *getattr(method, "_vgg", ())]
-    networks += [answers.network] if answers else []
-    handles = []
+    kept = member.method.modules() if isinstance(member.method, nn.Module) else ()
+    networks: list[nn.Module] = [
+        member.network,
+        *(part for part in kept if isinstance(part, SRNetwork)),
+    ]
+    networks += [teacher.network] if teacher else []
+    owners = {n.conv_first if isinstance(n, SRNetwork) else n: n for n in networks}
+    passes: list[Pass] = []
 
-    def watch(network: nn.Module) -> None:
-        trains = network is member.network or any(network is one for one in kept)
-
-        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        network = module if isinstance(module, VGG19) else owners.get(module)
+        if network is not None:
+            learns = any(p.requires_grad for p in network.parameters())
+            factor = 3 if learns else 2 if inputs[0].requires_grad else 1
             n, _, height, width = inputs[0].shape
-            factor = 1
-            if torch.is_grad_enabled():
-                factor = 3 if trains else 2 if inputs[0].requires_grad else 1
-            one = Pass(network, n, height, width, factor)
-            if answers and network is answers.network and answers.answering:
-                found.shared[answers.answering] = one
-            else:
-                found.passes.append(one)
+            passes.append(Pass(network, n, height, width, factor if torch.is_grad_enabled() else 1))
 
-        first = network.get_submodule("conv_first") if isinstance(network, SRNetwork) else network
-        handles.append(first.register_forward_pre_hook(see))
-
-    for network in networks:
-        watch(network)
+    handle = register_module_forward_pre_hook(see)
     try:
-        yield
+        yield passes
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
-@contextmanager
-def _saving(trained: Iterable[Tensor], batch: Batch) -> Iterator[dict[int, Tensor]]:
-    """Collects what is saved for the backward pass, a tensor for each piece of memory; weights
-    and the batch are counted elsewhere."""
-    known = {_memory(tensor) for tensor in (*trained, *_tensors(batch))}
-    saved: dict[int, Tensor] = {}
+class Answers(Teacher):
+    """A cohort's teacher that notes its answers, and of which images a student asks for them."""
 
-    def keep(tensor: Tensor) -> Tensor:
-        if _memory(tensor) not in known:
-            saved[_memory(tensor)] = tensor
-        return tensor
+    def __init__(self, network: nn.Module, batch: Batch) -> None:
+        super().__init__(network)
+        self.see(batch)
+        self.passes: dict[str, Pass] = {}  # by image
+        self.kept: dict[tuple[str, str], Tensor] = {}  # by image and tap
+        self.asked: set[str] = set()
+        self.watched: list[Pass] = []  # of a student, whose own passes alone stay there
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    def output(self, name: str) -> Tensor:
+        return self._note(name, ())[""]
+
+    def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
+        found = self._note(name, taps)
+        return {tap: found[tap] for tap in taps}
+
+    def _note(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
+        begun = len(self.watched)
+        found = super().features(name, taps) if taps else {}
+        found[""] = super().output(name)
+        if len(self.watched) > begun:
+            self.passes[name] = self.watched[-1]
+            del self.watched[begun:]
+        self.kept |= {(name, tap): tensor for tap, tensor in found.items()}
+        self.asked.add(name)
+        return found
+
+
+@dataclass
+class Step:
+    """A cohort's step: its distinct students, each ``seeds`` times, beside one teacher."""
+
+    seeds: int
+    own: list[list[Pass]] = field(default_factory=list)  # passes of each distinct student
+    asked: list[set[str]] = field(default_factory=list)  # images of which it wants answers
+    answers: dict[str, Pass] = field(default_factory=dict)  # the teacher's, once for all, by image
+    updates: int = 0  # of all optimisers
+    memory: int = 0  # peak bytes; students take turns: one's activations are there at a time
+    weights: int = 0  # bytes of the students' checkpoints
+    resume: int = 0  # bytes that are saved to resume from
+
+    @property
+    def students(self) -> int:
+        return self.seeds * len(self.own)
+
+    def operations(self, images: float = 1, side: float = 1, seeds: int | None = None) -> float:
+        """Multiply-accumulates of the step, the teacher's passes shared."""
+        own = sum(p.operations(images, side) for passes in self.own for p in passes)
+        answers = sum(p.operations(images, side) for p in self.answers.values())
+        return own * (seeds or self.seeds) + answers
+
+    def operations_apart(self) -> float:
+        """The same where each student has the teacher to itself."""
+        asked = [self.answers[image] for images in self.asked for image in images]
+        return self.seeds * sum(p.operations() for p in [*asked, *chain(*self.own)])
+
+
+def count_step(study: Study, stage: str, name: str) -> Step:
+    """The step of a training, as the notebook of its stage ("teach" or "distil") takes it."""
+    entry = entry_of(study, stage, name)
+    batch = noise(study.schedule(entry), entry.scale, study.params.augment.crops, META)
+    members, network = untrained(study, stage, name, META)
+    teacher = Answers(network, batch) if network else None
+    step, most = Step(study.seeds(name) if network else 1), 0
+    held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
+    for member in members:
+        member.network.train()
+        with watched(member, teacher) as passes:
+            if teacher:
+                teacher.watched, teacher.asked = passes, set()
+            for saved in _updates(member, teacher, batch):
+                for tensor in (*held, *member.trained, *(teacher.kept.values() if teacher else ())):
+                    saved.pop(tensor.untyped_storage(), None)
+                sizes = [_bytes([tensor]) for tensor in saved.values()]
+                most = max(most, sum(sizes) + 2 * max(sizes))  # two gradients are under way
+                step.updates += step.seeds
+        step.own.append(passes)
+        step.asked.append(teacher.asked if teacher else set())
+        trained, weights = _bytes(member.trained), _bytes(member.network.parameters())
+        copies = bool(member.ema) + (not getattr(member.method, "trains_student", True))
+        resume = 3 * trained + copies * weights  # with Adam's moments
+        frozen = {p.network for p in passes if isinstance(p.network, VGG19)}
+        gradients_and_frozen = trained + sum(_bytes(vgg.parameters()) for vgg in frozen)
+        step.weights += step.seeds * weights
+        step.resume += step.seeds * resume
+        step.memory += step.seeds * (resume + gradients_and_frozen)
+    if teacher:
+        step.answers = teacher.passes
+        held += [*teacher.network.parameters(), *teacher.kept.values()]
+    step.memory += _bytes(held) + most
+    return step
+
+
+def _updates(
+    member: Member, teacher: Teacher | None, batch: Batch
+) -> Iterator[dict[UntypedStorage, Tensor]]:
+    """What each update saves for its backward pass, a tensor for each piece of memory: one update
+    for each group of terms, whose activations go before those of the next one come."""
+    groups: Iterator[Terms] | None = None
+    while True:
+        saved: dict[UntypedStorage, Tensor] = {}
+
+        def keep(tensor: Tensor, saved: dict[UntypedStorage, Tensor] = saved) -> Tensor:
+            saved[tensor.untyped_storage()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            if groups is None:
+                answer = member.method(member.network, teacher, batch)
+                groups = iter([answer]) if isinstance(answer, dict) else answer
+            if next(groups, None) is None:
+                return
         yield saved
-
-
-def _memory(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [value for value in vars(batch).values() if isinstance(value, Tensor)]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-_LINES: dict[str, tuple[float, float]] = {}
-
-
-def _forward(network: nn.Module, pixels: int) -> float:
-    """Multiply-accumulates of a forward pass of one image: of convolutions and matrix products.
-
-    Table 1 also counts normalisation and pooling, under a hundredth of the sum. Those of our
-    networks are a constant and a multiple of the pixels, so that two small images tell both.
-    """
-    if not isinstance(network, SRNetwork):
-        side = math.isqrt(pixels)
-        return _counted(network, side, side)
-    key = f"{network.name} {network.scale} {network.sizes}"
-    if key not in _LINES:
-        side = network.window if isinstance(network, SwinIR) else 8
-        one, two = _counted(network, side, side), _counted(network, side, 2 * side)
-        slope = (two - one) / side**2
-        _LINES[key] = (one - slope * side**2, slope)
-    constant, slope = _LINES[key]
-    return constant + slope * pixels
-
-
-def _counted(network: nn.Module, height: int, width: int) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, 3, height, width, device=META))
-    return int(counter.get_total_flops()) / 2
