@@ -24,7 +24,7 @@ from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
 from augkd.study.acquire.archives import find_images
 from augkd.study.acquire.registry import Registry, load_registry
-from augkd.study.params import Datasets, Study
+from augkd.study.params import Study
 
 Split = Literal["train", "test"]
 LIST = Path(__file__).with_name("photographs.csv")
@@ -162,45 +162,35 @@ def prepare_study(study: Study) -> None:
     Where the budget names datasets, train holds those of both training sets and test those that
     are watched in training.
     """
-    out, data = study.folder("prepare"), study.params.data
-    folder = study.root / data.benchmarks if data.benchmarks else None
-    if datasets := study.budget.images.datasets:
-        found = _of_datasets(study, datasets)
+    if study.only_shows("prepare"):
+        return
+    images, data = study.budget.images, study.params.data
+    edges, datasets = data.edges, images.datasets
+    found: dict[str, Iterable[Prepared]]
+    if datasets:
+        place, registry = (
+            study.root / study.budget.origin,
+            load_registry(study.root / data.registry),
+        )
+        train = dict.fromkeys((*datasets.train, *datasets.expanded))
+        found = {
+            "train": prepare_datasets(train, place, registry, edges),
+            "test": prepare_datasets(datasets.watch, place, registry, edges),
+            "benchmarks": chain(
+                prepare_datasets(datasets.test, place, registry, edges),
+                prepare_datasets(datasets.real, place, registry, edges, real=True),
+            ),
+        }
     else:
-        found = _of_photographs(study)
-    for split, images in found.items():
-        write_store(out / split, images)
-    taken = (*datasets.test, *datasets.real) if datasets else ()
-    benchmarks = prepare_benchmarks(folder, data.edges, but=taken) if folder else iter(())
-    tests = _tests(study, datasets) if datasets else iter(())
-    write_store(out / "benchmarks", chain(tests, benchmarks))
-
-
-def _of_photographs(study: Study) -> dict[Split, Iterator[Prepared]]:
-    images, edges = study.budget.images, study.params.data.edges
-    smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
-    counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
-    return {
-        split: prepare_photographs(split, photographs(split, first), edges, smallest)
-        for split, first in counts.items()
-    }
-
-
-def _of_datasets(study: Study, datasets: Datasets) -> dict[Split, Iterator[Prepared]]:
-    place, registry, edges = _fetched(study)
-    names: dict[Split, tuple[str, ...]] = {
-        "train": tuple(dict.fromkeys((*datasets.train, *datasets.expanded))),
-        "test": datasets.watch,
-    }
-    return {s: prepare_datasets(n, place, registry, edges) for s, n in names.items()}
-
-
-def _tests(study: Study, datasets: Datasets) -> Iterator[Prepared]:
-    place, registry, edges = _fetched(study)
-    yield from prepare_datasets(datasets.test, place, registry, edges)
-    yield from prepare_datasets(datasets.real, place, registry, edges, real=True)
-
-
-def _fetched(study: Study) -> tuple[Path, Registry, Edges]:
-    data = study.params.data
-    return study.root / study.budget.origin, load_registry(study.root / data.registry), data.edges
+        smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
+        counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
+        found = {
+            split: prepare_photographs(split, photographs(split, first), edges, smallest)
+            for split, first in counts.items()
+        }
+    if data.benchmarks:
+        taken = (*datasets.test, *datasets.real) if datasets else ()
+        others = prepare_benchmarks(study.root / data.benchmarks, edges, but=taken)
+        found["benchmarks"] = chain(found.get("benchmarks", ()), others)
+    for part in ("train", "test", "benchmarks"):
+        write_store(study.folder("prepare") / part, found.get(part, ()))
