@@ -57,12 +57,13 @@ class Training:
     continued: float = 1.0
 
     def __post_init__(self) -> None:
-        positive = [field.name for field in fields(self) if field.name not in ("ema", "continued")]
+        counts = [field.name for field in fields(self) if field.type is int]
         _expect(
             self,
-            *((name, getattr(self, name) > 0, "a number greater than 0") for name in positive),
-            ("ema", 0 <= self.ema < 1, "a number at least 0 and less than 1"),
-            ("continued", 0 < self.continued <= 1, "a number greater than 0, at most 1"),
+            *((name, getattr(self, name) >= 1, "a whole number, at least 1") for name in counts),
+            ("lr", self.lr > 0, "a number above 0"),
+            ("ema", 0 <= self.ema < 1, "a number from 0 to less than 1"),
+            ("continued", 0 < self.continued <= 1, "a number above 0, at most 1"),
         )
 
     def longer(self, times: float) -> "Training":

@@ -77,7 +77,7 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("seed: 10", "seed: ten", r"seed: .*integer.*not 'ten'"),
         ("betas: [0.9, 0.99]", "betas: [0.9]", r"optimiser\.betas\.1: missing"),
         ("steps: 8,", "steps: 8.5,", r"budgets\.smoke\.teach\.steps: .*not 8\.5"),
-        ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*greater than 0, not -1"),
+        ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*above 0, not -1\.0: correct"),
         ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
         ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
         ("patch: 12", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),

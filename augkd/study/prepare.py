@@ -1,8 +1,7 @@
-"""From photographs and benchmark folders to prepared images.
+"""From photographs, benchmark folders and fetched datasets to prepared images.
 
-The photographs of installed packages that the study trains and tests on, with no download.
-
-``photographs.csv`` beside this file lists them by name and SHA-256. Two images of mvtb-data that
+``photographs.csv`` beside this file lists, by name and SHA-256, the photographs of installed
+packages that the study trains and tests on with no download. Two images of mvtb-data that
 are also in the benchmarks (58060 of B100, lena of Set14) are not in it, nor are its drawings,
 calibration targets and noisy aerial pictures. The campus pictures overlap, so all of them train.
 """
@@ -27,6 +26,8 @@ from augkd.study.acquire.registry import Registry, load_registry
 from augkd.study.params import Study
 
 Split = Literal["train", "test"]
+SCALES = (2, 3, 4)
+DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
 LIST = Path(__file__).with_name("photographs.csv")
 DISTRIBUTIONS = {"mvtbdata": "mvtb-data", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
@@ -48,22 +49,20 @@ class Photograph:
         Raises:
             UserError: the package or the file is missing, or its content is not the listed one.
         """
-        mend = f"install the locked version: pip install -r requirements.lock ({self.package})"
         spec = importlib.util.find_spec(self.package)  # finds without importing
-        if spec is None or spec.origin is None:
-            raise UserError(
-                f"photograph {self.name}: package {DISTRIBUTIONS[self.package]} is not installed; "
-                f"{mend}"
-            )
-        file = Path(spec.origin).parent / self.path
-        if not file.is_file():
-            raise UserError(f"photograph {self.name}: {file} is missing; {mend}")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
-            raise UserError(
-                f"photograph {self.name}: {file} has changed (its SHA-256 is not the one in "
-                f"{LIST.name}); {mend}"
-            )
-        return file
+        file = Path(spec.origin).parent / self.path if spec and spec.origin else None
+        if file is None:
+            problem = f"package {DISTRIBUTIONS[self.package]} is not installed"
+        elif not file.is_file():
+            problem = f"{file} is missing"
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
+            problem = f"{file} has changed (its SHA-256 is not the one in {LIST.name})"
+        else:
+            return file
+        raise UserError(
+            f"photograph {self.name}: {problem}; install the locked version: pip install -r "
+            f"requirements.lock ({self.package})"
+        )
 
     def read(self) -> Tensor:
         """(3, H, W) uint8 RGB."""
@@ -79,10 +78,6 @@ def photographs(split: Split, first: int | None = None) -> Iterator[Photograph]:
         yield Photograph(**{**row, "shrink": int(row["shrink"])})  # type: ignore[arg-type]
 
 
-SCALES = (2, 3, 4)
-DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
-
-
 def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     """LR of an 8-bit HR image whose sides are first cut to multiples of the scale."""
     height, width = (side // scale * scale for side in hr.shape[-2:])
@@ -95,8 +90,8 @@ def prepare_photographs(
     """Reads and degrades photographs; ``smallest`` is the HR side that a patch needs."""
     for photograph in chosen:
         hr = photograph.read()
-        if min(hr.shape[-2:]) < smallest:
-            height, width = hr.shape[-2:]
+        height, width = hr.shape[-2:]
+        if min(height, width) < smallest:
             raise UserError(
                 f"photograph {photograph.name} ({width} x {height}) is smaller than a patch of "
                 f"{smallest} x {smallest}: make the budget's patches smaller (teach.patch, "
@@ -145,10 +140,7 @@ def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str] = ()) ->
                     lr[scale] = degrade(hr, scale, edges)
                     continue
                 lr[scale], source = read_image(shipped), "shipped"
-                if any(
-                    scale * small > large
-                    for small, large in zip(lr[scale].shape[1:], hr.shape[1:], strict=True)
-                ):
+                if any(scale * lr[scale].shape[side] > hr.shape[side] for side in (1, 2)):
                     raise UserError(
                         f"{shipped} is larger than 1/{scale} of {file}: replace the pair, or "
                         "remove the LR image to have it made"

@@ -79,7 +79,6 @@ class Run:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             if self.main and self.state:
-                (self.state / "lock").unlink(missing_ok=True)
                 finish(self.state)
             joined().wait()  # others read what the main process has written
 

@@ -135,7 +135,7 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         The curves: loss (step, member, term, value) and validation PSNR (step, member, value).
     """
     entry = study.teacher(name)
-    if study.only_shows("teach", name) or (entry.trained and _launched(study, "teach", name)):
+    if study.only_shows("teach", name) or (entry.trained and launch(study, "teach", name)):
         return read_curves(study.folder("teach", name))
     device, training = pick_device(), study.schedule(entry)
     steps = training.steps if entry.trained else 0
@@ -177,7 +177,7 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.
     Several processes share it as they do ``teach``, and it returns the curves as that does.
     """
-    if study.only_shows("distil", name) or _launched(study, "distil", name):
+    if study.only_shows("distil", name) or launch(study, "distil", name):
         return read_curves(study.folder("distil", name))
     cohort, device = study.cohort(name), pick_device()
     training, optimiser = study.schedule(cohort), study.params.optimiser
@@ -206,37 +206,31 @@ def distil(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         return run.end(curves)
 
 
-def _launched(study: Study, stage: str, name: str) -> bool:
-    """Trains in the budget's number of processes, if it asks for several and this is not one."""
-    if study.budget.processes == 1 or joined().count > 1:
-        return False
-    arguments = ["train", name, "--budget", study.budget.name]
-    arguments += ["--teacher"] if stage == "teach" else []
-    launch(arguments, study.budget.processes, study.root)
-    return True
-
-
-def launch(arguments: list[str], processes: int, folder: Path) -> None:
-    """``augkd ARGUMENTS`` on so many processes of this machine; what they print is shown here.
+def launch(study: Study, stage: str, name: str) -> bool:
+    """Trains in several processes of this machine, where the budget asks for them.
 
     Fresh processes, not forks of a notebook's kernel, whose threads and CUDA forks cannot use.
+    What they print is shown here.
+
+    Returns:
+        Whether it did: not where the budget asks for one, nor within one of several.
 
     Raises:
         UserError: fewer GPUs than processes, or what the main process says.
         RuntimeError: a process failed otherwise; what it printed says why.
     """
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    processes, gpus = study.budget.processes, torch.cuda.device_count()
+    if processes == 1 or joined().count > 1:
+        return False
     if 0 < gpus < processes:
         raise UserError(f"{processes} processes need as many GPUs, here are {gpus}: use fewer")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes), "-m", "augkd", *arguments]
-    threads, said = {"OMP_NUM_THREADS": str(max(1, cores // processes))}, ""
+    command += ["--nproc_per_node", str(processes), "-m", "augkd", "train", name]
+    command += ["--budget", study.budget.name] + ["--teacher"] * (stage == "teach")
+    threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
+    said, pipe = "", subprocess.PIPE
     with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | threads,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        command, cwd=study.root, env=os.environ | threads, stdout=pipe, stderr=subprocess.STDOUT
     ) as run:
         assert run.stdout
         try:
@@ -250,7 +244,8 @@ def launch(arguments: list[str], processes: int, folder: Path) -> None:
     if run.returncode and said:
         raise UserError(said.removeprefix("augkd: "))
     if run.returncode:
-        raise RuntimeError(f"augkd {' '.join(arguments)}: a process failed: see what it printed")
+        raise RuntimeError(f"training {name}: a process failed: see what it printed")
+    return True
 
 
 def _learn(
@@ -262,22 +257,22 @@ def _learn(
     entry: Cohort | TeacherEntry,
 ) -> Curves:
     """Trains the members of a run, which no other process does meanwhile."""
-    store, augment, data = _store(study, "train"), study.params.augment, study.params.data
+    params, store = study.params, ImageStore(study.folder("prepare") / "train")
     datasets, images = study.training_set(entry)
     sampler = PatchSampler(
         store,
         scale=entry.scale,
         patch=training.patch,
         batch=training.batch,
-        seed=study.params.seed,
-        edges=data.edges,
-        crops=augment.crops,
-        probability=augment.probability,
+        seed=params.seed,
+        edges=params.data.edges,
+        crops=params.augment.crops,
+        probability=params.augment.probability,
         images=images,
         datasets=datasets,
         degradation=entry.degradation,
         device=run.device,
-        on_device=data.on_device,
+        on_device=params.data.on_device,
     )
     named = f"{run.label}-{_fingerprint(study, run, members, store, training)}"
     run.state = study.root / ".state" / named
@@ -290,7 +285,7 @@ def _learn(
                 teacher,
                 sampler,
                 training,
-                study.params.optimiser,
+                params.optimiser,
                 state=run.state,
                 validate=validation(study, entry, run.device),
                 label=run.label,
@@ -300,10 +295,6 @@ def _learn(
             f"{run.label}: another process is training it (lock: {error.lock_file}): wait for it "
             "or stop it"
         ) from None
-
-
-def _store(study: Study, part: str) -> ImageStore:
-    return ImageStore(study.folder("prepare") / part)
 
 
 def validation(
@@ -316,7 +307,7 @@ def validation(
     """
     from augkd.metrics.fidelity import psnr_y  # here, since no weights rest on it
 
-    store, scale = _store(study, "test"), entry.scale
+    store, scale = ImageStore(study.folder("prepare") / "test"), entry.scale
     lows, highs = [], []
     for dataset, image in store.keys:
         lr, hr = centre(*store.pair(dataset, image, scale), scale, 64)
