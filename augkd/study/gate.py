@@ -88,20 +88,21 @@ def measure(study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint
     """
     store = ImageStore(study.folder("prepare") / "benchmarks")
     device, rows = next(network.parameters()).device, []
-    for figure in expected_scores(checkpoint).query("metric == 'psnr_y'").itertuples():
-        keys = [key for key in store.keys if key[0] == figure.dataset]
+    figures = expected_scores(checkpoint).query("metric == 'psnr_y'")
+    for dataset, expected, decimals in figures[["dataset", "value", "decimals"]].to_numpy():
+        keys = [key for key in store.keys if key[0] == dataset]
         if not keys:
             raise UserError(
-                f"{figure.dataset}: not prepared, and a public teacher is measured on it: add it "
-                f"to budgets.{study.budget.name}.images.datasets.test"
+                f"{dataset}: not prepared, and a public teacher is measured on it: add it to "
+                f"budgets.{study.budget.name}.images.datasets.test"
             )
         total = 0.0
         for key in keys:
             lr, hr = (image[None].to(device) for image in store.pair(*key, scale))
             total += float(psnr_y(network(lr.float().div(255)), hr, border=scale))
-        measured = round(total / len(keys), figure.decimals)
-        difference = round(measured - figure.value, figure.decimals)
-        rows.append((figure.dataset, len(keys), figure.value, measured, difference))
+        measured = round(total / len(keys), decimals)
+        difference = round(measured - expected, decimals)
+        rows.append((dataset, len(keys), expected, measured, difference))
     return pd.DataFrame(rows, columns=COLUMNS[2:])
 
 

@@ -218,8 +218,11 @@ class Budget(Section):
 
     def training(self, stage: Literal["teach", "distil"], network: str | None) -> Training:
         """The schedule of a stage for a network; for one from elsewhere, the budget's."""
-        changes = self.schedules[network].get(stage, {}) if network else {}
-        return TypeAdapter(Training).validate_python(asdict(getattr(self, stage)) | changes)
+        where, changes = f"budgets.{self.name}.schedules", {}
+        if network:
+            changes = _entry(self.schedules, network, where).get(stage, {})
+        with _named(f"{where}.{network}.{stage}"):
+            return TypeAdapter(Training).validate_python(asdict(getattr(self, stage)) | changes)
 
     def problems(self) -> Iterator[str]:
         for odd in sorted(self.schedules.keys() ^ self.networks.keys()):
@@ -251,12 +254,12 @@ class Params(Section):
     budget: Budget
 
     def problems(self) -> Iterator[str]:
-        """Names that must be defined elsewhere in the file."""
+        """Names that must be defined elsewhere in the file, and what goes with them."""
         for name, cohort in self.cohorts.items():
             yield from self._of_cohort(f"cohorts.{name}", cohort)
         for name, entry in self.teachers.items():
             if entry.start:
-                yield from _unknown(self.teachers, entry.start, f"teachers.{name}.start")
+                _entry(self.teachers, entry.start, f"teachers.{name}.start")
         named = {method for cohort in self.cohorts.values() for method in cohort.methods}
         for name, budget in self.budgets.items():
             where = f"budgets.{name}"
@@ -265,47 +268,39 @@ class Params(Section):
             for key in ("mixed", "slow_pages", "teaching", "public"):
                 if getattr(budget, key) not in ([], [name]):
                     yield f"{where}.{key}: give [{name}], or [] for none"
+            for network, changes in budget.schedules.items():
+                for stage in changes:
+                    budget.training(stage, network)
             for teacher in budget.checkpoints:
-                yield from _unknown(self.teachers, teacher, f"{where}.checkpoints")
+                _entry(self.teachers, teacher, f"{where}.checkpoints")
             for odd in sorted(budget.methods.keys() - named):
                 yield f"{where}.methods: no cohort has '{odd}': correct its name"
 
     def _of_cohort(self, where: str, cohort: Cohort) -> Iterator[str]:
         source, start, scale = cohort.teacher, cohort.start, cohort.scale
         if source.trained:
-            yield from _unknown(self.teachers, source.trained, f"{where}.teacher.trained")
-            if (other := self.teachers[source.trained].scale) != scale:
+            taken = _entry(self.teachers, source.trained, f"{where}.teacher.trained")
+            if taken.scale != scale:
                 yield (
-                    f"{where}.teacher: {source.trained} enlarges x{other}, the students x{scale}: "
-                    "choose a teacher of their scale"
+                    f"{where}.teacher: {source.trained} enlarges x{taken.scale}, the students "
+                    f"x{scale}: choose a teacher of their scale"
                 )
-        elif source.student:
-            yield from _unknown(self.cohorts, source.student, f"{where}.teacher.student")
-            methods = self.cohorts[source.student].methods
-            yield from _unknown(methods, source.method, f"{where}.teacher.method")
-        for budget in cohort.seeds:
-            yield from _unknown(self.budgets, budget, f"{where}.seeds: budget")
+        else:
+            taught = _entry(self.cohorts, source.student, f"{where}.teacher.student")
+            _entry(taught.methods, source.method, f"{where}.teacher.method")
+        for name in cohort.seeds:
+            _entry(self.budgets, name, f"{where}.seeds: budget")
         if not start:
             return
-        yield from _unknown(self.cohorts, start.cohort, f"{where}.start.cohort")
-        parent = self.cohorts[start.cohort]
+        parent = _entry(self.cohorts, start.cohort, f"{where}.start.cohort")
         for method in [start.method] if start.method else cohort.methods:
-            yield from _unknown(parent.methods, method, f"{where}.start.cohort's method")
-        for name, values in self.budgets.items():  # each student has one of its own seed
-            wanted, has = cohort.seeds_at(values), parent.seeds_at(values)
-            if wanted > has:
+            _entry(parent.methods, method, f"{where}.start.cohort's method")
+        for name, budget in self.budgets.items():  # each student has one of its own seed
+            if (wanted := cohort.seeds_at(budget)) > (has := parent.seeds_at(budget)):
                 yield (
                     f"{where}.seeds: {wanted} at budget {name}, but {start.cohort}, from which it "
                     f"starts, has {has}: give it as many there"
                 )
-
-    def check_schedules(self) -> None:
-        """What a network's schedule says: raises UserError as for the budget's own."""
-        for name, budget in self.budgets.items():
-            for network, changes in budget.schedules.items():
-                for stage in changes:
-                    with _named(f"budgets.{name}.schedules.{network}.{stage}"):
-                        budget.training(stage, network)
 
     def check_methods(self) -> None:
         """Names of networks and methods, their sizes and options. Needs torch.
@@ -351,43 +346,34 @@ class Params(Section):
                         _entry(known, key, f"{where}.{network}.{role}:")
 
 
-def _unknown(
-    table: Mapping[str, Any], name: str | None, what: str, mend: str = ""
-) -> Iterator[str]:
-    if name not in table:
-        yield f"{what} '{name}' is unknown: choose one of {', '.join(table)}{mend}"
-
-
-def _entry(table: Mapping[str, T], name: str, what: str, mend: str = "") -> T:
-    for problem in _unknown(table, name, what, mend):
-        raise UserError(f"params.yaml: {problem}")
+def _entry(table: Mapping[str, T], name: str | None, what: str, mend: str = "") -> T:
+    if name is None or name not in table:
+        known = ", ".join(table)
+        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}{mend}")
     return table[name]
 
 
 @contextmanager
-def _named(where: str = "") -> Iterator[None]:
+def _named(*where: str) -> Iterator[None]:
     """Makes one line of the first of pydantic's complaints: the key, what is wrong, the mend."""
     try:
         yield
     except ValidationError as error:
         detail = error.errors()[0]
-    else:
-        return
-    key = ".".join([*([where] if where else []), *map(str, detail["loc"])])
-    given, problem = detail["input"], f"{detail['msg']}, not {{}}: correct the value"
-    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        problem = "unknown key: remove it or correct its name"
-    elif detail["type"] == "missing":
-        problem = "missing: add it"
-    elif detail["type"] == "value_error":  # of ``problems``, or of a dataclass of the core
-        problem = str(detail["ctx"]["error"])
-        if problem.partition(":")[0].partition(".")[0] in given:
-            key, _, problem = f"{key}.{problem}".strip(".").partition(": ")
-        if problem.startswith("expected"):
-            problem += ": correct the value"
-    shown = repr(given)
-    shown = shown if len(shown) < 80 else f"{shown[:77]}..."
-    raise UserError(f"params.yaml: {key or 'the file'}: {problem.replace('{}', shown)}")
+        key, given = ".".join([*where, *map(str, detail["loc"])]), repr(detail["input"])
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            problem = "unknown key: remove it or correct its name"
+        elif detail["type"] == "missing":
+            problem = "missing: add it"
+        elif detail["type"] == "value_error":  # of ``problems``, or of a dataclass of the core
+            problem = str(detail["ctx"]["error"])
+            if re.split(r"\W", problem)[0] in detail["input"]:
+                key, _, problem = f"{key}.{problem}".strip(".").partition(": ")
+            problem += ": correct the value" * problem.startswith("expected")
+        else:
+            given = given if len(given) < 80 else f"{given[:77]}..."
+            problem = f"{detail['msg']}, not {given}: correct the value"
+        raise UserError(f"params.yaml: {key or 'the file'}: {problem}") from None
 
 
 @dataclass(frozen=True)
@@ -462,10 +448,8 @@ class Study:
 
     def schedule(self, entry: Cohort | TeacherEntry) -> Training:
         """How long and how fast a cohort or a teacher is trained."""
-        cohort = isinstance(entry, Cohort)
-        if entry.network:
-            _entry(self.budget.schedules, entry.network, f"budgets.{self.budget.name}.schedules")
-        training = self.budget.training("distil" if cohort else "teach", entry.network)
+        stage: Literal["teach", "distil"] = "distil" if isinstance(entry, Cohort) else "teach"
+        training = self.budget.training(stage, entry.network)
         times = training.continued if entry.start else 1
         return training.longer(times * (entry.longer if isinstance(entry, Cohort) else 1))
 
@@ -502,7 +486,6 @@ def load_study(
     root = root or find_root()
     with _named():
         params = Params.model_validate(read_params(root / "params.yaml")[1])
-    params.check_schedules()
     if check_methods:
         params.check_methods()
     chosen = _entry(params.budgets, budget, "budget") if budget else params.budget

@@ -160,10 +160,8 @@ def prepare_study(study: Study) -> None:
     edges, datasets = data.edges, images.datasets
     found: dict[str, Iterable[Prepared]]
     if datasets:
-        place, registry = (
-            study.root / study.budget.origin,
-            load_registry(study.root / data.registry),
-        )
+        place = study.root / study.budget.origin
+        registry = load_registry(study.root / data.registry)
         train = dict.fromkeys((*datasets.train, *datasets.expanded))
         found = {
             "train": prepare_datasets(train, place, registry, edges),

@@ -240,6 +240,7 @@ def launch(study: Study, stage: str, name: str) -> bool:
                 said = line.strip() if line.startswith("augkd: ") else said
         except BaseException:
             run.terminate()  # torchrun passes it on
+            run.wait()
             raise
     if run.returncode and said:
         raise UserError(said.removeprefix("augkd: "))
