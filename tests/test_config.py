@@ -3,19 +3,25 @@
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from augkd.data import photographs as listing
 from augkd.data.images import write_image
 from augkd.errors import UserError
 from augkd.models import create_model, load_checkpoint, save_checkpoint
-from augkd.study.params import find_root, load_study
+from augkd.study import prepare as listing
+from augkd.study.gate import take
+from augkd.study.params import STAGE, Study, find_root, load_study, open_study
 from augkd.study.pipeline.stage import main, notebook_folder
 from augkd.study.prepare import Photograph, prepare_study
-from augkd.study.runs import teach
+from augkd.study.record import by_method, plot_curves
+from augkd.study.runs import distil, teach
+from augkd.study.score import write_group
+from augkd.train import Curves
 from tests.study_copy import run
 
 ROOT = Path(__file__).parent.parent
@@ -71,55 +77,23 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("seed: 10", "seed: ten", r"seed: .*integer.*not 'ten'"),
         ("betas: [0.9, 0.99]", "betas: [0.9]", r"optimiser\.betas\.1: missing"),
         ("steps: 8,", "steps: 8.5,", r"budgets\.smoke\.teach\.steps: .*not 8\.5"),
-        ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*greater than 0, not -1"),
+        ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*above 0, not -1\.0: correct"),
         ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
         ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
         ("patch: 12", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),
         ("scale: 2\n", "scale: 5\n", r"cohorts\.edsr_x2\.scale: .*2, 3 or 4, not 5: correct"),
         ("scale: 3\n", "scale: 8\n", r"cohorts\.edsr_x3\.scale: .*2, 3 or 4, not 8"),
-        (
-            "edsr_x2: {network: edsr, scale: 2}",
-            "edsr_x2: {network: edsr, scale: 1}",
-            r"teachers\.edsr_x2\.scale",
-        ),
+        ("edsr, scale: 2}", "edsr, scale: 1}", r"teachers\.edsr_x2\.scale: .*2, 3 or 4, not 1"),
         # names that must be known
-        (
-            "      dfkd: {}",
-            "      dfkk: {}",
-            r"edsr_x2\.methods\.dfkk: method 'dfkk' is unknown: c",
-        ),
-        (
-            "zoom_in: {method: augkd,",
-            "zoom_in: {method: augcd,",
-            r"methods\.zoom_in: method 'augcd'",
-        ),
+        ("  dfkd: {}", "  dfkk: {}", r"edsr_x2\.methods\.dfkk: method 'dfkk' is unknown: choose"),
+        ("in: {method: augkd,", "in: {method: augcd,", r"methods\.zoom_in: method 'augcd' is unk"),
         ("      augkd: {}", "      augkd: {zoom: 1}", r"methods\.augkd\.zoom: unknown key"),
-        (
-            "      kd: {}",
-            "      kd: {kd: -1}",
-            r"methods\.kd\.kd: .*greater than or equal to 0, not",
-        ),
-        (
-            "network: edsr\n    scale: 2",
-            "network: edsa\n    scale: 2",
-            r"network: 'edsa' is unknown",
-        ),
-        (
-            "edsr_x2: {network: edsr",
-            "edsr_x2: {network: edsa",
-            r"teachers\.edsr_x2\.network: 'edsa'",
-        ),
+        ("  kd: {}", "  kd: {kd: -1}", r"methods\.kd\.kd: .*(at least|or equal to) 0, not -1"),
+        ("network: edsr\n", "network: edsa\n", r"cohorts\.edsr_x2\.network: 'edsa' is unknown"),
+        ("x2: {network: edsr", "x2: {network: edsa", r"teachers\.edsr_x2\.network: 'edsa' is unk"),
         ("backbones: [edsr]", "backbones: [edsa]", r"smoke\.backbones: 'edsa' is unknown: choose"),
-        (
-            "scale: 4, start: edsr_x2}",
-            "scale: 4, start: edsr_x9}",
-            r"teachers\.edsr_x4\.start.*'edsr_x9'",
-        ),
-        (
-            "{trained: edsr_x2}",
-            "{trained: edsr_x9}",
-            r"edsr_x2\.teacher\.trained 'edsr_x9' is unkn",
-        ),
+        ("start: edsr_x2}", "start: edsr_x9}", r"teachers\.edsr_x4\.start 'edsr_x9' is unknown"),
+        ("trained: edsr_x2", "trained: edsr_x9", r"edsr_x2\.teacher\.trained 'edsr_x9' is unk"),
         ("{trained: edsr_x2}", "{}", r"cohorts\.edsr_x2\.teacher: give trained: NAME"),
         ("seeds: {cpu: 2}", "seeds: 2", r"cohorts\.edsr_x2\.seeds: .*dictionary, not 2"),
         ("seeds: {cpu: 2}", "seeds: {cpu: 0}", r"cohorts\.edsr_x2\.seeds\.cpu: .*than 0, not 0"),
@@ -129,20 +103,17 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
             "start: {cohort: edsr_x2}\n    seeds: {cpu: 3}",
             r"edsr_x4\.seeds: 3 at budget cpu, but edsr_x2, .*, has 2: give it as many there",
         ),
+        ("x4, method: augkd}", "x4, method: augk}", r"ablation_x4\.teacher\.method 'augk' is unk"),
+        ("  rcan: {teach: {}", "  rcam: {teach: {}", r"smoke\.schedules: rcam: give one for each"),
         (
-            "{student: edsr_x4, method: augkd}",
-            "{student: edsr_x4, method: augk}",
-            r"teacher\.method 'augk' is unknown",
+            "rcan: {teach: {}",
+            "rcan: {teach: {step: 1}",
+            r"smoke\.schedules\.rcan\.teach\.step: unk",
         ),
         (
-            "      rcan: {teach: {}, distil: {}}",
-            "      rcam: {teach: {}, distil: {}}",
-            r"budgets\.smoke\.schedules: rcam: give one for each",
-        ),
-        (
-            "rcan: {teach: {}, distil: {}}",
-            "rcan: {teach: {step: 1}, distil: {}}",
-            r"budgets\.smoke\.schedules\.rcan\.teach\.step: unknown key",
+            "rcan: {teach: {}",
+            "rcan: {teach: {lr: 0}",
+            r"rcan\.teach\.lr: .*above 0, not 0\.0: corr",
         ),
         ("name: smoke", "name: smoky", r"budgets\.smoke\.name: must be smoke, not 'smoky'"),
         ("student: small", "student: tiny", r"ablation_x4\.student: 'tiny' is unknown"),
@@ -165,15 +136,15 @@ def test_a_network_has_a_schedule_of_its_own() -> None:
     assert half == budget.distil.longer(budget.distil.continued)
     assert half.steps == budget.distil.steps * budget.distil.continued < budget.distil.steps
     teach, distil = (study.schedule(f("swinir_x2")) for f in (study.teacher, study.cohort))
-    assert (teach.decay_every, teach.steps) == (own.teach.decay_every, own.teach.steps)
-    assert (distil.decay_every, distil.steps) == (own.distil.decay_every, own.distil.steps)
+    for schedule, changes in ((teach, own["teach"]), (distil, own["distil"])):
+        assert (schedule.decay_every, schedule.steps) == (changes["decay_every"], changes["steps"])
     assert (teach.lr, distil.patch) == (budget.teach.lr, budget.distil.patch)
     assert study.schedule(study.cohort("expanded_x4")) == budget.distil.longer(2)
 
 
 def test_what_is_not_yaml_is_placed(root: Path) -> None:
     edit(root, "betas: [0.9, 0.99]", "betas: [0.9, 0.99")
-    assert re.search(r"params\.yaml, line \d+: .*: mend the YAML there$", refusal(root))
+    assert re.search(r"params\.yaml: not YAML at line \d+ .*: mend the YAML there$", refusal(root))
     edit(root, "budget: *", "budget: *un")
     assert re.search(r"params\.yaml.*undefined alias", refusal(root))
     (root / "params.yaml").write_text("")
@@ -196,7 +167,7 @@ def test_missing_files_and_budgets(root: Path, monkeypatch: pytest.MonkeyPatch) 
     (root / "params.yaml").unlink()
     assert "params.yaml: no such file: run in a clone" in refusal(root)
     monkeypatch.chdir(root)
-    with pytest.raises(UserError, match=r"no params\.yaml and dvc\.yaml here or above: run in"):
+    with pytest.raises(UserError, match=r"no params\.yaml and dvc\.yaml here or above: run this"):
         find_root()
 
 
@@ -207,7 +178,7 @@ def test_a_stage_ends_with_one_line(root: Path) -> None:
     """An error inside a notebook's cell, as it reaches the terminal."""
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     edit(root, "edges: replicate", "edges: mirrored")
-    done = run(root, "augkd.study.pipeline.stage", "table_02", "smoke", code=ROOT)
+    done = run(root, "augkd.study.pipeline.stage", "prepare", "smoke", code=ROOT)
     assert done.returncode == 1
     assert re.fullmatch(r"augkd: params\.yaml: data\.edges: .*'mirrored'.*\n", done.stderr)
     assert "Traceback" not in done.stdout
@@ -218,7 +189,7 @@ def test_a_stage_ends_with_one_line(root: Path) -> None:
     ("arguments", "message"),
     [
         (["table_99", "smoke"], "stage 'table_99' is unknown: choose of "),
-        (["table_02"], "stage 'table_02' needs a budget"),
+        (["prepare"], "stage 'prepare' needs a budget"),
         (["teach", "smoke"], "stage 'teach' needs a cohort"),
         (["site", "nowhere"], "no executed notebook there"),
     ],
@@ -347,8 +318,80 @@ def test_a_checkpoint_of_another_network(root: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_a_size_is_the_budgets_or_table_1s() -> None:
+    gpu, cpu = load_study("gpu", ROOT), load_study("cpu", ROOT)
+    assert gpu.size("edsr", "teacher") == {"channels": 128, "blocks": 32, "res_scale": 0.1}
+    assert gpu.size("edsr", "small") == {"channels": 64, "blocks": 16, "res_scale": 1.0}
+    assert cpu.size("edsr", "student") == cpu.budget.networks["edsr"]["student"]
+    with pytest.raises(UserError, match=r"networks\.edsr 'tiny' is unknown: choose one of teacher"):
+        cpu.size("edsr", "tiny")
+
+
 def test_seeds_are_the_cohorts_own_or_the_budgets() -> None:
     assert load_study("cpu").seeds("edsr_x2") == 2
     assert load_study("cpu").seeds("rcan_x2") == load_study("cpu").budget.distil.seeds == 1
     assert load_study("smoke").seeds("edsr_x2") == load_study("smoke").budget.distil.seeds
     assert load_study("gpu").seeds("edsr_x2") == load_study("gpu").budget.distil.seeds
+
+
+# --- runs ---
+
+
+@pytest.mark.parametrize(
+    ("make", "entry", "asked"),
+    [
+        (prepare_study, (), ("prepare", "")),
+        (teach, ("edsr_x2",), ("teach", "edsr_x2")),
+        (distil, ("edsr_x2",), ("distil", "edsr_x2")),
+        (write_group, ("edsr",), ("score", "edsr")),
+        (take, ("edsr_x2",), ("take", "edsr")),
+    ],
+)
+def test_a_notebook_opened_by_hand_makes_nothing(
+    root: Path,
+    make: Callable[..., object],
+    entry: tuple[str, ...],
+    asked: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks for what the stage makes, whose absence here ends it, before anything is written."""
+
+    def need(study: Study, *names: str) -> None:
+        assert names == asked
+        raise UserError("not there yet")
+
+    monkeypatch.setattr("augkd.study.pipeline.stage.need", need)
+    monkeypatch.delenv(STAGE, raising=False)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="not there yet"):
+        make(open_study("smoke"), *entry)
+    assert sorted(path.name for path in root.iterdir()) == ["dvc.yaml", "params.yaml"]
+
+
+def test_a_training_is_done_by_one_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study("smoke", root)
+    prepare_study(study)
+
+    def train(*_: object, label: str, **__: object) -> Curves:
+        with pytest.raises(UserError, match=f"{label}: another process is training it") as error:
+            teach(study, "edsr_x2")  # while it is being trained
+        assert "\n" not in str(error.value)
+        return Curves()
+
+    monkeypatch.setattr("augkd.study.runs.train", train)
+    loss, psnr = teach(study, "edsr_x2")
+    assert list(loss) == ["step", "member", "term", "value"]
+    assert list(psnr) == ["step", "member", "value"]
+    assert not any((root / ".state").iterdir())
+
+
+def test_curves_are_plotted_a_line_a_method() -> None:
+    rows = [(s, f"{m}-{i}", 30.0 + s) for s in (0, 2, 4) for m in ("kd", "augkd") for i in (0, 1)]
+    curves = by_method(pd.DataFrame(rows, columns=["step", "member", "value"]))
+    assert curves.columns.to_list() == ["step", "kd", "augkd"]
+    figure = plot_curves(curves, curves)
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+    assert figure.axes[1].get_ylim()[0] == 31.5  # half a dB below what the first steps leave
+    assert [text.get_text() for text in figure.legends[0].texts] == ["KD", "AugKD"]
+    nothing = by_method(pd.DataFrame(columns=["step", "member", "value"]))
+    assert not plot_curves(nothing, nothing).axes[0].lines  # of a teacher from elsewhere

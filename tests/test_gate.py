@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from augkd.models import SIZES, create_model, load_network
 from augkd.study import gate
 from augkd.study.acquire.fetch import fetch_study
 from augkd.study.acquire.registry import load_registry
-from augkd.study.ensure import ensure_teacher
 from augkd.study.gate import TOLERANCE, measure, take
 from augkd.study.params import Study, load_study
+from augkd.study.pipeline import stage
 from augkd.study.prepare import prepare_datasets, prepare_study
 from augkd.study.runs import load_teacher, validation
 from augkd.study.score import scored_images
@@ -160,12 +161,17 @@ def test_a_set_that_was_not_prepared(study: Study, monkeypatch: pytest.MonkeyPat
         take(study, "edsr_x2")
 
 
-def test_a_notebook_that_runs_alone_takes_its_teacher(
+def test_opened_by_hand_it_shows_what_was_taken(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expect(monkeypatch, published(study))
-    ensure_teacher(study, "edsr_x2")
-    assert (study.folder("teach", "edsr_x2") / "gate.csv").is_file()
+    table, out = take(study, "edsr_x2"), study.folder("teach", "edsr_x2")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(stage, "need", lambda study, *names: asked.append(names))
+    pd.testing.assert_frame_equal(take(replace(study, by_hand=True), "edsr_x2"), table)
+    assert asked == [("take", "edsr")]
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
 def test_images_are_those_that_the_budget_names(study: Study) -> None:
@@ -290,11 +296,11 @@ def test_the_paper_is_as_published() -> None:
     for training in (budget.distil, budget.teach):
         assert (training.steps, training.batch, training.patch) == (250_000, 16, 48)
         assert (training.lr, training.decay_every) == (1e-4, 100_000)
+    study = load_study("paper", ROOT)
     for network, roles in SIZES.items():
         for role, size in roles.items():
-            given = budget.networks[network][role]
-            assert {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()} == size
-    study = load_study("paper", ROOT)
+            assert study.size(network, role) == size
+            assert budget.networks[network][role] == {}  # Table 1 stands in one place
     assert study.cohort("edsr_x4").methods["csd"]["vgg"].startswith("data/fetched/vgg19")
     assert study.cohort("controls_x2").methods["csd_features"] == {"method": "csd"}
     assert "vgg" not in load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"]

@@ -23,14 +23,11 @@ from augkd.study.runs import build, pick_device
 from augkd.train import Curves
 
 TOLERANCE = 0.05  # dB
-COLUMNS = [
-    *("teacher", "checkpoint"),
-    *("dataset", "images", "expected", "measured", "difference"),
-]
+COLUMNS = ["teacher", "checkpoint", "dataset", "images", "expected", "measured", "difference"]
 
 
 def take(study: Study, *names: str) -> pd.DataFrame:
-    """Takes the public teachers ``names``, if each scores what was published of it.
+    """Takes the public teachers ``names``, of one network, if each scores what was published of it.
 
     Writes teacher.safetensors, empty curves, run.json and gate.csv into runs/BUDGET/teach/NAME.
 
@@ -41,30 +38,33 @@ def take(study: Study, *names: str) -> pd.DataFrame:
         UserError: a checkpoint is missing or of another network, or a measured PSNR-Y is off its
             published figure by more than ``TOLERANCE``. Nothing is written then.
     """
+    if names and study.only_shows("take", study.teacher(names[0]).network or ""):
+        files = [study.folder("teach", name) / "gate.csv" for name in names]
+        return pd.concat(map(pd.read_csv, files), ignore_index=True)
     registry = load_registry(study.root / study.params.data.registry)
+    fetcher = Fetcher(study.root / study.budget.origin, registry=registry)
     device, taken = pick_device(), []
     for name in names:
-        entry, out = study.teacher(name), study.folder("teach", name)
+        entry = study.teacher(name)
         if not entry.network or not entry.checkpoint:
             raise UserError(
                 f"teacher '{name}': budget '{study.budget.name}' names no checkpoint for it: add "
                 "one, or train it (python -m augkd.study.pipeline.stage teach)"
             )
-        run = Run(study, "teach", name, 0, ["teacher"], device, out)
+        run = Run(study, "teach", name, 0, ["teacher"], device)
         checkpoint = registry.checkpoint(entry.checkpoint)
-        file = Fetcher(study.root / study.budget.origin, registry=registry).checkpoint(
-            entry.checkpoint
-        )
-        network = build(study, entry.network, "teacher", entry.scale, 0)
+        network, source = build(study, entry.network, "teacher", entry.scale, 0), entry.checkpoint
+        file = fetcher.checkpoint(source)
         load_checkpoint(file, network)
         table = measure(study, network.to(device).eval(), entry.scale, checkpoint)
         table.insert(0, "teacher", name)
-        table.insert(1, "checkpoint", entry.checkpoint)
-        source = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        run.record["source"] = source | {"checkpoint": entry.checkpoint, "page": checkpoint.page}
+        table.insert(1, "checkpoint", source)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        run.record["source"] = {"file": file.name, "sha256": digest}
+        run.record["source"] |= {"checkpoint": source, "page": checkpoint.page}
         taken.append((run, network, table))
-    tables = [table for _, _, table in taken]
-    gate = pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    tables = [table for *_, table in taken] or [pd.DataFrame(columns=COLUMNS)]
+    gate = pd.concat(tables, ignore_index=True)
     judge(gate)
     for run, network, table in taken:
         with run:
@@ -87,13 +87,9 @@ def measure(study: Study, network: nn.Module, scale: int, checkpoint: Checkpoint
         UserError: such a dataset was not prepared.
     """
     store = ImageStore(study.folder("prepare") / "benchmarks")
-    device = next(network.parameters()).device
-    rows = []
-    published = expected_scores(checkpoint)
-    figures = published[published["metric"] == "psnr_y"]
-    for dataset, expected, decimals in zip(
-        figures["dataset"], figures["value"], figures["decimals"], strict=True
-    ):
+    device, rows = next(network.parameters()).device, []
+    figures = expected_scores(checkpoint).query("metric == 'psnr_y'")
+    for dataset, expected, decimals in figures[["dataset", "value", "decimals"]].to_numpy():
         keys = [key for key in store.keys if key[0] == dataset]
         if not keys:
             raise UserError(

@@ -1,16 +1,22 @@
-"""params.yaml, validated: the whole study as typed values."""
+"""params.yaml, validated: the whole study as typed values, and the line that chooses a budget.
+
+Nothing here needs torch but what says so: pages of the report start two seconds sooner.
+"""
 
 import inspect
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from augkd.errors import UserError
+from augkd.errors import UserError, replacing
+from augkd.schedule import Optimiser, Training
 
 T = TypeVar("T")
 STAGE = "AUGKD_STAGE"  # set in the notebook of a stage
@@ -22,6 +28,16 @@ Degradation = Literal["bicubic", "bsrgan"]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def problems(self) -> Iterable[str]:
+        """What types do not say, as "key: what is wrong: the mend"; the first is refused."""
+        return ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for problem in self.problems():
+            raise ValueError(problem)
+        return self
 
 
 class Data(Section):
@@ -37,20 +53,16 @@ class Augment(Section):
     crops: Positive = 1
 
 
-class Optimiser(Section):
-    """Adam and its step decay: the rate is lr * decay ** (step // decay_every)."""
-
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    eps: float = 1e-8
-    decay: Share = 0.1
-
-
 class TeacherSource(Section):
-    """Where a cohort's frozen teacher comes from: exactly one of the three."""
+    """Where a cohort's frozen teacher comes from."""
 
     trained: str | None = None  # an entry of `teachers`
-    student: str | None = None  # a cohort, of which `method` is the teacher (first seed)
+    student: str | None = None  # or a cohort, of which `method` is the teacher (first seed)
     method: str | None = None
+
+    def problems(self) -> Iterator[str]:
+        if not (self.trained or (self.student and self.method)):
+            yield "give trained: NAME, or student: COHORT and method: NAME"
 
 
 class Start(Section):
@@ -75,11 +87,11 @@ class Cohort(Section):
     longer: Positive = 1  # times the budget's steps
 
     def method(self, name: str) -> Any:
-        """The method named ``name`` with its options, ready to be called."""
-        from augkd.distill import METHODS  # needs torch, which pages of the report do not
+        """The method named ``name`` with its options, ready to be called. Needs torch."""
+        from augkd.distill import METHODS
 
         options = dict(self.methods[name])
-        return METHODS[options.pop("method", name)](**options)
+        return TypeAdapter(METHODS[options.pop("method", name)]).validate_python(options)
 
     def seeds_at(self, budget: "Budget") -> int:
         """How many students a method has."""
@@ -90,6 +102,11 @@ class Cohort(Section):
         if not self.bits:
             return {method: (method, None) for method in self.methods}
         return {f"{m}_{bits}bit": (m, bits) for bits in self.bits for m in self.methods}
+
+    def at(self, budget: "Budget") -> "Cohort":
+        """With the options that the budget adds to its methods."""
+        methods = {m: {**budget.methods.get(m, {}), **own} for m, own in self.methods.items()}
+        return self.model_copy(update={"methods": methods})
 
 
 class TeacherEntry(Section):
@@ -133,6 +150,21 @@ class TeacherEntry(Section):
         door: dict[str, Any] = {"factory": self.factory} if self.factory else {}
         return door | ({"weights": file} if file else {})
 
+    def problems(self) -> Iterator[str]:
+        chosen = [door for door in ("network", "spandrel", "factory") if getattr(self, door)]
+        if len(chosen) > 1 or not (chosen or self.weights):
+            yield (
+                f"{' and '.join(chosen) or 'nothing'} is given: give one of network (to train it "
+                "here), network and weights, weights alone (a file of this study), spandrel, or "
+                "factory and weights"
+            )
+        if self.spandrel and self.weights:
+            yield "weights: spandrel names the file already: remove one of them"
+        if self.checkpoint:
+            yield "checkpoint: a budget names it: move it to budgets.NAME.checkpoints"
+        if self.start and not self.trained:
+            yield "start: only a teacher that is trained here starts from another: remove it"
+
 
 class Datasets(Section):
     """Datasets of the registry, by what they are for."""
@@ -145,9 +177,8 @@ class Datasets(Section):
 
     def names(self) -> tuple[str, ...]:
         """All of them, each once."""
-        return tuple(
-            dict.fromkeys((*self.train, *self.expanded, *self.watch, *self.test, *self.real))
-        )
+        every = (*self.train, *self.expanded, *self.watch, *self.test, *self.real)
+        return tuple(dict.fromkeys(every))
 
 
 class Images(Section):
@@ -156,39 +187,6 @@ class Images(Section):
     train: Positive | None = None
     test: Positive | None = None
     datasets: Datasets | None = None
-
-
-class Training(Section):
-    steps: Positive
-    batch: Positive
-    patch: Positive  # LR pixels
-    lr: Annotated[float, Field(gt=0)]
-    decay_every: Positive
-    seeds: Positive
-    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average of weights; 0 keeps none
-    validate_every: Positive
-    # of the steps, where weights of another training are the start: they have taken the rest
-    continued: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-    def longer(self, times: float) -> "Training":
-        """The same schedule, stretched."""
-        stretched = {k: max(1, round(times * getattr(self, k))) for k in ("steps", "decay_every")}
-        return self.model_copy(update=stretched)
-
-
-class Changes(Section):
-    """What is another in a network's schedule than in the budget's."""
-
-    steps: Positive | None = None
-    lr: Annotated[float, Field(gt=0)] | None = None
-    decay_every: Positive | None = None
-    validate_every: Positive | None = None
-    continued: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class Schedule(Section):
-    teach: Changes
-    distil: Changes
 
 
 class Scoring(Section):
@@ -210,12 +208,39 @@ class Budget(Section):
     images: Images
     checkpoints: dict[str, str] = {}  # teachers that are checkpoints of the registry
     methods: dict[str, dict[str, Any]]  # options of methods, beside those of the cohorts
-    networks: dict[str, dict[str, dict[str, Any]]]
+    networks: dict[str, dict[str, dict[str, Any]]]  # sizes by role, where not Table 1's
     teach: Training
     distil: Training
-    schedules: dict[str, Schedule]  # by network
+    # by network, what is another for it than in the two above
+    schedules: dict[str, dict[Literal["teach", "distil"], dict[str, Any]]]
     score: Scoring
     processes: Positive = 1  # that share each training, a GPU each; results do not rest on it
+
+    def training(self, stage: Literal["teach", "distil"], network: str | None) -> Training:
+        """The schedule of a stage for a network; for one from elsewhere, the budget's."""
+        where, changes = f"budgets.{self.name}.schedules", {}
+        if network:
+            changes = _entry(self.schedules, network, where).get(stage, {})
+        with _named(f"{where}.{network}.{stage}"):
+            return TypeAdapter(Training).validate_python(asdict(getattr(self, stage)) | changes)
+
+    def problems(self) -> Iterator[str]:
+        for odd in sorted(self.schedules.keys() ^ self.networks.keys()):
+            yield f"schedules: {odd}: give one for each of `networks`, and no others"
+        for key, patch in (("teach", self.teach.patch), ("distil", self.distil.patch)):
+            if patch % 12:
+                yield (
+                    f"{key}.patch: {patch} is not divisible by 12, which zooming out by 2, 3 and 4 "
+                    "needs: correct the value"
+                )
+        if bool(self.public) == bool(self.teaching):
+            yield f"give either teaching or public as [{self.name}]"
+        only = f"where public is [{self.name}], and"
+        if bool(self.public) != bool(self.images.datasets):
+            yield f"images.datasets: give them {only} only there"
+        names = {f"{network}_x{scale}" for network in self.backbones for scale in (2, 3, 4)}
+        for odd in sorted(self.checkpoints.keys() ^ (names if self.public else set())):
+            yield f"checkpoints: {odd}: give one for each backbone and scale {only} no others"
 
 
 class Params(Section):
@@ -227,6 +252,128 @@ class Params(Section):
     teachers: dict[str, TeacherEntry]
     budgets: dict[str, Budget]
     budget: Budget
+
+    def problems(self) -> Iterator[str]:
+        """Names that must be defined elsewhere in the file, and what goes with them."""
+        for name, cohort in self.cohorts.items():
+            yield from self._of_cohort(f"cohorts.{name}", cohort)
+        for name, entry in self.teachers.items():
+            if entry.start:
+                _entry(self.teachers, entry.start, f"teachers.{name}.start")
+        named = {method for cohort in self.cohorts.values() for method in cohort.methods}
+        for name, budget in self.budgets.items():
+            where = f"budgets.{name}"
+            if name != budget.name:
+                yield f"{where}.name: must be {name}, not {budget.name!r}"
+            for key in ("mixed", "slow_pages", "teaching", "public"):
+                if getattr(budget, key) not in ([], [name]):
+                    yield f"{where}.{key}: give [{name}], or [] for none"
+            for network, changes in budget.schedules.items():
+                for stage in changes:
+                    budget.training(stage, network)
+            for teacher in budget.checkpoints:
+                _entry(self.teachers, teacher, f"{where}.checkpoints")
+            for odd in sorted(budget.methods.keys() - named):
+                yield f"{where}.methods: no cohort has '{odd}': correct its name"
+
+    def _of_cohort(self, where: str, cohort: Cohort) -> Iterator[str]:
+        source, start, scale = cohort.teacher, cohort.start, cohort.scale
+        if source.trained:
+            taken = _entry(self.teachers, source.trained, f"{where}.teacher.trained")
+            if taken.scale != scale:
+                yield (
+                    f"{where}.teacher: {source.trained} enlarges x{taken.scale}, the students "
+                    f"x{scale}: choose a teacher of their scale"
+                )
+        else:
+            taught = _entry(self.cohorts, source.student, f"{where}.teacher.student")
+            _entry(taught.methods, source.method, f"{where}.teacher.method")
+        for name in cohort.seeds:
+            _entry(self.budgets, name, f"{where}.seeds: budget")
+        if not start:
+            return
+        parent = _entry(self.cohorts, start.cohort, f"{where}.start.cohort")
+        for method in [start.method] if start.method else cohort.methods:
+            _entry(parent.methods, method, f"{where}.start.cohort's method")
+        for name, budget in self.budgets.items():  # each student has one of its own seed
+            if (wanted := cohort.seeds_at(budget)) > (has := parent.seeds_at(budget)):
+                yield (
+                    f"{where}.seeds: {wanted} at budget {name}, but {start.cohort}, from which it "
+                    f"starts, has {has}: give it as many there"
+                )
+
+    def check_methods(self) -> None:
+        """Names of networks and methods, their sizes and options. Needs torch.
+
+        Raises:
+            UserError: one is unknown, or of the wrong kind.
+        """
+        from augkd.distill import METHODS
+        from augkd.models import NETWORKS
+
+        for name, teacher in self.teachers.items():
+            if teacher.network:
+                _entry(NETWORKS, teacher.network, f"teachers.{name}.network:")
+        for name, cohort in self.cohorts.items():
+            where = f"cohorts.{name}"
+            _entry(NETWORKS, cohort.network, f"{where}.network:")
+            for method, options in cohort.methods.items():
+                here = f"{where}.methods.{method}"
+                _entry(METHODS, options.get("method", method), f"{here}: method")
+                with _named(here):
+                    cohort.method(method)
+        for name, budget in self.budgets.items():
+            where = f"budgets.{name}"
+            for cohort in self.cohorts.values():
+                for method in budget.methods.keys() & cohort.methods.keys():
+                    with _named(f"{where}.methods.{method}"):
+                        cohort.at(budget).method(method)
+            where = f"{where}.networks"
+            for network in budget.backbones:
+                _entry(NETWORKS, network, f"budgets.{name}.backbones:")
+                roles = _entry(budget.networks, network, where)
+                _entry(roles, "teacher", f"{where}.{network}")
+                for other, cohort in self.cohorts.items():
+                    if cohort.network == network:
+                        mend = f", or add it to {where}.{network}"
+                        _entry(roles, cohort.student, f"cohorts.{other}.student:", mend)
+            for network, roles in budget.networks.items():
+                kind = _entry(NETWORKS, network, f"{where}:")
+                known = dict(inspect.signature(kind).parameters)
+                del known["scale"]
+                for role, sizes in roles.items():
+                    for key in sizes:
+                        _entry(known, key, f"{where}.{network}.{role}:")
+
+
+def _entry(table: Mapping[str, T], name: str | None, what: str, mend: str = "") -> T:
+    if name is None or name not in table:
+        known = ", ".join(table)
+        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}{mend}")
+    return table[name]
+
+
+@contextmanager
+def _named(*where: str) -> Iterator[None]:
+    """Makes one line of the first of pydantic's complaints: the key, what is wrong, the mend."""
+    try:
+        yield
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key, given = ".".join([*where, *map(str, detail["loc"])]), repr(detail["input"])
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            problem = "unknown key: remove it or correct its name"
+        elif detail["type"] == "missing":
+            problem = "missing: add it"
+        elif detail["type"] == "value_error":  # of ``problems``, or of a dataclass of the core
+            problem = str(detail["ctx"]["error"])
+            if re.split(r"\W", problem)[0] in detail["input"]:
+                key, _, problem = f"{key}.{problem}".strip(".").partition(": ")
+            problem += ": correct the value" * problem.startswith("expected")
+        else:
+            given = given if len(given) < 80 else f"{given[:77]}..."
+            problem = f"{detail['msg']}, not {given}: correct the value"
+        raise UserError(f"params.yaml: {key or 'the file'}: {problem}") from None
 
 
 @dataclass(frozen=True)
@@ -244,14 +391,27 @@ class Study:
             return self.root / "build" / "by_hand" / self.budget.name / "pages" / name
         return self.folder("pages", name)
 
+    def only_shows(self, notebook: str, entry: str = "") -> bool:
+        """Whether a stage's notebook is to show what the stage made, and to make nothing.
+
+        So it is where somebody opened it by hand. What it shows is there then.
+
+        Raises:
+            UserError: it is not there, and would take long: names the command that makes it.
+        """
+        if self.by_hand:
+            from augkd.study.pipeline.stage import need
+
+            need(self, notebook, entry)
+        return self.by_hand
+
     def folder(self, stage: str, name: str = "") -> Path:
         """runs/BUDGET/STAGE/NAME."""
         return self.root / "runs" / self.budget.name / stage / name
 
     def cohort(self, name: str) -> Cohort:
         """A cohort, with the options that the budget adds to its methods."""
-        cohort = _entry(self.params.cohorts, name, "cohort")
-        return _with_options(cohort, self.budget)
+        return _entry(self.params.cohorts, name, "cohort").at(self.budget)
 
     def teacher(self, name: str) -> TeacherEntry:
         """A teacher, by the checkpoint that the budget names for it, if it names one."""
@@ -288,13 +448,8 @@ class Study:
 
     def schedule(self, entry: Cohort | TeacherEntry) -> Training:
         """How long and how fast a cohort or a teacher is trained."""
-        cohort = isinstance(entry, Cohort)
-        training = self.budget.distil if cohort else self.budget.teach
-        if entry.network:
-            where = f"budgets.{self.budget.name}.schedules"
-            own = _entry(self.budget.schedules, entry.network, where)
-            changes = own.distil if cohort else own.teach
-            training = training.model_copy(update=changes.model_dump(exclude_none=True))
+        stage: Literal["teach", "distil"] = "distil" if isinstance(entry, Cohort) else "teach"
+        training = self.budget.training(stage, entry.network)
         times = training.continued if entry.start else 1
         return training.longer(times * (entry.longer if isinstance(entry, Cohort) else 1))
 
@@ -307,23 +462,12 @@ class Study:
         return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
 
     def size(self, network: str, role: str) -> dict[str, Any]:
-        """The budget's sizes of a network in a role."""
-        sizes = _entry(self.budget.networks, network, f"budgets.{self.budget.name}.networks")
-        return _entry(sizes, role, f"budgets.{self.budget.name}.networks.{network}")
+        """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
+        from augkd.models import SIZES
 
-
-def _with_options(cohort: Cohort, budget: Budget) -> Cohort:
-    if not budget.methods.keys() & cohort.methods.keys():
-        return cohort
-    methods = {m: {**budget.methods.get(m, {}), **own} for m, own in cohort.methods.items()}
-    return cohort.model_copy(update={"methods": methods})
-
-
-def _entry(table: Mapping[str, T], name: str, what: str) -> T:
-    if name not in table:
-        known = ", ".join(table)
-        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}")
-    return table[name]
+        where = f"budgets.{self.budget.name}.networks"
+        own = _entry(_entry(self.budget.networks, network, where), role, f"{where}.{network}")
+        return {**SIZES.get(network, {}).get(role, {}), **own}
 
 
 def load_study(
@@ -334,32 +478,16 @@ def load_study(
     Args:
         budget: the name of a budget; None for the one that params.yaml chooses.
         check_methods: also check the names and options of methods and networks, which needs
-            torch. Pages of the report leave it out, and start two seconds sooner.
+            torch. Pages of the report leave it out.
 
     Raises:
         UserError: no params.yaml, not YAML, an unknown key or a value of the wrong kind.
     """
     root = root or find_root()
-    path = root / "params.yaml"
-    try:
-        # libyaml's loader is ten times as fast, and every stage and page waits for it
-        values = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: run in a clone of the study") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8: save it as text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"{path}{line}: {problem}: mend the YAML there") from None
-    try:
-        params = TypeAdapter(Params).validate_python(values)
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {_first(error)}") from None
-    _check_references(params)
+    with _named():
+        params = Params.model_validate(read_params(root / "params.yaml")[1])
     if check_methods:
-        _check_methods(params)
+        params.check_methods()
     chosen = _entry(params.budgets, budget, "budget") if budget else params.budget
     return Study(params, chosen, root)
 
@@ -374,208 +502,102 @@ def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
     return replace(study, by_hand=STAGE not in os.environ)
 
 
-def find_root() -> Path:
-    """The nearest folder upwards that has a params.yaml and a dvc.yaml (notebooks run below)."""
+# --- the file -------------------------------------------------------------------------------------
+
+
+def find_root(*files: str) -> Path:
+    """The nearest folder upwards that has the files: params.yaml and dvc.yaml, if none is named."""
+    files = files or ("params.yaml", "dvc.yaml")
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+        if all((folder / file).is_file() for file in files):
             return folder
     raise UserError(
-        f"{here}: no params.yaml and dvc.yaml here or above: run in a clone of the study"
+        f"{here}: no {' and '.join(files)} here or above: run this in a clone of the study"
     )
 
 
-def _first(error: ValidationError) -> str:
-    """One line for the first of pydantic's complaints: the key, what is wrong, the mend."""
-    detail = error.errors()[0]
-    key = ".".join(str(part) for part in detail["loc"]) or "the file"
-    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: unknown key: remove it or correct its name"
-    if detail["type"] == "missing":
-        return f"{key}: missing: add it"
-    given = repr(detail["input"])
-    given = given if len(given) < 80 else f"{given[:77]}..."
-    return f"{key}: {detail['msg']}, not {given}: correct the value"
+def read_params(path: Path) -> tuple[str, Any]:
+    """The text of a params.yaml, and what it says: unchecked, any YAML.
+
+    Raises:
+        UserError: it cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_bytes().decode()
+        # libyaml's loader is ten times as fast, and every stage and page waits for it
+        return text, yaml.load(text, yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: run in a clone of the study") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 ({error}): mend the file") from None
+    except yaml.YAMLError as error:
+        mark, problem = (getattr(error, key, None) for key in ("problem_mark", "problem"))
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}: not YAML{line} ({problem}): mend the YAML there") from None
 
 
-def _check_methods(params: Params) -> None:
-    """Names of networks and methods, and the methods' options."""
-    from augkd.distill import METHODS
-
-    for name, teacher in params.teachers.items():
-        if teacher.network:
-            _check_network(teacher.network, f"params.yaml: teachers.{name}.network")
-    for name, budget in params.budgets.items():
-        _check_sizes(params, budget, f"params.yaml: budgets.{name}")
-        for cohort in params.cohorts.values():
-            for method in budget.methods.keys() & cohort.methods.keys():
-                try:
-                    _with_options(cohort, budget).method(method)
-                except ValidationError as error:
-                    where = f"params.yaml: budgets.{name}.methods.{method}"
-                    raise UserError(f"{where}.{_first(error)}") from None
-    for name, cohort in params.cohorts.items():
-        where = f"params.yaml: cohorts.{name}"
-        _check_network(cohort.network, f"{where}.network")
-        for method, options in cohort.methods.items():
-            kind = options.get("method", method)
-            if kind not in METHODS:
-                raise UserError(
-                    f"{where}.methods.{method}: method '{kind}' is unknown: "
-                    f"choose one of {', '.join(METHODS)}"
-                )
-            try:
-                cohort.method(method)
-            except ValidationError as error:
-                raise UserError(f"{where}.methods.{method}.{_first(error)}") from None
+_LINE = re.compile(r"^(budget:[ \t]*\*)([\w.-]+)", re.MULTILINE)
 
 
-def _check_references(params: Params) -> None:
-    """What pydantic cannot see: names that must be defined elsewhere."""
-    for name, cohort in params.cohorts.items():
-        where = f"params.yaml: cohorts.{name}"
-        source = cohort.teacher
-        if source.trained:
-            taken = _entry(params.teachers, source.trained, f"cohorts.{name}.teacher.trained")
-            if taken.scale != cohort.scale:
-                raise UserError(
-                    f"{where}.teacher: {source.trained} enlarges x{taken.scale}, the students "
-                    f"x{cohort.scale}: choose a teacher of their scale"
-                )
-        elif source.student and source.method:
-            taught = _entry(params.cohorts, source.student, f"cohorts.{name}.teacher.student")
-            _entry(taught.methods, source.method, f"cohorts.{name}.teacher.method")
-        else:
-            raise UserError(
-                f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
-            )
-        if cohort.start:
-            from_ = _entry(params.cohorts, cohort.start.cohort, f"cohorts.{name}.start.cohort")
-            for method in [cohort.start.method] if cohort.start.method else cohort.methods:
-                _entry(from_.methods, method, f"cohorts.{name}.start.cohort's method")
-        _check_seeds(params, name)
-    for name, entry in params.teachers.items():
-        _check_teacher(params, f"teachers.{name}", entry)
-    for name, budget in params.budgets.items():
-        if name != budget.name:
-            raise UserError(
-                f"params.yaml: budgets.{name}.name: must be {name}, not {budget.name!r}"
-            )
-        if odd := sorted(budget.schedules.keys() ^ budget.networks.keys()):
-            raise UserError(
-                f"params.yaml: budgets.{name}.schedules: {odd[0]}: give one for each of "
-                "`networks`, and no others"
-            )
-        for training in ("teach", "distil"):
-            patch = getattr(budget, training).patch
-            if patch % 12:
-                raise UserError(
-                    f"params.yaml: budgets.{name}.{training}.patch: {patch} is not divisible by "
-                    "12, which zooming out by 2, 3 and 4 needs: correct the value"
-                )
-        _check_sources(params, budget)
+def read_budgets(path: Path) -> tuple[str, list[str]]:
+    """The chosen budget's name, and the names of all.
 
-
-def _check_seeds(params: Params, name: str) -> None:
-    """Each student has one of its own seed to start from."""
-    cohort = params.cohorts[name]
-    for budget in cohort.seeds:
-        _entry(params.budgets, budget, f"cohorts.{name}.seeds: budget")
-    if not cohort.start:
-        return
-    parent = cohort.start.cohort
-    for budget, values in params.budgets.items():
-        has = params.cohorts[parent].seeds_at(values)
-        if (wanted := cohort.seeds_at(values)) > has:
-            raise UserError(
-                f"params.yaml: cohorts.{name}.seeds: {wanted} at budget {budget}, but {parent}, "
-                f"from which it starts, has {has}: give it as many there"
-            )
-
-
-def _check_sources(params: Params, budget: Budget) -> None:
-    """Where a budget's teachers and images come from: trained and photographs, or the registry."""
-    where = f"params.yaml: budgets.{budget.name}"
-    for key in ("mixed", "slow_pages", "teaching", "public"):
-        if getattr(budget, key) not in ([], [budget.name]):
-            raise UserError(f"{where}.{key}: give [{budget.name}], or [] for none")
-    if bool(budget.public) == bool(budget.teaching):
-        raise UserError(f"{where}: give either teaching or public as [{budget.name}]")
-    if bool(budget.public) != bool(budget.images.datasets):
+    Raises:
+        UserError: the file is not YAML, or lacks ``budgets`` or the line that chooses one.
+    """
+    text, values = read_params(path)
+    budgets = values.get("budgets") if isinstance(values, dict) else None
+    if not isinstance(budgets, dict) or not budgets:
+        raise UserError(f"{path}: has no 'budgets': expected a list of budgets by name")
+    chosen = _LINE.findall(text)
+    if len(chosen) != 1:
         raise UserError(
-            f"{where}.images.datasets: give them where public is [{budget.name}], and only there"
+            f"{path}: has {len(chosen)} lines like 'budget: *name', expected one: write it so"
         )
-    backbones = {f"{network}_x{scale}" for network in budget.backbones for scale in (2, 3, 4)}
-    wanted = backbones if budget.public else set()
-    if odd := sorted(budget.checkpoints.keys() ^ wanted):
-        raise UserError(
-            f"{where}.checkpoints: {odd[0]}: give one for each backbone and scale where public is "
-            f"[{budget.name}], and no others"
-        )
-    for name in budget.checkpoints:
-        _entry(params.teachers, name, f"budgets.{budget.name}.checkpoints")
-    for name in budget.methods:
-        if not any(name in cohort.methods for cohort in params.cohorts.values()):
-            raise UserError(f"{where}.methods: no cohort has '{name}': correct its name")
+    return chosen[0][1], [str(name) for name in budgets]
 
 
-def _check_teacher(params: Params, where: str, entry: TeacherEntry) -> None:
-    """Exactly one door, and nothing beside it that it would ignore."""
-    chosen = [door for door in ("network", "spandrel", "factory") if getattr(entry, door)]
-    doors = (
-        "network (to train it here), network and weights, weights alone (a file of this study), "
-        "spandrel, or factory and weights"
-    )
-    if len(chosen) > 1 or not (chosen or entry.weights):
-        given = " and ".join(chosen) or "nothing"
-        raise UserError(f"params.yaml: {where}: {given} is given: give one of {doors}")
-    if entry.spandrel and entry.weights:
+def switch_budget(path: Path, name: str) -> str:
+    """Rewrites the one line that chooses the budget, and returns the name chosen before.
+
+    Every other byte stays, comments and line ends included.
+
+    Raises:
+        UserError: the budget is unknown or has no anchor of its name, or as ``read_budgets``.
+    """
+    before, names = read_budgets(path)
+    if name not in names:
+        raise UserError(f"budget '{name}' is unknown: choose one of {', '.join(names)}")
+    text, values = read_params(path)
+    changed = _LINE.sub(rf"\g<1>{name}", text)
+    try:
+        chosen = yaml.safe_load(changed)["budget"]
+    except yaml.YAMLError:  # there is no such anchor
+        chosen = None
+    if chosen != values["budgets"][name]:
         raise UserError(
-            f"params.yaml: {where}.weights: spandrel names the file already: remove one of them"
+            f"{path}: budgets.{name} needs an anchor of its name: write '{name}: &{name}'"
         )
-    if entry.checkpoint:
-        raise UserError(
-            f"params.yaml: {where}.checkpoint: a budget names it: move it to "
-            "budgets.NAME.checkpoints"
-        )
-    if entry.start:
-        if not entry.trained:
+    if changed != text:
+        with replacing(path) as partial:
+            partial.write_bytes(changed.encode())
+    return before
+
+
+def refuse_links(path: Path) -> None:
+    """Sees to it that the benchmarks' folder has no linked folders in it.
+
+    DVC does not look behind them: it would not score a set that is added so, and say nothing.
+
+    Raises:
+        UserError: it has, or as ``read_budgets``.
+    """
+    read_budgets(path)
+    benchmarks = (read_params(path)[1].get("data") or {}).get("benchmarks")
+    for found in sorted((path.parent / benchmarks).glob("**/*")) if benchmarks else ():
+        if found.is_symlink() and found.is_dir():
             raise UserError(
-                f"params.yaml: {where}.start: only a teacher that is trained here starts from "
-                "another: remove it"
+                f"{found}: is a link, and DVC does not see what is behind it: copy the folder, or "
+                "let data.benchmarks of params.yaml name the folder that it lies in"
             )
-        _entry(params.teachers, entry.start, f"{where}.start")
-
-
-def _check_network(network: str, where: str) -> None:
-    from augkd.models import NETWORKS
-
-    if network not in NETWORKS:
-        raise UserError(f"{where}: '{network}' is unknown: choose one of {', '.join(NETWORKS)}")
-
-
-def _check_sizes(params: Params, budget: Budget, where: str) -> None:
-    """A budget's backbones have sizes for every role that the cohorts give them."""
-    from augkd.models import NETWORKS
-
-    for network in budget.backbones:
-        _check_network(network, f"{where}.backbones")
-        roles = _entry(budget.networks, network, f"budgets.{budget.name}.networks")
-        _entry(roles, "teacher", f"budgets.{budget.name}.networks.{network}")
-        for name, cohort in params.cohorts.items():
-            if cohort.network == network and cohort.student not in roles:
-                raise UserError(
-                    f"params.yaml: cohorts.{name}.student: '{cohort.student}' is unknown: "
-                    f"choose one of {', '.join(roles)}, or add it to "
-                    f"{where[13:]}.networks.{network}"
-                )
-    for network, roles in budget.networks.items():
-        _check_network(network, f"{where}.networks")
-        known = list(inspect.signature(NETWORKS[network]).parameters)
-        for role, sizes in roles.items():
-            for key in sizes:
-                if key not in known or key == "scale":
-                    raise UserError(
-                        f"{where}.networks.{network}.{role}: '{key}' is unknown: "
-                        f"choose one of {', '.join(k for k in known if k != 'scale')}"
-                    )

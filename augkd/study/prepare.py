@@ -1,8 +1,7 @@
-"""From photographs and benchmark folders to prepared images.
+"""From photographs, benchmark folders and fetched datasets to prepared images.
 
-The photographs of installed packages that the study trains and tests on, with no download.
-
-``photographs.csv`` beside this file lists them by name and SHA-256. Two images of mvtb-data that
+``photographs.csv`` beside this file lists, by name and SHA-256, the photographs of installed
+packages that the study trains and tests on with no download. Two images of mvtb-data that
 are also in the benchmarks (58060 of B100, lena of Set14) are not in it, nor are its drawings,
 calibration targets and noisy aerial pictures. The campus pictures overlap, so all of them train.
 """
@@ -24,9 +23,11 @@ from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
 from augkd.study.acquire.archives import find_images
 from augkd.study.acquire.registry import Registry, load_registry
-from augkd.study.params import Datasets, Study
+from augkd.study.params import Study
 
 Split = Literal["train", "test"]
+SCALES = (2, 3, 4)
+DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
 LIST = Path(__file__).with_name("photographs.csv")
 DISTRIBUTIONS = {"mvtbdata": "mvtb-data", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
@@ -48,22 +49,20 @@ class Photograph:
         Raises:
             UserError: the package or the file is missing, or its content is not the listed one.
         """
-        mend = f"install the locked version: pip install -r requirements.lock ({self.package})"
         spec = importlib.util.find_spec(self.package)  # finds without importing
-        if spec is None or spec.origin is None:
-            raise UserError(
-                f"photograph {self.name}: package {DISTRIBUTIONS[self.package]} is not installed; "
-                f"{mend}"
-            )
-        file = Path(spec.origin).parent / self.path
-        if not file.is_file():
-            raise UserError(f"photograph {self.name}: {file} is missing; {mend}")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
-            raise UserError(
-                f"photograph {self.name}: {file} has changed (its SHA-256 is not the one in "
-                f"{LIST.name}); {mend}"
-            )
-        return file
+        file = Path(spec.origin).parent / self.path if spec and spec.origin else None
+        if file is None:
+            problem = f"package {DISTRIBUTIONS[self.package]} is not installed"
+        elif not file.is_file():
+            problem = f"{file} is missing"
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
+            problem = f"{file} has changed (its SHA-256 is not the one in {LIST.name})"
+        else:
+            return file
+        raise UserError(
+            f"photograph {self.name}: {problem}; install the locked version: pip install -r "
+            f"requirements.lock ({self.package})"
+        )
 
     def read(self) -> Tensor:
         """(3, H, W) uint8 RGB."""
@@ -79,10 +78,6 @@ def photographs(split: Split, first: int | None = None) -> Iterator[Photograph]:
         yield Photograph(**{**row, "shrink": int(row["shrink"])})  # type: ignore[arg-type]
 
 
-SCALES = (2, 3, 4)
-DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
-
-
 def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     """LR of an 8-bit HR image whose sides are first cut to multiples of the scale."""
     height, width = (side // scale * scale for side in hr.shape[-2:])
@@ -95,8 +90,8 @@ def prepare_photographs(
     """Reads and degrades photographs; ``smallest`` is the HR side that a patch needs."""
     for photograph in chosen:
         hr = photograph.read()
-        if min(hr.shape[-2:]) < smallest:
-            height, width = hr.shape[-2:]
+        height, width = hr.shape[-2:]
+        if min(height, width) < smallest:
             raise UserError(
                 f"photograph {photograph.name} ({width} x {height}) is smaller than a patch of "
                 f"{smallest} x {smallest}: make the budget's patches smaller (teach.patch, "
@@ -145,10 +140,7 @@ def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str] = ()) ->
                     lr[scale] = degrade(hr, scale, edges)
                     continue
                 lr[scale], source = read_image(shipped), "shipped"
-                if any(
-                    scale * small > large
-                    for small, large in zip(lr[scale].shape[1:], hr.shape[1:], strict=True)
-                ):
+                if any(scale * lr[scale].shape[side] > hr.shape[side] for side in (1, 2)):
                     raise UserError(
                         f"{shipped} is larger than 1/{scale} of {file}: replace the pair, or "
                         "remove the LR image to have it made"
@@ -162,45 +154,33 @@ def prepare_study(study: Study) -> None:
     Where the budget names datasets, train holds those of both training sets and test those that
     are watched in training.
     """
-    out, data = study.folder("prepare"), study.params.data
-    folder = study.root / data.benchmarks if data.benchmarks else None
-    if datasets := study.budget.images.datasets:
-        found = _of_datasets(study, datasets)
+    if study.only_shows("prepare"):
+        return
+    images, data = study.budget.images, study.params.data
+    edges, datasets = data.edges, images.datasets
+    found: dict[str, Iterable[Prepared]]
+    if datasets:
+        place = study.root / study.budget.origin
+        registry = load_registry(study.root / data.registry)
+        train = dict.fromkeys((*datasets.train, *datasets.expanded))
+        found = {
+            "train": prepare_datasets(train, place, registry, edges),
+            "test": prepare_datasets(datasets.watch, place, registry, edges),
+            "benchmarks": chain(
+                prepare_datasets(datasets.test, place, registry, edges),
+                prepare_datasets(datasets.real, place, registry, edges, real=True),
+            ),
+        }
     else:
-        found = _of_photographs(study)
-    for split, images in found.items():
-        write_store(out / split, images)
-    taken = (*datasets.test, *datasets.real) if datasets else ()
-    benchmarks = prepare_benchmarks(folder, data.edges, but=taken) if folder else iter(())
-    tests = _tests(study, datasets) if datasets else iter(())
-    write_store(out / "benchmarks", chain(tests, benchmarks))
-
-
-def _of_photographs(study: Study) -> dict[Split, Iterator[Prepared]]:
-    images, edges = study.budget.images, study.params.data.edges
-    smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
-    counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
-    return {
-        split: prepare_photographs(split, photographs(split, first), edges, smallest)
-        for split, first in counts.items()
-    }
-
-
-def _of_datasets(study: Study, datasets: Datasets) -> dict[Split, Iterator[Prepared]]:
-    place, registry, edges = _fetched(study)
-    names: dict[Split, tuple[str, ...]] = {
-        "train": tuple(dict.fromkeys((*datasets.train, *datasets.expanded))),
-        "test": datasets.watch,
-    }
-    return {s: prepare_datasets(n, place, registry, edges) for s, n in names.items()}
-
-
-def _tests(study: Study, datasets: Datasets) -> Iterator[Prepared]:
-    place, registry, edges = _fetched(study)
-    yield from prepare_datasets(datasets.test, place, registry, edges)
-    yield from prepare_datasets(datasets.real, place, registry, edges, real=True)
-
-
-def _fetched(study: Study) -> tuple[Path, Registry, Edges]:
-    data = study.params.data
-    return study.root / study.budget.origin, load_registry(study.root / data.registry), data.edges
+        smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
+        counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
+        found = {
+            split: prepare_photographs(split, photographs(split, first), edges, smallest)
+            for split, first in counts.items()
+        }
+    if data.benchmarks:
+        taken = (*datasets.test, *datasets.real) if datasets else ()
+        others = prepare_benchmarks(study.root / data.benchmarks, edges, but=taken)
+        found["benchmarks"] = chain(found.get("benchmarks", ()), others)
+    for part in ("train", "test", "benchmarks"):
+        write_store(study.folder("prepare") / part, found.get(part, ()))

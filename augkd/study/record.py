@@ -1,6 +1,5 @@
 """Provenance: what a training ran on, with which code, and the curves that it left."""
 
-import hashlib
 import json
 import os
 import platform
@@ -9,7 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -19,21 +18,18 @@ from augkd.errors import replacing
 from augkd.study.params import Study
 from augkd.train import Curves, finish
 
-# What a trained network is made of: part of the fingerprint of its resume state, and recorded.
-TRAINING_CODE = (
-    *("augment.py", "processes.py", "quantize.py", "study.py", "train.py"),
-    *("data", "degrade", "distill", "models"),
-)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def code_hash() -> str:
-    """SHA-256 over the sources that training runs through."""
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    for part in TRAINING_CODE:
-        path = package / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over what the code does that training runs through: the core, and its caller."""
+    from augkd.study.pipeline.sources import hash_code  # here, since no weights rest on it
+
+    package = Path(__file__).parents[1]
+    outside = {package / "study", package / "cli.py", package / "__main__.py"}
+    core = [file for file in package.rglob("*.py") if not outside & {file, *file.parents}]
+    return hash_code([*core, Path(__file__).with_name("runs.py")])
 
 
 class Run:
@@ -51,10 +47,10 @@ class Run:
         steps: int,
         members: list[str],
         device: torch.device,
-        out: Path,
     ) -> None:
-        self.stage, self.name, self.device, self.out = stage, name, device, out
-        self.label = f"{stage} {study.budget.name} {name}".replace(" ", "-")
+        self.stage, self.name, self.device = stage, name, device
+        self.out = study.folder(stage, name)
+        self.label = f"{stage}-{study.budget.name}-{name}"
         self.main = joined().main
         self.state: Path | None = None
         self.begun = time.monotonic()
@@ -86,22 +82,22 @@ class Run:
                 finish(self.state)
             joined().wait()  # others read what the main process has written
 
-    def end(self, curves: Curves) -> tuple[pd.DataFrame, ...]:
+    def end(self, curves: Curves) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Writes curves and record, in the main process; the training is over."""
-        loss, psnr = curves.frames()
-        if not self.main:
-            return loss, psnr
-        frames = {"terms": loss, "loss": by_method(loss), "psnr": by_method(psnr)}
-        for name, frame in frames.items():
-            with replacing(self.out / "curves" / f"{name}.csv") as partial:
-                frame.to_csv(partial, index=False)
-        self.record["seconds"] = round(time.monotonic() - self.begun, 1)
-        with replacing(self.out / "run.json") as partial:
-            partial.write_text(json.dumps(self.record, indent=2) + "\n")
+        loss = pd.DataFrame(curves.loss, columns=["step", "member", "term", "value"])
+        psnr = pd.DataFrame(curves.psnr, columns=["step", "member", "value"])
+        if self.main:
+            frames = {"terms": loss, "loss": by_method(loss), "psnr": by_method(psnr)}
+            for name, frame in frames.items():
+                with replacing(self.out / "curves" / f"{name}.csv") as partial:
+                    frame.to_csv(partial, index=False)
+            self.record["seconds"] = round(time.monotonic() - self.begun, 1)
+            with replacing(self.out / "run.json") as partial:
+                partial.write_text(json.dumps(self.record, indent=2) + "\n")
         return loss, psnr
 
 
-def read_curves(folder: Path) -> tuple[pd.DataFrame, ...]:
+def read_curves(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What ``Run.end`` wrote; of the validation, a line a method, the mean over its seeds."""
     psnr = pd.read_csv(folder / "curves" / "psnr.csv").melt("step", var_name="member")
     loss = pd.read_csv(folder / "curves" / "terms.csv", float_precision="round_trip")
@@ -116,6 +112,28 @@ def by_method(frame: pd.DataFrame) -> pd.DataFrame:
     total["method"] = total["member"].str.replace(r"-\d+$", "", regex=True)
     wide = total.pivot_table(index="step", columns="method", values="value", sort=False)
     return wide.round(6).reset_index()
+
+
+def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> "Figure":
+    """Loss and validation by ``by_method``: a line a method."""
+    import matplotlib.pyplot as plt
+
+    from augkd.study.report.style import METHOD_NAMES
+
+    methods = list(psnr.columns.drop("step"))
+    size = (9, 3.2 + 0.18 * (1 + len(methods) // 5))
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
+    for axis, frame in zip(axes, (loss, psnr), strict=True):
+        for method in frame.columns.drop("step"):
+            axis.plot(frame["step"], frame[method], label=METHOD_NAMES.get(method, method))
+    axes[0].set(xlabel="step", ylabel="loss (weighted sum of terms)", yscale="log")
+    axes[0].set_title("Training loss")
+    axes[1].set(xlabel="step", ylabel="PSNR-Y (dB)", title="Validation")
+    if methods:  # networks that were taken from elsewhere have no curves
+        axes[1].set_ylim(bottom=psnr.iloc[1:][methods].min().min() - 0.5)
+    if len(methods) > 1:
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
 
 
 def device_name(device: torch.device) -> str:

@@ -4,24 +4,32 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from augkd.augment import step_generator
 from augkd.data.sampler import PatchSampler
-from augkd.data.shared import joined, launch
+from augkd.data.shared import joined
 from augkd.data.store import ImageStore
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
+from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.foreign import load_teacher as open_teacher
-from augkd.study.params import Cohort, Study, TeacherEntry, Training
+from augkd.schedule import Training
+from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.record import Run, read_curves
 from augkd.train import Curves, Member, train
 
@@ -84,16 +92,22 @@ def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> nn.Modul
     An ``SRNetwork``, unless its entry names a network from elsewhere.
     """
     source = cohort.teacher
+    network: nn.Module
     if source.trained:
-        path = study.folder("teach", source.trained) / "teacher.safetensors"
-        network = _open(study, study.teacher(source.trained), path)
+        network = _open(study, study.teacher(source.trained), _teacher_path(study, cohort))
     else:
-        assert source.student  # the configuration has checked it
-        network = load_student(study, source.student, source.method or "", 0, device)
+        network = load_student(study, source.student or "", source.method or "", 0, device)
     network = network.to(device).eval()
     if isinstance(network, SRNetwork):  # a foreign one may view its memory as it was
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def _teacher_path(study: Study, cohort: Cohort) -> Path:
+    source = cohort.teacher
+    if source.trained:
+        return study.folder("teach", source.trained) / "teacher.safetensors"
+    return student_path(study, source.student or "", source.method or "", 0)
 
 
 def _open(study: Study, entry: TeacherEntry, file: Path | None) -> nn.Module:
@@ -106,7 +120,7 @@ def _open(study: Study, entry: TeacherEntry, file: Path | None) -> nn.Module:
     return network
 
 
-def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
+def teach(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Trains the teacher ``name`` from HR images alone, or takes the network that it names.
 
     Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME. The first holds
@@ -120,24 +134,25 @@ def teach(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
     Returns:
         The curves: loss (step, member, term, value) and validation PSNR (step, member, value).
     """
-    if study.teacher(name).trained and study.budget.processes > 1 and joined().count == 1:
-        return _launch(study, "teach", name)
-    entry, out, device = study.teacher(name), study.folder("teach", name), pick_device()
-    training = study.schedule(entry)
+    entry = study.teacher(name)
+    if study.only_shows("teach", name) or (entry.trained and launch(study, "teach", name)):
+        return read_curves(study.folder("teach", name))
+    device, training = pick_device(), study.schedule(entry)
     steps = training.steps if entry.trained else 0
-    with Run(study, "teach", name, steps, ["teacher"], device, out) as run:
+    with Run(study, "teach", name, steps, ["teacher"], device) as run:
+        file = run.out / "teacher.safetensors"
         if not entry.network or not entry.trained:
-            run.record["source"] = _take(study, entry, out / "teacher.safetensors")
+            run.record["source"] = _take(study, entry, file)
             return run.end(Curves())
         network = build(study, entry.network, "teacher", entry.scale, 0)
         if entry.start:
-            start_from(network, study.folder("teach", entry.start) / "teacher.safetensors")
+            start_from(network, study.folder("teach", entry.start) / file.name)
         method, optimiser = Scratch(), study.params.optimiser
         member = Member("teacher", network, method, None, optimiser, training, device)
         curves = _learn(study, run, [member], None, training, entry)
-        header = {"network": entry.network, "scale": str(entry.scale)}
         if run.main:
-            save_checkpoint(out / "teacher.safetensors", member.result(), header)
+            header = {"network": entry.network, "scale": str(entry.scale)}
+            save_checkpoint(file, member.result(), header)
         return run.end(curves)
 
 
@@ -156,61 +171,82 @@ def _take(study: Study, entry: TeacherEntry, out: Path) -> dict[str, str]:
     return source
 
 
-def distil(study: Study, name: str) -> tuple[pd.DataFrame, ...]:
+def distil(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Trains every student of the cohort ``name``: each method with each seed.
 
     Writes students/METHOD-SEED.safetensors, curves and run.json into runs/BUDGET/distil/NAME.
-
-    Several processes share it as they do ``teach``.
-
-    Returns:
-        The curves, as ``teach`` does.
+    Several processes share it as they do ``teach``, and it returns the curves as that does.
     """
-    if study.budget.processes > 1 and joined().count == 1:
-        return _launch(study, "distil", name)
-    cohort, out, device = study.cohort(name), study.folder("distil", name), pick_device()
-    training = study.schedule(cohort)
+    if study.only_shows("distil", name) or launch(study, "distil", name):
+        return read_curves(study.folder("distil", name))
+    cohort, device = study.cohort(name), pick_device()
+    training, optimiser = study.schedule(cohort), study.params.optimiser
     teacher = load_teacher(study, cohort, device)
     members = []
-    for student, (method, bits) in cohort.variants().items():
+    for student, (kind, bits) in cohort.variants().items():
         for seed in range(study.seeds(name)):
-            network = _fresh(study, cohort, bits, seed)
+            network, method = _fresh(study, cohort, bits, seed), cohort.method(kind)
             if cohort.start:
-                parent = cohort.start.method or method
+                parent = cohort.start.method or kind
                 start_from(network, student_path(study, cohort.start.cohort, parent, seed))
-            members.append(
-                Member(
-                    f"{student}-{seed}",
-                    network,
-                    cohort.method(method),
-                    teacher,
-                    study.params.optimiser,
-                    training,
-                    device,
-                )
-            )
+            label = f"{student}-{seed}"
+            members.append(Member(label, network, method, teacher, optimiser, training, device))
     names = [member.name for member in members]
-    with Run(study, "distil", name, training.steps, names, device, out) as run:
+    with Run(study, "distil", name, training.steps, names, device) as run:
         curves = _learn(study, run, members, Teacher(teacher), training, cohort)
-        if not run.main:
-            return run.end(curves)
-        partial = out / "students.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        header = {"network": cohort.network, "scale": str(cohort.scale)}
-        for member in members:
-            path = partial / f"{member.name}.safetensors"
-            save_checkpoint(path, member.result(), header | {"method": member.name})
-        shutil.rmtree(out / "students", ignore_errors=True)
-        os.replace(partial, out / "students")
+        if run.main:
+            partial, out = run.out / "students.partial", run.out / "students"
+            shutil.rmtree(partial, ignore_errors=True)
+            header = {"network": cohort.network, "scale": str(cohort.scale)}
+            for member in members:
+                path = partial / f"{member.name}.safetensors"
+                save_checkpoint(path, member.result(), header | {"method": member.name})
+            shutil.rmtree(out, ignore_errors=True)
+            os.replace(partial, out)
         return run.end(curves)
 
 
-def _launch(study: Study, stage: str, name: str) -> tuple[pd.DataFrame, ...]:
-    """Trains in the budget's number of processes; the curves that they leave."""
-    arguments = ["train", name, "--budget", study.budget.name]
-    arguments += ["--teacher"] if stage == "teach" else []
-    launch(arguments, study.budget.processes, study.root)
-    return read_curves(study.folder(stage, name))
+def launch(study: Study, stage: str, name: str) -> bool:
+    """Trains in several processes of this machine, where the budget asks for them.
+
+    Fresh processes, not forks of a notebook's kernel, whose threads and CUDA forks cannot use.
+    What they print is shown here.
+
+    Returns:
+        Whether it did: not where the budget asks for one, nor within one of several.
+
+    Raises:
+        UserError: fewer GPUs than processes, or what the main process says.
+        RuntimeError: a process failed otherwise; what it printed says why.
+    """
+    processes, gpus = study.budget.processes, torch.cuda.device_count()
+    if processes == 1 or joined().count > 1:
+        return False
+    if 0 < gpus < processes:
+        raise UserError(f"{processes} processes need as many GPUs, here are {gpus}: use fewer")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(processes), "-m", "augkd", "train", name]
+    command += ["--budget", study.budget.name] + ["--teacher"] * (stage == "teach")
+    threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
+    said, pipe = "", subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=study.root, env=os.environ | threads, stdout=pipe, stderr=subprocess.STDOUT
+    ) as run:
+        assert run.stdout
+        try:
+            # newline="": a bar's carriage returns end lines, and stay what they are
+            for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
+                sys.stderr.write(line)
+                said = line.strip() if line.startswith("augkd: ") else said
+        except BaseException:
+            run.terminate()  # torchrun passes it on
+            run.wait()
+            raise
+    if run.returncode and said:
+        raise UserError(said.removeprefix("augkd: "))
+    if run.returncode:
+        raise RuntimeError(f"training {name}: a process failed: see what it printed")
+    return True
 
 
 def _learn(
@@ -221,37 +257,45 @@ def _learn(
     training: Training,
     entry: Cohort | TeacherEntry,
 ) -> Curves:
-    store = ImageStore(study.folder("prepare") / "train")
-    augment = study.params.augment
+    """Trains the members of a run, which no other process does meanwhile."""
+    params, store = study.params, ImageStore(study.folder("prepare") / "train")
     datasets, images = study.training_set(entry)
     sampler = PatchSampler(
         store,
         scale=entry.scale,
         patch=training.patch,
         batch=training.batch,
-        seed=study.params.seed,
-        edges=study.params.data.edges,
-        crops=augment.crops,
-        probability=augment.probability,
+        seed=params.seed,
+        edges=params.data.edges,
+        crops=params.augment.crops,
+        probability=params.augment.probability,
         images=images,
         datasets=datasets,
         degradation=entry.degradation,
         device=run.device,
-        on_device=study.params.data.on_device,
+        on_device=params.data.on_device,
     )
-    run.state = (
-        study.root / ".state" / f"{run.label}-{_fingerprint(study, run, members, store, training)}"
-    )
-    return train(
-        members,
-        teacher,
-        sampler,
-        training,
-        study.params.optimiser,
-        state=run.state,
-        validate=validation(study, entry, run.device),
-        label=run.label,
-    )
+    named = f"{run.label}-{_fingerprint(study, run, members, store, training)}"
+    run.state = study.root / ".state" / named
+    run.state.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.state / "lock", timeout=0) if run.main else nullcontext()
+    try:
+        with lock:
+            return train(
+                members,
+                teacher,
+                sampler,
+                training,
+                params.optimiser,
+                state=run.state,
+                validate=validation(study, entry, run.device),
+                label=run.label,
+            )
+    except Timeout as error:
+        raise UserError(
+            f"{run.label}: another process is training it (lock: {error.lock_file}): wait for it "
+            "or stop it"
+        ) from None
 
 
 def validation(
@@ -317,27 +361,22 @@ def _fingerprint(
     digest = hashlib.sha256()
     params = study.params.model_dump(mode="json", include={"seed", "augment", "optimiser"})
     params["edges"] = study.params.data.edges
-    params["training"] = training.model_dump(mode="json")
+    params["training"] = asdict(training)
     table = study.params.cohorts if run.stage == "distil" else study.params.teachers
     params["entry"] = table[run.name].model_dump(mode="json")
     params["methods"] = study.budget.methods
     params["training_set"] = study.training_set(table[run.name])
     digest.update(json.dumps(params, sort_keys=True).encode())
-    digest.update(store.index.to_csv().encode())
+    digest.update(pd.DataFrame(store.index).to_csv().encode())
     digest.update(run.record["code"].encode())
     digest.update(torch.__version__.encode() + run.record["device"].encode())
     for member in members:  # initial weights stand for sizes, seeds, starts
         for key, value in member.network.state_dict().items():
             digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     if run.stage == "distil":
-        for options in study.cohort(run.name).methods.values():
+        cohort = study.cohort(run.name)
+        for options in cohort.methods.values():
             if vgg := options.get("vgg"):  # weights that a method reads
                 digest.update(Path(study.root, vgg).read_bytes())
-        source = study.cohort(run.name).teacher
-        path = (
-            study.folder("teach", source.trained) / "teacher.safetensors"
-            if source.trained
-            else student_path(study, source.student or "", source.method or "", 0)
-        )
-        digest.update(path.read_bytes())
+        digest.update(_teacher_path(study, cohort).read_bytes())
     return digest.hexdigest()[:16]

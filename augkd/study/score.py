@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from augkd.metrics.fidelity import Reference
 from augkd.models.upscale import SelfEnsemble
 from augkd.study.params import Cohort, Study
 from augkd.study.runs import centre, degraded, load_student, load_teacher, pick_device
-from augkd.train import side_by_side
+from augkd.train import single_core
 
 COLUMNS = [
     "cohort", "network", "scale", "method", "seed",
@@ -58,65 +58,23 @@ def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
         yield dataset, "train", image, degraded(lr, hr, cohort, dataset, image), hr
 
 
-@dataclass(frozen=True)
-class _Networks:
-    """Who answers for a cohort's images."""
-
-    study: Study
-    name: str
-    device: torch.device
-    teacher: nn.Module
-    ensemble: SelfEnsemble
-    students: dict[tuple[str, str, int], nn.Module]  # by cohort, method and seed
-    ensembled: frozenset[tuple[str, str]]  # datasets and images that the ensemble is asked of
-
-    @torch.no_grad()
-    def rows(self, scored: Scored) -> list[tuple[Any, ...]]:
-        """The scores of one image, as in ``COLUMNS``."""
-        cohort, (dataset, split, image, lr, hr) = self.study.cohort(self.name), scored
-        scale, every = cohort.scale, self.study.budget.score.self_ensemble == "all"
-        low = lr[None].to(self.device).float().div(255)
-        taught = self.ensemble(low) if every else self.teacher(low)
-        enlarged = bicubic(lr[None], scale, self.study.params.data.edges, up=True).to(self.device)
-        answers = {(self.name, "bicubic", -1): enlarged, (self.name, "teacher", -1): taught}
-        if (dataset, image) in self.ensembled:
-            answers[self.name, "teacher_ensemble", -1] = self.ensemble(low)
-        near = Reference(_as_8_bit(taught), scale)
-        truth = None if hr is None else Reference(hr[None].to(self.device), scale)
-        rows: list[tuple[Any, ...]] = []
-        for place, method, seed in [*answers, *self.students]:
-            key = (place, method, seed)
-            sr = answers[key] if key in answers else self.students[key](low)
-            values = {}
-            if truth:
-                luma = truth.see(sr)
-                values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
-                if not method.startswith("teacher"):
-                    values["psnr_y_teacher"] = near.psnr(luma)
-            if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
-                from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
-
-                values["niqe"] = niqe(sr)
-            entry = (place, cohort.network, scale, method, seed, dataset, split, image)
-            rows += [(*entry, metric, round(float(value), 6)) for metric, value in values.items()]
-        return rows
-
-
+@torch.no_grad()
 def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
     Rows for every student, the teacher and bicubic enlargement (seed -1 for these two); in the
     cohort that a teacher shares its name with, for its self-ensemble too (Table 12), of as many
     test images a set as the budget's ``score.ensemble_images`` says, spread evenly. Where it says
-    ``self_ensemble: all``, each answer is the mean over eight flips and
-    transpositions. Where LR images were not made by bicubic reduction (Table 5), NIQE too, with
-    no border cut; of images too small for it, none. Of images without HR, NIQE alone.
+    ``self_ensemble: all``, each answer is the mean over eight flips and transpositions. Where LR
+    images were not made by bicubic reduction (Table 5), NIQE too, with no border cut; of images
+    too small for it, none. Of images without HR, NIQE alone.
 
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
     cohort, device = study.cohort(name), pick_device()
-    every = study.budget.score.self_ensemble == "all"
+    scale, every = cohort.scale, study.budget.score.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
+    ensemble = SelfEnsemble(teacher)
     students: dict[tuple[str, str, int], nn.Module] = {}
     for student, (method, bits) in cohort.variants().items():
         for seed in range(study.seeds(name)):
@@ -126,12 +84,32 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     images = list(scored_images(study, cohort))
     few = ensembled(images, study.budget.score.ensemble_images)
     few = few if cohort.teacher.trained == name else frozenset()
-    networks = _Networks(study, name, device, teacher, SelfEnsemble(teacher), students, few)
     rows: list[tuple[Any, ...]] = []
-    with side_by_side(device.type == "cpu") as each:
-        found = each(networks.rows, images)
-        for some in tqdm(found, f"score {name}", len(images), unit="image", ncols=88):
-            rows += some
+    with single_core(device):
+        for scored in tqdm(images, f"score {name}", unit="image", ncols=88):
+            dataset, split, image, lr, hr = scored
+            low = lr[None].to(device).float().div(255)
+            taught = (ensemble if every else teacher)(low)
+            enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
+            answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
+            if (dataset, image) in few:
+                answers[name, "teacher_ensemble", -1] = ensemble(low)
+            near = Reference(_as_8_bit(taught), scale)
+            truth = None if hr is None else Reference(hr[None].to(device), scale)
+            others = ((key, network(low)) for key, network in students.items())
+            for (place, method, seed), sr in chain(answers.items(), others):
+                values = {}
+                if truth:
+                    luma = truth.see(sr)
+                    values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
+                    if not method.startswith("teacher"):
+                        values["psnr_y_teacher"] = near.psnr(luma)
+                if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
+                    from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
+
+                    values["niqe"] = niqe(sr)
+                entry = (place, cohort.network, scale, method, seed, dataset, split, image)
+                rows += [(*entry, key, round(float(value), 6)) for key, value in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -158,15 +136,18 @@ def write_scores(study: Study, name: str) -> pd.DataFrame:
 
 def write_group(study: Study, group: str) -> pd.DataFrame:
     """Scores every cohort of a group, and writes metrics.json of their means beside the scores."""
-    cohorts = [name for name in study.trained() if study.group(name) == group]
-    tables = {name: write_scores(study, name) for name in cohorts}
     folder = study.folder("score", group)
-    for left in set((folder / "scores").glob("*.csv")) - {study.scores(name) for name in cohorts}:
+    files = {name: study.scores(name) for name in study.trained() if study.group(name) == group}
+    if study.only_shows("score", group):
+        tables = [pd.read_csv(file, dtype={"image": str}) for file in files.values()]
+        return pd.concat(tables, ignore_index=True)
+    found = {name: write_scores(study, name) for name in files}
+    for left in set((folder / "scores").glob("*.csv")) - set(files.values()):
         left.unlink()  # of a cohort that is no longer in params.yaml
     with replacing(folder / "metrics.json") as partial:
-        table = {name: means(scores) for name, scores in tables.items()}
+        table = {name: means(scores) for name, scores in found.items()}
         partial.write_text(json.dumps(table, indent=2) + "\n")
-    return pd.concat(tables.values(), ignore_index=True)
+    return pd.concat(found.values(), ignore_index=True)
 
 
 def means(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
