@@ -230,9 +230,9 @@ def budget(
     ] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
-    from augkd.study.params import find_params, read_budgets, refuse_links, switch_budget
+    from augkd.study.params import find_root, read_budgets, refuse_links, switch_budget
 
-    path = find_params()
+    path = find_root("params.yaml") / "params.yaml"
     refuse_links(path)
     if name is None:
         chosen, names = read_budgets(path)

@@ -12,10 +12,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,40 +24,9 @@ from tqdm import tqdm
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.shared import Part, joined
 from augkd.distill import Teacher
-from augkd.distill.options import Count, Rule, Share, options
 from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
-
-
-@options
-class Optimiser:
-    """Adam and its step decay: the rate is lr * decay ** (step // decay_every)."""
-
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    eps: float = 1e-8
-    decay: Share = 0.1
-
-
-@options
-class Training:
-    """How long and how fast: the schedule of a cohort or of a teacher."""
-
-    steps: Count
-    batch: Count
-    patch: Count  # LR pixels
-    lr: Annotated[float, Rule("a number above 0", lambda lr: lr > 0)]
-    decay_every: Count
-    seeds: Count
-    # decay of the average of weights; 0 keeps none
-    ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
-    validate_every: Count
-    # of the steps, where weights of another training are the start: they have taken the rest
-    continued: Annotated[float, Rule("a number above 0, at most 1", lambda c: 0 < c <= 1)] = 1.0
-
-    def longer(self, times: float) -> "Training":
-        """The same schedule, stretched."""
-        steps, every = (max(1, round(times * n)) for n in (self.steps, self.decay_every))
-        return replace(self, steps=steps, decay_every=every)
+from augkd.options import Optimiser, Training
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from augkd.distill.features import FeatureMethod, Taps
-from augkd.distill.options import Terms, Weight, options
+from augkd.distill.teacher import Terms
+from augkd.options import Weight, options
 
 
 def attention_map(features: Tensor) -> Tensor:

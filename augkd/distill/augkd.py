@@ -9,8 +9,8 @@ from torch.nn.functional import l1_loss
 from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Share, Terms, Updates, Weight, options
-from augkd.distill.teacher import Teacher
+from augkd.distill.teacher import Teacher, Terms, Updates
+from augkd.options import Share, Weight, options
 
 Input = Literal["lr", "zoom_in", "zoom_out", "zoom_cell"]
 

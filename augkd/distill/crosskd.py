@@ -9,9 +9,9 @@ from torch.nn.functional import l1_loss
 from augkd.data.sampler import Batch
 from augkd.distill.features import of_one_backbone
 from augkd.distill.kd import response
-from augkd.distill.options import Terms, Weight, options
-from augkd.distill.teacher import Teacher
+from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
+from augkd.options import Weight, options
 
 
 def crossed(first: nn.Module, second: nn.Module) -> nn.Module:

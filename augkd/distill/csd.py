@@ -18,11 +18,11 @@ from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
 from augkd.distill.features import of_one_backbone, points
 from augkd.distill.kd import Scratch
-from augkd.distill.options import Count, Terms, Weight, options
-from augkd.distill.teacher import Teacher, with_features
+from augkd.distill.teacher import Teacher, Terms, with_features
 from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork
+from augkd.options import Count, Weight, options
 
 LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of VGG19's five levels, as released; fewer levels take the last ones."""

@@ -8,7 +8,8 @@ from torch.nn.functional import l1_loss
 from torch.utils.checkpoint import checkpoint
 
 from augkd.distill.features import FeatureMethod, Taps
-from augkd.distill.options import Terms, Weight, options
+from augkd.distill.teacher import Terms
+from augkd.options import Weight, options
 
 
 def affinity(features: Tensor) -> Tensor:

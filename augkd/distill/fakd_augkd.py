@@ -8,9 +8,9 @@ from augkd.data.sampler import Batch
 from augkd.distill.augkd import AugKD
 from augkd.distill.fakd import affinity_term
 from augkd.distill.features import FeatureMethod, Taps
-from augkd.distill.options import Terms, Weight, options
-from augkd.distill.teacher import Teacher
+from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
+from augkd.options import Weight, options
 
 
 @options

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.options import Rule, Terms, Weight
-from augkd.distill.teacher import Teacher, with_features
+from augkd.distill.teacher import Teacher, Terms, with_features
 from augkd.errors import UserError
 from augkd.models import SRNetwork
+from augkd.options import Rule, Weight
 
 Taps = Annotated[
     tuple[int, ...],

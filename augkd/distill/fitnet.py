@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from augkd.distill.features import FeatureMatching, FeatureMethod, Taps, of_one_backbone
-from augkd.distill.options import Terms, Weight, options
+from augkd.distill.teacher import Terms
+from augkd.options import Weight, options
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from augkd.data.sampler import Batch
-from augkd.distill.options import Terms, Updates, Weight, options
-from augkd.distill.teacher import Teacher
+from augkd.distill.teacher import Teacher, Terms, Updates
+from augkd.options import Weight, options
 
 
 def response(output: Tensor, teacher: Teacher, batch: Batch, rec: float, kd: float) -> Terms:

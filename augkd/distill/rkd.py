@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
 from augkd.distill.features import FeatureMethod, Taps
-from augkd.distill.options import Terms, Weight, options
+from augkd.distill.teacher import Terms
 from augkd.errors import UserError
+from augkd.options import Weight, options
 
 
 def _relative_distances(embedding: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The frozen teacher of a cohort: computed once a batch, shared by every student."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from augkd.data.sampler import Batch
 from augkd.errors import UserError
 from augkd.models import SRNetwork
+
+Terms = dict[str, Tensor]
+"""Named, weighted loss terms, each a scalar: what a method returns."""
+
+Updates = Terms | Iterator[Terms]
+"""One optimiser step on the sum of the terms, or one step for each group of an iterator."""
 
 
 class Teacher:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from augkd.errors import UserError, replacing
-from augkd.schedule import Optimiser, Training
+from augkd.options import Optimiser, Training
 
 T = TypeVar("T")
 STAGE = "AUGKD_STAGE"  # set in the notebook of a stage

@@ -28,7 +28,7 @@ from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.foreign import load_teacher as open_teacher
-from augkd.schedule import Training
+from augkd.options import Training
 from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.record import Run, read_curves
 from augkd.train import Curves, Member, train

@@ -24,7 +24,7 @@ from augkd.augment import Invertible
 from augkd.data.sampler import Batch
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
-from augkd.distill.options import Terms
+from augkd.distill.teacher import Terms
 from augkd.distill.vgg import VGG19
 from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher

@@ -1,11 +1,9 @@
-"""How a method declares its options, and what its call and its ``bind`` return."""
+"""How methods and schedules declare their options, and the schedule. Needs no torch."""
 
 import typing
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
-
-from torch import Tensor
 
 T = TypeVar("T")
 
@@ -23,12 +21,6 @@ Weight = Annotated[float, Rule("a finite number, at least 0", lambda w: 0 <= w <
 
 Share = Annotated[float, Rule("a number from 0 to 1", lambda p: 0 <= p <= 1)]
 Count = Annotated[int, Rule("a whole number, at least 1", lambda n: n >= 1 and n == int(n))]
-
-Terms = dict[str, Tensor]
-"""Named, weighted loss terms, each a scalar."""
-
-Updates = Terms | Iterator[Terms]
-"""One optimiser step on the sum of the terms, or one step for each group of an iterator."""
 
 
 @typing.dataclass_transform(frozen_default=True)
@@ -61,3 +53,34 @@ def _unmet(hint: Any, value: Any) -> str:
     if kind is tuple:
         return next((words for item in value if (words := _unmet(parts[0], item))), "")
     return ""
+
+
+@options
+class Optimiser:
+    """Adam and its step decay (Appendix A.1): the rate is lr * decay ** (step // decay_every)."""
+
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    eps: float = 1e-8
+    decay: Share = 0.1
+
+
+@options
+class Training:
+    """How long and how fast: the schedule of a cohort or of a teacher."""
+
+    steps: Count
+    batch: Count
+    patch: Count  # LR pixels
+    lr: Annotated[float, Rule("a number above 0", lambda lr: lr > 0)]
+    decay_every: Count
+    seeds: Count
+    # decay of the average of weights; 0 keeps none
+    ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
+    validate_every: Count
+    # of the steps, where weights of another training are the start: they have taken the rest
+    continued: Annotated[float, Rule("a number above 0, at most 1", lambda c: 0 < c <= 1)] = 1.0
+
+    def longer(self, times: float) -> "Training":
+        """The same schedule, stretched."""
+        steps, every = (max(1, round(times * n)) for n in (self.steps, self.decay_every))
+        return replace(self, steps=steps, decay_every=every)
