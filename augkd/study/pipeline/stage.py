@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -30,34 +31,33 @@ RUNS = ("prepare", *ENTRIES)  # notebooks that make results; the rest are pages
 _PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage as dvc.yaml and params.yaml make it together; paths are relative to the study.
 
     Attributes:
         name: DVC's, e.g. "distil@cpu-edsr-2".
         command: what DVC runs.
         deps, outs: what it reads and writes.
-        desc: one line for people.
+        notebook: what the command runs: a notebook, or "sources", "fetch", "site".
+        entry: what of it: a cohort, a teacher, a group of scores, a page; "" where it is one.
     """
 
     name: str
     command: str
-    deps: tuple[str, ...]
-    outs: tuple[str, ...]
-    desc: str = ""
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
 
     @property
     def notebook(self) -> str:
-        """The notebook that it runs, or "sources", "fetch", "site"."""
-        words = self.command.split()
-        return words[words.index(MODULE) + 1] if MODULE in words else ""
+        return self._words[0]
 
     @property
     def entry(self) -> str:
-        """What of it: a cohort, a teacher, a group of scores, a page; "" where there is but one."""
-        words = self.command.split()
-        return words[words.index(MODULE) + 3] if len(words) > words.index(MODULE) + 3 else ""
+        return self._words[2]
+
+    @property
+    def _words(self) -> list[str]:
+        return [*self.command.partition(f"{MODULE} ")[2].split(), "", "", ""][:3]
 
 
 def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
@@ -70,41 +70,27 @@ def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
         params["budget"] = params["budgets"][budget]
     found: dict[str, Stage] = {}
     for stage, body in stages.items():
-        items: list[dict[str, str]] = [{}]
-        for key, values in body.get("matrix", {}).items():
-            listed: list[Any] = []
-            for value in [values] if isinstance(values, str) else values:
-                filled = _fill(value, params)
-                listed += filled if isinstance(filled, list) else [filled]
-            items = [{**one, key: str(value)} for one in items for value in listed]
-        for item in items:
-            name = f"{stage}@{'-'.join(item.values())}" if "matrix" in body else stage
-            of = params | {"item": item}
-            paths = [
-                tuple(
-                    str(_fill(next(iter(p)) if isinstance(p, dict) else p, of))
-                    for p in body.get(kind, ())
-                )
-                for kind in ("deps", "outs")
-            ]
-            found[name] = Stage(name, str(_fill(body["cmd"], of)), *paths, body.get("desc", ""))
+        lists = [_fill(values, params) for values in body.get("matrix", {}).values()]
+        for chosen in product(*lists):
+            name = "@".join([stage, "-".join(map(str, chosen))]) if lists else stage
+            of = params | {"item": dict(zip(body.get("matrix", {}), chosen, strict=True))}
+            deps, outs = (
+                tuple(_fill(p if isinstance(p, str) else next(iter(p)), of) for p in listed)
+                for listed in (body.get("deps", ()), body.get("outs", ()))
+            )
+            found[name] = Stage(name, _fill(body["cmd"], of), deps, outs)
     return found
 
 
 def _fill(text: Any, params: dict[str, Any]) -> Any:
-    """``text`` with every ${a.b} replaced by what it names; a list where it is just that."""
-
-    def look(match: re.Match[str]) -> Any:
-        value: Any = params
-        for key in match[1].split("."):
-            value = value[key]
-        return value
-
+    """``text``, or each in a list, with every ${a.b} replaced by what it names."""
+    if isinstance(text, list):
+        return [_fill(item, params) for item in text]
     if not isinstance(text, str):
         return text
-    if whole := _PLACE.fullmatch(text):
-        return look(whole)
-    return _PLACE.sub(lambda match: str(look(match)), text)
+    if whole := _PLACE.fullmatch(text):  # which may be a list
+        return reduce(lambda value, key: value[key], whole[1].split("."), params)
+    return _PLACE.sub(lambda match: str(_fill(match[0], params)), text)
 
 
 def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
