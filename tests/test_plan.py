@@ -125,7 +125,7 @@ def test_bytes_by_hand(smoke: Study) -> None:
     step = count_step(smoke, "teach", "edsr_x2")
     assert step.weights == weights
     assert step.resume == 3 * weights  # with Adam's two moments
-    images = 4 * 2 * 3 * PATCH**2 * (3 + 4 + 1 / 4) + 4 * 2 * 4  # two crops; what F is drawn from
+    images = 4 * 2 * 3 * PATCH**2 * (3 + 4 + 1 / 4) + 8 * 2 * 4  # two crops; what F is drawn from
     saved = step.memory - 4 * weights - images  # and the gradients
     # at least every convolution's input is kept, of 2 images
     kept = 2 * 4 * PATCH**2 * (3 + 8 * (2 * 2 + 1) + 8 + 4 * 8)

@@ -14,14 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, UntypedStorage, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from augkd.augment import Invertible
-from augkd.data.sampler import Batch
+from augkd.data.sampler import Batch, make_batch
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.distill.teacher import Terms
@@ -130,15 +130,9 @@ def _teacher(study: Study, cohort: Cohort) -> nn.Module:
 
 def noise(training: Training, scale: int, crops: int, device: torch.device) -> Batch:
     """A batch of the training's sizes, in which there is nothing to see."""
-
-    def images(count: int, side: int) -> Tensor:
-        return torch.rand(count, 3, side, side, device=device)
-
     n, patch = training.batch, training.patch
-    uniform = torch.rand(crops * n, 4, device=device)
-    lr, hr, small = images(n, patch), images(n, scale * patch), images(n, -(-patch // scale))
-    crop, transform = images(crops * n, patch), Invertible(uniform < 0.3)
-    return Batch(lr, hr, crop, small, transform, 0, uniform, images(crops * n, patch))
+    lr, hr = (torch.rand(n, 3, side, side) for side in (patch, scale * patch))
+    return make_batch(lr, hr, scale, np.random.default_rng(0), crops=crops).to(device)
 
 
 @dataclass(frozen=True)
