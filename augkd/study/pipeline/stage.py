@@ -178,8 +178,11 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
-    import papermill
+    from papermill import execute_notebook
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
+
+    from augkd.study.pipeline.engine import InProcess
 
     folder = Path("runs", budget) / (
         Path("teach" if notebook == "take" else notebook, entry)
@@ -188,23 +191,22 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    os.environ[STAGE] = notebook  # for the kernel
+    os.environ[STAGE] = notebook  # for the notebook
+    papermill_engines.register("in_process", InProcess)
     try:
-        papermill.execute_notebook(
+        execute_notebook(
             Path("notebooks", f"{notebook}.ipynb"),
             failed,
             parameters={"budget": budget}
             | ({ENTRIES.get(notebook, "page"): entry} if entry else {}),
-            kernel_name="python3",
+            engine_name="in_process",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            extra_arguments=["--log-level=CRITICAL"],  # not the kernel's word on unencrypted TCP
+            autosave_cell_every=0,
         )
     except PapermillExecutionError as error:
-        if error.ename == "UserError":
+        if error.ename in ("UserError", "KeyboardInterrupt"):
             failed.unlink()
-            raise UserError(str(error.evalue)) from None
+            raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
         raise
     os.replace(failed, folder / "notebook.ipynb")
     return folder / "notebook.ipynb"
@@ -261,6 +263,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{announced}: done in {time.monotonic() - begun:.0f} s", flush=True)
     return 0
 
