@@ -24,7 +24,7 @@ from torch import Tensor
 
 from augkd.data.images import read_image
 from augkd.errors import UserError, replacing
-from augkd.study.acquire.registry import Registry, load_registry
+from augkd.study.acquire.registry import Registry
 
 RATIO = 100  # unpacked to packed bytes; images hardly shrink, and bombs start at about 1000
 SLACK = 64 << 20  # bytes that any archive may unpack to
@@ -71,8 +71,7 @@ class Pair(NamedTuple):
     def read(self) -> tuple[Tensor | None, dict[int, Tensor]]:
         """HR (3, H, W) and, by scale s, the shipped LR, at most (3, H // s, W // s); uint8.
 
-        Raises:
-            UserError: an image is damaged, or LR is larger than 1/s of HR.
+        Raises UserError: an image is damaged, or LR is larger than 1/s of HR.
         """
         hr = self.hr.image() if self.hr else None
         lr = {scale: member.image() for scale, member in self.lr.items()}
@@ -96,21 +95,25 @@ def open_archive(path: Path) -> Iterator[dict[str, Member]]:
     """
     with ExitStack() as opened:
         with _complaints(path):
+            limit = RATIO * path.stat().st_size + SLACK
             with path.open("rb") as file:
                 head = file.read(2)
             if head == b"PK":  # by zipfile's own test a tar that ends with a zip would be one
                 archive: Packed = zipfile.ZipFile(path)
             else:
-                tar = _gunzip(path) if head == b"\x1f\x8b" else path
+                tar = _gunzip(path, limit) if head == b"\x1f\x8b" else path
                 archive = tarfile.open(tar, "r:")  # noqa: SIM115
             opened.enter_context(archive)
             members, total = {}, 0
             for raw, size, plain, opens in _listed(archive):
                 name, total = posixpath.normpath(raw), total + size
-                leaves, odd = _WAYS_OUT.search(name), not plain or size < 0
-                _refuse_if(leaves, path, f"has a member that would leave its folder, {raw!r}")
-                _refuse_if(odd, path, f"has a link or a device, {raw!r}")
-                _weigh(path, total)
+                problems = {
+                    "would leave its folder": _WAYS_OUT.search(name),
+                    "is a link or a device": not plain or size < 0,
+                    f"unpacks, with those before it, to over {RATIO} times all": total > limit,
+                }
+                if found := [problem for problem, there in problems.items() if there]:
+                    raise UserError(f"{path}: {raw!r} {found[0]}: refused; get another archive")
                 members[name] = Member(path, name, opens)
         yield members
 
@@ -128,26 +131,15 @@ def _listed(archive: Packed) -> Iterator[tuple[str, int, bool, partial[Any]]]:
             yield info.filename, info.file_size, plain, partial(archive.open, info)
 
 
-def _gunzip(path: Path) -> Path:
-    """The tar of a tar.gz. It has the time of the tar.gz it was made of, once it is complete."""
+def _gunzip(path: Path, limit: int) -> Path:
+    """The tar of a tar.gz, cut off above ``limit`` bytes; once made, it has the tar.gz's time."""
     plain, made = path.with_name(f"{path.name}.unpacked"), path.stat().st_mtime_ns
     if not plain.is_file() or plain.stat().st_mtime_ns != made:
         with gzip.open(path) as packed, plain.open("wb") as file:
-            while piece := packed.read(1 << 20):
+            while file.tell() <= limit and (piece := packed.read(1 << 20)):
                 file.write(piece)
-                _weigh(path, file.tell())
         os.utime(plain, ns=(made, made))
     return plain
-
-
-def _weigh(path: Path, unpacked: int) -> None:
-    bomb = unpacked > RATIO * path.stat().st_size + SLACK
-    _refuse_if(bomb, path, f"unpacks to over {RATIO} times its own size")
-
-
-def _refuse_if(found: object, path: Path, why: str) -> None:
-    if found:
-        raise UserError(f"{path}: {why}: refused; fetch it again, or remove that by hand")
 
 
 @contextmanager
@@ -165,9 +157,7 @@ def _complaints(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def find_images(
-    dataset: str, folder: Path, registry: Registry | None = None
-) -> Iterator[list[Pair]]:
+def find_images(dataset: str, folder: Path, registry: Registry) -> Iterator[list[Pair]]:
     """The images of a dataset whose files ``fetch`` put into ``folder``, by name.
 
     The archives stay open within the ``with``. Images of a dataset of several parts keep the names
@@ -177,7 +167,6 @@ def find_images(
         UserError: no source's files are all there, an archive is refused, a pair is incomplete,
             or there are not as many images as the dataset has.
     """
-    registry = registry or load_registry()
     parts = registry.dataset(dataset).parts or (dataset,)
     with ExitStack() as opened:
         yield [pair for part in parts for pair in _find(part, registry, folder, opened)]

@@ -12,7 +12,6 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -112,7 +111,8 @@ class Fetcher:
     def _have(self, target: Path) -> None:
         name, failures = target.name, []
         file = self.registry.files[name]
-        for offer in [*self._copies(name), *file.urls]:
+        offers: list[Path | str] = [*self._copies(name), *file.urls]
+        for offer in offers:
             try:
                 found = self._download(offer, name) if isinstance(offer, str) else offer
                 self._verify(found, name)
@@ -157,8 +157,8 @@ class Fetcher:
         """Adds to ``partial`` what one request brings.
 
         A file whose hash is published is continued wherever it was begun: the hash will tell.
-        Another only with ``If-Range`` and the ETag or date of the first answer, so that two
-        versions are never spliced.
+        Another only with ``If-Range`` and the ETag of the first answer: two versions are never
+        spliced.
         """
         file, note = self.registry.files[name], self.folder / f"{name}.etag"
         asked, start = dict(HEADERS), partial.stat().st_size if partial.exists() else 0
@@ -178,13 +178,9 @@ class Fetcher:
                 start = 0
                 partial.unlink(missing_ok=True)
                 etag = answer.headers.get("ETag", "")  # a weak one may not go with If-Range
-                note.write_text(
-                    etag if etag[:1] == '"' else answer.headers.get("Last-Modified", "")
-                )
+                note.write_text(etag if etag.startswith('"') else "")
             total = start + int(answer.headers.get("Content-Length", 0)) or None
-            bar = tqdm.wrapattr(
-                answer.raw, "read", total, desc=name, initial=start, miniters=None, disable=None
-            )
+            bar = tqdm.wrapattr(answer.raw, "read", total, desc=name, initial=start, disable=None)
             with bar as body, partial.open("ab") as out:
                 shutil.copyfileobj(body, out)  # as it is, even if it is called an encoding
 
@@ -196,8 +192,8 @@ class Fetcher:
         """
         file, lock = self.registry.files[name], self.folder / f"{name}.sha256"
         recorded = lock.read_text().split(" ")[0] if lock.is_file() else ""
-        hashes = [("sha256", file.sha256), ("md5", file.md5), ("sha256", recorded)]
-        kind, expected = next(filter(itemgetter(1), hashes), ("sha256", file.sha256_begins or ""))
+        expected = file.sha256 or file.md5 or recorded or file.sha256_begins or ""
+        kind = "md5" if expected == file.md5 else "sha256"
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, kind).hexdigest()
         if not found.startswith(expected):
