@@ -47,9 +47,6 @@ class Loopback:
     def url(self, name: str) -> str:
         return f"{self.base}/{name}"
 
-    def ranges(self) -> list[str | None]:
-        return [asked[1] for asked in self.asked]
-
 
 @contextmanager
 def loopback() -> Iterator[Loopback]:
@@ -70,12 +67,7 @@ def loopback() -> Iterator[Loopback]:
             if served is None or served.status:
                 code = served.status.pop(0) if served else 404
                 home.asked.append((name, wanted, condition, code))
-                self.send_response(code)
-                for header in (served.headers if served else {}).items():
-                    self.send_header(*header)
-                self.send_header("Content-Length", "0")
-                self.send_header("Connection", "close")
-                self.end_headers()
+                self.send_error(code)
                 return
             body = _turn(served.bodies, served.body)
             etag = _turn(served.etags, served.etag)
@@ -88,9 +80,7 @@ def loopback() -> Iterator[Loopback]:
             headers = {"Content-Length": str(len(answer)), "Connection": "close"}
             if etag:
                 headers["ETag"] = etag
-            if code == 416:
-                headers["Content-Range"] = f"bytes */{len(body)}"
-            elif start:
+            if code == 206:
                 headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             if served.chunked:
                 del headers["Content-Length"]

@@ -109,16 +109,19 @@ class Fetcher:
         return target
 
     def _have(self, target: Path) -> None:
-        name, failures = target.name, []
+        name, failures, partial = target.name, [], target.with_name(f"{target.name}.partial")
         file = self.registry.files[name]
         offers: list[Path | str] = [*self._copies(name), *file.urls]
         for offer in offers:
+            continued = partial.exists()
             try:
-                found = self._download(offer, name) if isinstance(offer, str) else offer
+                found = self._download(offer, partial) if isinstance(offer, str) else offer
                 self._verify(found, name)
                 break
             except Refused as refusal:
                 failures.append(f"{offer} {refusal}")
+                if continued and not partial.exists():  # what was put together is set aside
+                    offers.append(offer)
         else:
             why = f" ({'; '.join(failures)})" if failures else ""
             raise UserError(
@@ -136,13 +139,13 @@ class Fetcher:
             with replacing(target) as beside:
                 shutil.copyfile(found, beside)
 
-    def _download(self, url: str, name: str) -> Path:
-        """NAME.partial, complete; a connection that breaks is continued where it broke."""
-        partial, tries, furthest = self.folder / f"{name}.partial", 0, 0
+    def _download(self, url: str, partial: Path) -> Path:
+        """Completes ``partial``; a connection that breaks is continued where it broke."""
+        tries, furthest = 0, 0
         while True:
             try:
-                self._request(url, partial, name)
-                (self.folder / f"{name}.etag").unlink(missing_ok=True)
+                self._request(url, partial)
+                partial.with_suffix(".etag").unlink(missing_ok=True)
                 return partial
             except (requests.RequestException, HTTPError) as error:
                 size = partial.stat().st_size if partial.exists() else 0
@@ -153,14 +156,14 @@ class Fetcher:
                     raise Refused(f"breaks off ({reason}; {tries} times in a row)") from None
                 time.sleep(PAUSE * 2 ** (tries - 1))
 
-    def _request(self, url: str, partial: Path, name: str) -> None:
+    def _request(self, url: str, partial: Path) -> None:
         """Adds to ``partial`` what one request brings.
 
         A file whose hash is published is continued wherever it was begun: the hash will tell.
         Another only with ``If-Range`` and the ETag of the first answer: two versions are never
         spliced.
         """
-        file, note = self.registry.files[name], self.folder / f"{name}.etag"
+        file, note = self.registry.files[partial.stem], partial.with_suffix(".etag")
         asked, start = dict(HEADERS), partial.stat().st_size if partial.exists() else 0
         if start and (file.sha256 or file.md5):
             asked["Range"] = f"bytes={start}-"
@@ -180,7 +183,9 @@ class Fetcher:
                 etag = answer.headers.get("ETag", "")  # a weak one may not go with If-Range
                 note.write_text(etag if etag.startswith('"') else "")
             total = start + int(answer.headers.get("Content-Length", 0)) or None
-            bar = tqdm.wrapattr(answer.raw, "read", total, desc=name, initial=start, disable=None)
+            bar = tqdm.wrapattr(
+                answer.raw, "read", total, desc=note.stem, initial=start, disable=None
+            )
             with bar as body, partial.open("ab") as out:
                 shutil.copyfileobj(body, out)  # as it is, even if it is called an encoding
 
