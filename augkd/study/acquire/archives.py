@@ -90,8 +90,7 @@ def open_archive(path: Path) -> Iterator[dict[str, Member]]:
     A tar.gz is unpacked once, to the tar NAME.unpacked beside it, whose members can be read in any
     order at little cost.
 
-    Raises:
-        UserError: the file is missing, damaged, no such archive, or refused (see above).
+    Raises UserError: the file is missing, damaged, no such archive, or refused (see above).
     """
     with ExitStack() as opened:
         with _complaints(path):
@@ -163,9 +162,8 @@ def find_images(dataset: str, folder: Path, registry: Registry) -> Iterator[list
     The archives stay open within the ``with``. Images of a dataset of several parts keep the names
     of their parts' datasets.
 
-    Raises:
-        UserError: no source's files are all there, an archive is refused, a pair is incomplete,
-            or there are not as many images as the dataset has.
+    Raises UserError: no source's files are all there, an archive is refused, a pair is incomplete,
+    or there are not as many images as the dataset has.
     """
     parts = registry.dataset(dataset).parts or (dataset,)
     with ExitStack() as opened:

@@ -112,8 +112,7 @@ def _entry(table: dict[str, T], name: str, what: str) -> T:
 def load_registry(path: Path = FILE) -> Registry:
     """Reads the registry, or another file of its form (a rehearsal on miniature archives).
 
-    Raises:
-        UserError: no such file, not YAML, an unknown key, a wrong value or a broken reference.
+    Raises UserError: no such file, not YAML, an unknown key or wrong value, a broken reference.
     """
     try:
         return Registry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
