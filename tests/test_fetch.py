@@ -124,7 +124,7 @@ def test_a_later_call_or_another_address_continues(
 ) -> None:
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.files[NAME] = Served(BODY, cut=[70_000, None])
-    assert "breaks off" in refusal(unlisted(server.url(NAME)), folder)
+    assert "fails (" in refusal(unlisted(server.url(NAME)), folder)
     assert (folder / f"{NAME}.partial").read_bytes() == BODY[:70_000]
     assert get(unlisted(server.url(NAME)), folder).read_bytes() == BODY
     assert lying(folder) == {NAME, f"{NAME}.sha256"}
@@ -152,8 +152,8 @@ def test_what_an_earlier_call_left(
 
 
 REFUSED = [  # what the server does, the words
-    ({"ranges": False, "cut": [70_000]}, "breaks off .*70000 bytes read.*3 times in a row"),
-    ({"stall": [0]}, r"breaks off .*timed out.*3 times in a row"),
+    ({"ranges": False, "cut": [70_000]}, "fails .*70000 bytes read.*3 times in a row"),
+    ({"stall": [0]}, r"fails .*timed out.*3 times in a row"),
     ({"status": [503] * 9}, "503 Server Error"),
     (  # a page in place of the file
         {"headers": {"Content-Type": "text/html; charset=utf-8"}},

@@ -153,7 +153,7 @@ class Fetcher:
                 if tries == ATTEMPTS:
                     inner = error.args[0] if error.args else error  # they wrap each other's
                     reason = " ".join(str(getattr(inner, "reason", inner)).split())
-                    raise Refused(f"breaks off ({reason}; {tries} times in a row)") from None
+                    raise Refused(f"fails ({reason}; {tries} times in a row)") from None
                 time.sleep(PAUSE * 2 ** (tries - 1))
 
     def _request(self, url: str, partial: Path) -> None:
