@@ -1,4 +1,4 @@
-"""Lint, layout, types, imports and notebooks free of outputs: what ``make check`` does, as tests."""
+"""Lint, layout, types, imports, notebooks free of outputs: what ``make check`` does, as tests."""
 
 import json
 import subprocess
