@@ -6,10 +6,9 @@ replaces ``INK`` by its own text colour. Text stays text, so that it is sharp an
 
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,51 +21,22 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
 
-if TYPE_CHECKING:
-    from augkd.study.report.controls import Sweep
 
-INK = "#73787f"
-"""Axes and text of figures."""
+def read_yaml(name: str) -> Any:
+    """A file of data beside this module."""
+    return yaml.safe_load(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
+
+INK = "#73787f"  # axes and text of figures
+# The cycle of plots, solid first, then dashed and dotted: at least 3 : 1 against both backgrounds,
+# and apart for the colour-blind.
 COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
-"""The cycle of plots, solid first, then dashed and dotted: at least 3 : 1 against both backgrounds,
-and apart for the colour-blind."""
-
-TONES = {"more": COLOURS[2], "less": COLOURS[5]}
-"""Of points whose interval lies on one side of zero; others are in ``INK``."""
-
+TONES = {"more": COLOURS[2], "less": COLOURS[5]}  # where an interval lies on one side of zero
+# of metrics, and of the units that a row of a plain table names
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
-"""Of metrics, and of the units that a row of a plain table names."""
-
-METHOD_NAMES: dict[str, str] = yaml.safe_load(
-    files(__package__).joinpath("names.yaml").read_text(encoding="utf-8")
-)
-"""What methods are called in tables and figures."""
-
-UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")
-"""Rows of tables that are no students."""
-
-PARTS = ("paper", "ours", "Δ", "interval", "difference")
+METHOD_NAMES: dict[str, str] = read_yaml("names.yaml")  # in tables and figures
+UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows of tables that are no students
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
-_PAPER_RULES: list[Any] = [
-    {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
-    {"selector": "thead th", "props": "text-align: center"},
-    {"selector": "th.row_heading, thead th.index_name", "props": "text-align: left"},
-    {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
-    {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
-    {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
-    {"selector": ".better::after", "props": "content: '\\2009\\25B2'"},
-    {"selector": ".worse::after", "props": "content: '\\2009\\25BC'"},
-    {"selector": ".undecided::after", "props": "content: '\\2009\\25CB'"},
-    {"selector": ".better, .worse, .best", "props": "font-weight: 650"},
-    {"selector": ".second", "props": "text-decoration: underline"},
-    {"selector": ".undecided, .missing, .interval", "props": f"color: {INK}"},
-    {"selector": ".missing", "props": "font-style: italic"},
-]
-_PLAIN_RULES: list[Any] = [
-    {"selector": "td.n", "props": "text-align: right"},
-    {"selector": "td, th", "props": "text-align: left"},
-]
 
 
 def use_style() -> None:
@@ -75,14 +45,10 @@ def use_style() -> None:
     Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
     are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
-    with as_file(files(__package__) / "figures.mplstyle") as path:
-        mpl.rc_file(path, use_default_template=False)
-    cycle = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
-    mpl.rc("axes", edgecolor=INK, labelcolor=INK, prop_cycle=cycle)
-    mpl.rc("text", color=INK)
-    mpl.rc("grid", color=INK)
-    mpl.rc("xtick", color=INK)
-    mpl.rc("ytick", color=INK)
+    inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
+    colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
+    colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    plt.style.use([f"{__package__}.figures", colours])
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
@@ -98,63 +64,42 @@ def paper_table(
 
     Args:
         frame: one row a network (any index; levels of a MultiIndex are grouped). Columns are a
-            MultiIndex whose last level is the part and whose other levels say of what, e.g.
-            (dataset, part) or (dataset, metric, part). Parts are any of
+            MultiIndex whose last level is the part, whose others say of what. Parts are any of
 
             - paper: the paper's value; NaN where it has none
             - ours: our value; NaN where it was not run, None where there can be none
             - Δ: the gain under judgement, positive where it is for the better
               (``augkd.study.report.stats`` turns the sign of NIQE); NaN and None likewise
             - interval: (low, high) of Δ, or None
-            - difference: ours minus the paper's, of whatever the block compares; never tinted
+            - difference: ours minus the paper's, of whatever the block compares
 
         name: of the table, unique on a page: the HTML id is ``T_name``.
-        metric: psnr_y, ssim_y or niqe; read from the column level named "metric" where there is
-            one.
+        metric: psnr_y, ssim_y or niqe.
         caption: a sentence below the table; what the tints mean is added.
         labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
         marks: more classes, a cell each: "best" is bold, "second" underlined.
 
     Returns:
-        A Styler. Δ has the class ``better``, ``worse`` or, where the interval holds 0,
-        ``undecided``: no interval leaves it plain. Missing values have the class ``missing``.
-
-    Raises:
-        ValueError: columns of another form, an unknown part or metric.
-        KeyError: two rows, or two columns, of one name.
+        A Styler. Missing values have the class ``missing``, a Δ that has an interval ``better``,
+        ``worse`` or, where that holds 0, ``undecided``.
     """
-    columns = frame.columns
-    if not isinstance(columns, pd.MultiIndex):
-        raise ValueError("paper_table: columns must be a MultiIndex ending in the part")
-    shown = frame.astype(object)
-    classes = shown.copy()
-    for position, column in enumerate(columns):
-        part, of = column[-1], metric
-        if "metric" in columns.names:
-            of = column[columns.names.index("metric")]
-        for kind, given, known in (("part", part, PARTS), ("metric", of, [*DECIMALS])):
-            if given not in known:
-                raise ValueError(
-                    f"paper_table: {kind} {given!r} is unknown: use {', '.join(known)}"
-                )
-        cells = list(frame.iloc[:, position])
-        signs, absent = part in ("Δ", "difference"), "not run" if part in ("ours", "Δ") else "–"
-        texts = [_text(v, DECIMALS[of], signs, "–" if v is None else absent) for v in cells]
+    shown, classes = frame.astype(object), frame.astype(object)
+    for position, column in enumerate(frame):
+        *block, part = column
+        cells, sign = list(frame.iloc[:, position]), part in ("Δ", "difference")
+        absent = "not run" if part in ("ours", "Δ") else "–"
+        texts = [_text(v, DECIMALS[metric], sign, "–" if v is None else absent) for v in cells]
+        intervals = frame.get((*block, "interval"), [None] * len(cells))
+        verdicts = [_class(v, part, held) for v, held in zip(cells, intervals, strict=True)]
         shown.isetitem(position, texts)
-        intervals = frame.get((*column[:-1], "interval"), [None] * len(cells))
-        pairs = zip(cells, intervals, strict=True)
-        classes.isetitem(position, [_class(value, part, held) for value, held in pairs])
+        classes.isetitem(position, verdicts)
     if marks is not None:
         classes = (classes + " " + marks).map(str.strip)
-    legend = (
-        "▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
-        if "interval" in columns.unique(-1)
-        else ""
-    )
+    caption = escape(caption)
+    if "interval" in frame.columns.unique(-1):
+        caption += " ▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
     shown = shown.rename(columns=dict(labels or {}))
-    caption = " ".join(filter(None, (escape(caption), legend)))
-    styler = _table(shown, classes, name, "paper-table", _PAPER_RULES, caption)
-    return styler.hide(axis="columns", names=True)
+    return _table(shown, classes, name, "paper", caption.strip()).hide(axis="columns", names=True)
 
 
 def plain_table(frame: pd.DataFrame, name: str) -> Styler:
@@ -170,17 +115,16 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
     units = frame["unit"] if "unit" in frame else [""] * len(frame)
     shown, classes = pd.DataFrame(), pd.DataFrame()
     for column in frame:
-        title, signs = str(column).replace("_", " "), column in alike
-        decimals = _decimals(frame[alike if signs else [column]])
+        title, sign = str(column).replace("_", " "), column in alike
+        decimals = _decimals(frame[alike if sign else [column]])
         shown[title] = [
-            _text(value, DECIMALS.get(unit, decimals) if signs else decimals, signs)
+            _text(value, DECIMALS.get(unit, decimals) if sign else decimals, sign)
             for value, unit in zip(frame[column], units, strict=True)
         ]
         number = is_numeric_dtype(frame[column]) and not is_bool_dtype(frame[column])
         classes[title] = ["n" if number else ""] * len(frame)
     caption = "Nothing was run." if frame.empty else ""
-    styler = _table(shown, classes, name, "plain-table", _PLAIN_RULES, caption)
-    return styler.hide(axis="index")
+    return _table(shown, classes, name, "plain", caption).hide(axis="index")
 
 
 def signed(value: float, decimals: int) -> str:
@@ -190,16 +134,13 @@ def signed(value: float, decimals: int) -> str:
 
 
 def _table(
-    shown: pd.DataFrame,
-    classes: pd.DataFrame,
-    name: str,
-    kind: str,
-    rules: list[Any],
-    caption: str,
+    shown: pd.DataFrame, classes: pd.DataFrame, name: str, kind: str, caption: str
 ) -> Styler:
     """Texts, and the classes of their cells, as a table whose ids repeat."""
-    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}"')
-    styler.set_table_styles(rules).set_td_classes(classes.set_axis(shown.columns, axis=1))
+    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}-table"')
+    rules = read_yaml("tables.yaml")[kind].items()
+    styler.set_table_styles([{"selector": s, "props": look.format(ink=INK)} for s, look in rules])
+    styler.set_td_classes(classes.set_axis(shown.columns, axis=1))
     styler.format(escape="html").set_caption(caption)
     for axis in (0, 1):
         styler.format_index(escape="html", axis=axis).format_index_names(escape="html", axis=axis)
@@ -209,7 +150,7 @@ def _table(
 def _missing(value: Any) -> bool:
     """None, nothing, a number that is none, or an interval with such an end."""
     if isinstance(value, tuple):
-        return not all(map(np.isfinite, value))
+        return any(map(_missing, value))
     number = isinstance(value, float | np.floating)
     return value is None or value == "" or (number and not np.isfinite(value))
 
@@ -233,19 +174,15 @@ def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") ->
 def _class(value: Any, part: str, interval: Any) -> str:
     if _missing(value):
         return "missing"
-    if part == "interval":
-        return "interval"
     if part != "Δ" or _missing(interval):
-        return ""
+        return "interval" if part == "interval" else ""
     low, high = interval
-    if low <= 0 <= high:
-        return "undecided"
-    return "better" if low > 0 else "worse"
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
 def _decimals(frame: pd.DataFrame) -> int:
     """As few as show the numbers as they are, up to four; else two, or four for small ones."""
-    cells: list[Any] = [value for column in frame for value in frame[column]]
+    cells = frame.to_numpy(dtype=object).ravel()
     numbers = [float(v) for v in cells if isinstance(v, float | np.floating) and np.isfinite(v)]
     for decimals in range(5):
         if all(abs(round(v, decimals) - v) < 1e-9 for v in numbers):
@@ -254,21 +191,17 @@ def _decimals(frame: pd.DataFrame) -> int:
 
 
 def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
-    """How far low and high lie from the middle, for ``errorbar``; None where one is not known.
-
-    Args:
-        line: a frame, or one of its rows, with low, high and the middle.
-    """
+    """How far the low and high of a frame, or a row, lie from the middle; None if not known."""
     ends = [line[middle] - line["low"], line["high"] - line[middle]]
     lengths = np.array(ends, dtype=float).reshape(2, -1)
     return lengths if np.isfinite(lengths).all() else None
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure | None:
-    """One line a row: gain and interval, grouped by topic, the verdict by tone and sign.
+    """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
 
     Args:
-        table: columns topic, label, gain, low, high, verdict; rows without a gain are left out.
+        table: columns topic, label, gain, low, high, verdict.
         unit: the label of the axis.
 
     Returns:
@@ -291,23 +224,22 @@ def forest(table: pd.DataFrame, unit: str) -> Figure | None:
             axis.errorbar(row["gain"], place, xerr=error, fmt="o", capsize=2.5, **look)
             text = signed(row["gain"], 2)
             if error is not None:
-                text += f"  ({signed(row['low'], 2)} … {signed(row['high'], 2)})"
+                text += f"  ({_text((row['low'], row['high']), 2)})"
             axis.text(1.02, place, text, fontsize=9, **beside)
         place += 1.5
     figure.set_size_inches(6, 0.27 * place + 0.7)
     axis.axvline(0, color=INK, linewidth=1.2)
     axis.set_yticks(places, list(table["label"]), fontsize=9)
-    axis.set_ylim(place - 0.5, -0.8)
+    axis.set(xlabel=unit, ylim=(place - 0.5, -0.8))
     axis.tick_params(axis="y", length=0)
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel(unit)
     plt.close(figure)
     return figure
 
 
-def draw_sweep(axis: Axes, of: "Sweep", line: pd.DataFrame) -> None:
-    """A panel of ``augkd.study.report.controls.sweep``: gain against value, the default ringed."""
+def draw_sweep(axis: Axes, of: Any, line: pd.DataFrame) -> None:
+    """A Sweep of ``augkd.study.report.controls``: gain against value, the default ringed."""
     axis.set_title(of.title, fontsize=9)
     if line.empty:
         axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center")
