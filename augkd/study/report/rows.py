@@ -219,19 +219,12 @@ def mean_gains(
 
 
 def ranks(frame: pd.DataFrame, students: Sequence[bool], metric: str, level: str) -> pd.DataFrame:
-    """Which of the printed and of our values are best and second, as the paper marks them.
+    """Which of the printed and of our ``values`` are "best" and "second", as the paper marks them.
 
-    Compared as they are shown, so that equal ones share a place.
-
-    Args:
-        frame: of ``values``.
-        students: whether a row takes part; bicubic and teachers do not.
-        level: of the index, within whose labels rows compete; "" for all together.
-
-    Returns:
-        A frame of the same shape: "best", "second" or "".
+    Compared as they are shown, so that equal ones share a place. Rows that are no students take no
+    part; the others compete within a label of ``level`` of the index, or all together if it is "".
     """
-    columns = [column for column in frame if column[-1] in ("paper", "ours")]
+    columns = [column for column in frame.columns if column[-1] in ("paper", "ours")]
     numbers = frame.loc[list(students), columns].astype(float).round(DECIMALS[metric])
     groups = numbers.index.get_level_values(level) if level else [""] * len(numbers)
     places = numbers.groupby(groups).rank(method="dense", ascending=metric in LOWER_IS_BETTER)
@@ -246,7 +239,7 @@ def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
         rows.insert(place, "low", interval[0])
         rows.insert(place + 1, "high", interval[1])
     rows = rows.rename_axis(columns=None).reset_index()
-    return pd.concat([pd.DataFrame(constants, rows.index), rows], axis=1)
+    return pd.DataFrame(constants, rows.index).join(rows)
 
 
 def _tests(scores: pd.DataFrame, metric: str) -> Callable[[str, Sequence[str]], pd.DataFrame]:
@@ -255,7 +248,7 @@ def _tests(scores: pd.DataFrame, metric: str) -> Callable[[str, Sequence[str]], 
     by_key = dict(list(chosen.groupby(chosen["cohort"] + "/" + chosen["method"])))
 
     def of(key: str, datasets: Sequence[str]) -> pd.DataFrame:
-        found = by_key.get(key, chosen.iloc[:0])
+        found: pd.DataFrame = by_key.get(key, chosen.iloc[:0])
         return found[found["dataset"].isin(datasets)]
 
     return of
@@ -300,7 +293,7 @@ def _frame(
             # of a set that is not the paper's there is nothing to compare with
             if part in ("Δ", "ours", "interval") or column.notna().any():
                 columns[name, part] = column
-    frame = pd.DataFrame(columns)
+    frame = pd.DataFrame(columns, range(len(rows)))
     frame.columns = pd.MultiIndex.from_tuples(columns, names=[level, "part"])
     labels = pd.DataFrame([row.labels for row in rows])
     return frame.set_index([labels[title] for title in labels])
@@ -310,11 +303,7 @@ def _frame(
 
 
 def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
-    """What a reader must know of this budget's rows: sentences in Markdown, one thing each.
-
-    Args:
-        scores: per image, of the cohorts that the budget trains.
-    """
+    """What a reader must know of this budget's rows: sentences in Markdown, one thing each."""
     students = [row for row in rows if row.method not in UNTAUGHT]
     cohorts = list(dict.fromkeys(row.cohort for row in rows))
     trained, budgets = study.trained(*cohorts), study.params.budgets
@@ -354,14 +343,12 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
         "missing": missing,
         "able": [n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
         "sets": [s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
-        "scored": not scores.empty,
         "seeds": seeds,
         "most": sorted({cohort for (cohort, _), n in seeds.items() if n == max(seeds.values())}),
         "alike": [key for key in sorted(own) if alike.get(key)],
     }
-    template = "\n\n".join(read_yaml("notes.yaml").values())
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = jinja.from_string(template).render(facts)
+    text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(facts)
     return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
 
 

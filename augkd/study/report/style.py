@@ -7,6 +7,7 @@ replaces ``INK`` by its own text colour. Text stays text, so that it is sharp an
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
+from itertools import repeat
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -63,16 +64,10 @@ def paper_table(
     """A table of the paper's numbers beside ours.
 
     Args:
-        frame: one row a network (any index; levels of a MultiIndex are grouped). Columns are a
-            MultiIndex whose last level is the part, whose others say of what. Parts are any of
-
-            - paper: the paper's value; NaN where it has none
-            - ours: our value; NaN where it was not run, None where there can be none
-            - Δ: the gain under judgement, positive where it is for the better
-              (``augkd.study.report.stats`` turns the sign of NIQE); NaN and None likewise
-            - interval: (low, high) of Δ, or None
-            - difference: ours minus the paper's, of whatever the block compares
-
+        frame: columns are a MultiIndex whose last level is the part, whose others say of what:
+            paper (NaN where it has none), ours (NaN where it was not run, None where there can be
+            none), Δ (a gain, positive where it is for the better; NaN and None likewise),
+            interval ((low, high) of Δ, or None), difference (ours minus the paper's).
         name: of the table, unique on a page: the HTML id is ``T_name``.
         metric: psnr_y, ssim_y or niqe.
         caption: a sentence below the table; what the tints mean is added.
@@ -84,15 +79,13 @@ def paper_table(
         ``worse`` or, where that holds 0, ``undecided``.
     """
     shown, classes = frame.astype(object), frame.astype(object)
-    for position, column in enumerate(frame):
-        *block, part = column
-        cells, sign = list(frame.iloc[:, position]), part in ("Δ", "difference")
+    for position, column in enumerate(frame.columns):
+        part, cells, sign = column[-1], list(frame[column]), column[-1] in ("Δ", "difference")
         absent = "not run" if part in ("ours", "Δ") else "–"
         texts = [_text(v, DECIMALS[metric], sign, "–" if v is None else absent) for v in cells]
-        intervals = frame.get((*block, "interval"), [None] * len(cells))
-        verdicts = [_class(v, part, held) for v, held in zip(cells, intervals, strict=True)]
         shown.isetitem(position, texts)
-        classes.isetitem(position, verdicts)
+        intervals = frame.get((*column[:-1], "interval"), [None] * len(cells))
+        classes.isetitem(position, list(map(_class, cells, repeat(part), intervals)))
     if marks is not None:
         classes = (classes + " " + marks).map(str.strip)
     caption = escape(caption)
@@ -105,23 +98,18 @@ def paper_table(
 def plain_table(frame: pd.DataFrame, name: str) -> Styler:
     """A table of words and numbers, with ids that repeat: words wrap, missing ones are a dash.
 
-    Args:
-        frame: its index is not shown. Columns named gain, paper_gain, low, high, difference, gap
-            and share carry a sign; their decimals are alike, and those of the row's unit where a
-            column "unit" names it.
-        name: unique on the page.
+    The index is not shown. Columns of ``SIGNED`` carry a sign; their decimals are alike, and those
+    of the row's unit where a column "unit" names it.
     """
     alike = [column for column in frame if column in SIGNED]
     units = frame["unit"] if "unit" in frame else [""] * len(frame)
     shown, classes = pd.DataFrame(), pd.DataFrame()
-    for column in frame:
+    for column, cells in frame.items():
         title, sign = str(column).replace("_", " "), column in alike
         decimals = _decimals(frame[alike if sign else [column]])
-        shown[title] = [
-            _text(value, DECIMALS.get(unit, decimals) if sign else decimals, sign)
-            for value, unit in zip(frame[column], units, strict=True)
-        ]
-        number = is_numeric_dtype(frame[column]) and not is_bool_dtype(frame[column])
+        places = [DECIMALS.get(unit, decimals) if sign else decimals for unit in units]
+        shown[title] = list(map(_text, cells, places, repeat(sign)))
+        number = is_numeric_dtype(cells) and not is_bool_dtype(cells)
         classes[title] = ["n" if number else ""] * len(frame)
     caption = "Nothing was run." if frame.empty else ""
     return _table(shown, classes, name, "plain", caption).hide(axis="index")
@@ -151,8 +139,7 @@ def _missing(value: Any) -> bool:
     """None, nothing, a number that is none, or an interval with such an end."""
     if isinstance(value, tuple):
         return any(map(_missing, value))
-    number = isinstance(value, float | np.floating)
-    return value is None or value == "" or (number and not np.isfinite(value))
+    return value is None or value == "" or (isinstance(value, float) and not np.isfinite(value))
 
 
 def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") -> str:
@@ -165,9 +152,8 @@ def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") ->
         return " … ".join(signed(end, decimals) for end in value)
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
-        text = signed(float(value), decimals)
-        return text if sign else text.removeprefix("+")
+    if isinstance(value, float):
+        return signed(value, decimals).removeprefix("" if sign else "+")
     return str(value)
 
 
@@ -182,8 +168,7 @@ def _class(value: Any, part: str, interval: Any) -> str:
 
 def _decimals(frame: pd.DataFrame) -> int:
     """As few as show the numbers as they are, up to four; else two, or four for small ones."""
-    cells = frame.to_numpy(dtype=object).ravel()
-    numbers = [float(v) for v in cells if isinstance(v, float | np.floating) and np.isfinite(v)]
+    numbers = [v for v in frame.to_numpy(object).ravel() if isinstance(v, float) and np.isfinite(v)]
     for decimals in range(5):
         if all(abs(round(v, decimals) - v) < 1e-9 for v in numbers):
             return decimals
@@ -200,12 +185,8 @@ def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
 def forest(table: pd.DataFrame, unit: str) -> Figure | None:
     """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
 
-    Args:
-        table: columns topic, label, gain, low, high, verdict.
-        unit: the label of the axis.
-
-    Returns:
-        The figure, closed, for the notebook to show; None where no row has a gain.
+    The table has columns topic, label, gain, low, high and verdict. The figure is closed, for the
+    notebook to show; there is none where no row has a gain.
     """
     table = table[table["gain"].notna()]
     if table.empty:
@@ -218,14 +199,11 @@ def forest(table: pd.DataFrame, unit: str) -> Figure | None:
         for row in part.to_dict("records"):
             place += 1
             places.append(place)
-            tone, error = TONES.get(row["verdict"], INK), error_bars(row)
-            filled = tone if row["verdict"] in TONES else "none"
-            look: Any = {"color": tone, "markerfacecolor": filled, "markersize": 5.5}
+            tone, error = TONES.get(row["verdict"]), error_bars(row)
+            look: Any = {"color": tone or INK, "markerfacecolor": tone or "none", "markersize": 5.5}
             axis.errorbar(row["gain"], place, xerr=error, fmt="o", capsize=2.5, **look)
-            text = signed(row["gain"], 2)
-            if error is not None:
-                text += f"  ({_text((row['low'], row['high']), 2)})"
-            axis.text(1.02, place, text, fontsize=9, **beside)
+            held = "" if error is None else f"  ({_text((row['low'], row['high']), 2)})"
+            axis.text(1.02, place, signed(row["gain"], 2) + held, fontsize=9, **beside)
         place += 1.5
     figure.set_size_inches(6, 0.27 * place + 0.7)
     axis.axvline(0, color=INK, linewidth=1.2)
