@@ -18,6 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from papermill.engines import Engine
+from traitlets import Type
 from traitlets.config import Config
 
 
@@ -42,6 +43,8 @@ class _Tee(StringIO):
 class _Result(DisplayHook):
     """The value of a cell's last line."""
 
+    shell: Any
+
     def write_output_prompt(self) -> None:
         pass
 
@@ -55,10 +58,21 @@ class _Result(DisplayHook):
 class _Displayed(DisplayPublisher):
     """What a cell displays; where it has an id, a later cell may put another in its place."""
 
-    def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:
+    shell: Any
+
+    def publish(
+        self,
+        data: Any,
+        metadata: Any = None,
+        source: Any = None,
+        *,
+        transient: Any = None,
+        update: Any = False,
+        **options: Any,
+    ) -> None:
         shown: dict[str, NotebookNode] = self.shell.displayed
-        key = (options.get("transient") or {}).get("display_id", "")
-        if options.get("update") and key in shown:
+        key = (transient or {}).get("display_id", "")
+        if update and key in shown:
             shown[key].update(data=data, metadata=metadata or {})
             return
         output = new_output("display_data", data=data, metadata=metadata or {})
@@ -68,6 +82,8 @@ class _Displayed(DisplayPublisher):
 
 
 class _Shell(InteractiveShell):
+    displayhook_class = Type(_Result)
+    display_pub_class = Type(_Displayed)
     outputs: list[NotebookNode]
     displayed: dict[str, NotebookNode]
 
@@ -75,10 +91,6 @@ class _Shell(InteractiveShell):
         """Keeps it: whoever started the notebook says what is to be said of it."""
         name, value = etype.__name__, str(evalue)
         self.outputs.append(new_output("error", ename=name, evalue=value, traceback=stb))
-
-
-_Shell.displayhook_class = _Result
-_Shell.display_pub_class = _Displayed
 
 
 class InProcess(Engine):  # type: ignore[misc]
