@@ -57,8 +57,8 @@ def implied_by_statement(network: str, scale: int) -> dict[str, float]:
 # --- the tables against each other
 
 
-def duplicated_rows(least: int = 2) -> pd.DataFrame:
-    """Pairs of printed rows that agree in every cell they share, in at least ``least`` cells.
+def duplicated_rows() -> pd.DataFrame:
+    """Pairs of printed rows that agree in every cell they share, in at least two.
 
     A model that is printed twice should agree with itself; different models that agree in every
     PSNR and SSIM should not exist. Columns: table, row, model, other_table, other_row,
@@ -76,7 +76,7 @@ def duplicated_rows(least: int = 2) -> pd.DataFrame:
     keys = ["table", "row", "model", "other_table", "other_row", "other_model"]
     grouped = pairs.groupby(["number", "other_number", *keys], as_index=False)
     found = grouped.agg(cells=("agree", "size"), agree=("agree", "all"))
-    found = found[(found["cells"] >= least) & found["agree"]].reset_index(drop=True)
+    found = found[(found["cells"] >= 2) & found["agree"]].reset_index(drop=True)
     found["same_model"] = found["model"] == found["other_model"]
     return found[[*keys, "cells", "same_model"]]
 

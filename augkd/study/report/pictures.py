@@ -215,9 +215,8 @@ def show_windows(
         whole = interpolate(hr[None].float(), small, mode="area")[0].round().byte()
         board.image((0, low), whole, "", side)
         board.frame((x * inch, top - (y + SIDE) * inch), SIDE * inch, SIDE * inch, COLOURS[1], 1.8)
-        text = f"{dataset}\n{name}\nspread {windows.loc[kind, 'spread']:.2f} levels"
+        text = f"{dataset}\n{name}\nspread {windows['spread'][kind]:.2f} levels"
         board.text((0, low - 0.08), text, ha="left", va="top")
-
         psnr = windows.loc[kind, list(answers)]
         best = psnr[psnr.index.isin(STUDENTS)].idxmax()
         for k, (method, image) in enumerate({"hr": hr, **answers}.items()):
