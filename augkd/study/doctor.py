@@ -3,99 +3,80 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from augkd.errors import UserError
 
 FREE_GB = 5  # the environment and the default budget's outputs
-Result = tuple[Literal["ok", "missing", "none"], str]
 
 
-class Finding(NamedTuple):
-    """``state`` "none" is for what the study can do without; only "missing" stops it."""
+def examine(say: Callable[[str], None]) -> bool:
+    """Says what each check finds for a study in this folder; True if nothing is missing.
 
-    name: str
-    state: str
-    text: str
-
-
-def examine(folder: Path) -> Iterator[Finding]:
-    """Makes every check for a study in ``folder``; none of them writes anything."""
-    for check in (_python, _torch, _device, _disk, _photographs, _benchmarks, _dvc, _git):
-        name = check.__name__.removeprefix("_")
+    Nothing is written. A line begins with ok, MISSING, or - for what the study can do without.
+    """
+    missing = []
+    for name, check in CHECKS.items():
         try:
-            yield Finding(name, *check(folder))
-        except UserError as error:
-            yield Finding(name, "missing", str(error))
+            text = check()
+            mark = "-" if text.startswith("no ") else "ok"
+        except (ImportError, RuntimeError, UserError) as error:
+            mend = "" if isinstance(error, UserError) else ": run make .venv/.installed"
+            mark, text = "MISSING", str(error).partition("\n")[0] + mend
+            missing.append(name)
+        say(f"{mark:8}{name:12}{text}")
+    say(f"not ready: {', '.join(missing)}" if missing else "ready")
+    return not missing
 
 
-def _python(folder: Path) -> Result:
-    return "ok", sys.version.split()[0]  # an older one cannot install this
+def _device() -> str:
+    import torch
 
-
-def _torch(folder: Path) -> Result:
-    try:
-        import torch
-    except ImportError as error:
-        return "missing", f"{error}: run make .venv/.installed"
-    return "ok", torch.__version__
-
-
-def _device(folder: Path) -> Result:
-    try:
-        import torch
-    except ImportError:
-        return "none", "not checked: it needs torch"
     if not torch.cuda.is_available():
-        return "ok", f"CPU, {torch.get_num_threads()} threads (no CUDA)"
-    try:
-        torch.ones(8, device="cuda").sum().item()
-    except RuntimeError as error:
-        return "missing", f"CUDA fails ({str(error).splitlines()[0]}): mend the driver"
+        return f"CPU, {torch.get_num_threads()} threads (no CUDA)"
+    torch.ones(8, device="cuda").sum().item()  # fails where driver and library do not agree
     gpu, count = torch.cuda.get_device_properties(0), torch.cuda.device_count()
-    return "ok", f"{count} CUDA: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB each"
+    return f"{count} CUDA: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB each"
 
 
-def _disk(folder: Path) -> Result:
-    free = shutil.disk_usage(folder).free / 1e9
+def _disk() -> str:
+    free = shutil.disk_usage(".").free / 1e9
     if free < FREE_GB:
-        return "missing", f"{free:.1f} GB free: make room for {FREE_GB} GB"
-    return "ok", f"{free:.0f} GB free"
+        raise UserError(f"{free:.1f} GB free: make room for {FREE_GB} GB")
+    return f"{free:.0f} GB free"
 
 
-def _photographs(folder: Path) -> Result:
-    """Every listed photograph is installed and unchanged."""
+def _photographs() -> str:
     from augkd.study.prepare import photographs
 
-    counts = []
-    for split in ("train", "test"):
-        found = list(photographs(split))
-        for photograph in found:
-            photograph.locate()  # names the one that is missing or changed
-        counts.append(f"{len(found)} to {split} on")
-    return "ok", ", ".join(counts)
+    listed = {split: list(photographs(split)) for split in ("train", "test")}
+    for photograph in listed["train"] + listed["test"]:
+        photograph.locate()  # names the one that is missing or changed
+    return ", ".join(f"{len(found)} to {split} on" for split, found in listed.items())
 
 
-def _benchmarks(folder: Path) -> Result:
-    """Sets laid out as SET/HR; the study runs without any."""
-    place = Path(os.environ.get("AUGKD_BENCHMARKS") or folder / "data" / "benchmarks")
+def _benchmarks() -> str:
+    place = Path(os.environ.get("AUGKD_BENCHMARKS") or Path.cwd() / "data" / "benchmarks")
     sets = sorted(hr.parent.name for hr in place.glob("*/HR"))
-    if not sets:
-        return "none", f"no sets in {place}: put Set5/HR there if you have it"
-    return "ok", f"{', '.join(sets)} in {place}"
+    said = ", ".join(sets) or "no sets"
+    return f"{said} in {place}" + ("" if sets else ": put Set5/HR there if you have it")
 
 
-def _dvc(folder: Path) -> Result:
-    try:
-        return "ok", version("dvc")
-    except PackageNotFoundError:
-        return "missing", "not installed: run make .venv/.installed"
-
-
-def _git(folder: Path) -> Result:
+def _git() -> str:
     if shutil.which("git") is None:
-        return "missing", "not found: install git (apt install git)"
-    return "ok", "found"
+        raise UserError("not found: install git (apt install git)")
+    return "found"
+
+
+CHECKS = {
+    "python": lambda: sys.version.split()[0],  # an older one cannot install this
+    "torch": lambda: version("torch"),
+    "device": _device,
+    "disk": _disk,
+    "photographs": _photographs,
+    "benchmarks": _benchmarks,
+    "dvc": lambda: version("dvc"),
+    "git": _git,
+}
