@@ -107,7 +107,7 @@ def prepare_datasets(
             for pair in pairs:
                 hr, lr = pair.read()
                 if real:
-                    yield Prepared(pair.dataset, pair.name, hr, lr, "shipped")
+                    yield Prepared(pair.dataset, pair.name, hr, dict(sorted(lr.items())), "shipped")
                 elif hr is None:
                     raise UserError(f"{dataset}: has no HR images: name it under real instead")
                 else:
