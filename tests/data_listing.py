@@ -59,7 +59,7 @@ def _size(file: RemoteFile) -> str:
 def _hash(file: RemoteFile) -> str:
     kinds = {"SHA-256": file.sha256, "MD5": file.md5, "start of SHA-256": file.sha256_begins}
     found = [f"{kind} `{value}`" for kind, value in kinds.items() if value]
-    if not file.known_hash:
+    if not (file.sha256 or file.md5):
         found.append("the hash of the first fetch")
     return ", ".join(found) + (f"; from {file.hash_from}" if file.hash_from else "")
 

@@ -17,12 +17,11 @@ class Served:
     Attributes:
         body: the bytes; ``bodies`` instead, one a request, for a file that changes.
         ranges: whether ranges are served.
-        etag, modified: validators, if any; ``If-Range`` is judged by them.
+        etag: the validator, if any; ``If-Range`` is judged by it. ``etags``: one a request.
         cut: bytes of the answer after which the connection is cut (None: never).
-        stall: bytes after which nothing more comes, for ``pause`` seconds.
+        stall: bytes after which nothing more comes for three seconds.
         status: codes before the file is served.
         headers: extra, or in place of others.
-        drip: bytes at a time, with ``pause`` seconds between.
         chunked: without a Content-Length.
     """
 
@@ -31,13 +30,10 @@ class Served:
     ranges: bool = True
     etag: str | None = '"1"'
     etags: list[str | None] = field(default_factory=list)
-    modified: str | None = None
     cut: list[int | None] = field(default_factory=list)
     stall: list[int | None] = field(default_factory=list)
     status: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
-    drip: int = 0
-    pause: float = 3
     chunked: bool = False
 
 
@@ -50,9 +46,6 @@ class Loopback:
 
     def url(self, name: str) -> str:
         return f"{self.base}/{name}"
-
-    def ranges(self) -> list[str | None]:
-        return [asked[1] for asked in self.asked]
 
 
 @contextmanager
@@ -74,17 +67,12 @@ def loopback() -> Iterator[Loopback]:
             if served is None or served.status:
                 code = served.status.pop(0) if served else 404
                 home.asked.append((name, wanted, condition, code))
-                self.send_response(code)
-                for header in (served.headers if served else {}).items():
-                    self.send_header(*header)
-                self.send_header("Content-Length", "0")
-                self.send_header("Connection", "close")
-                self.end_headers()
+                self.send_error(code)
                 return
             body = _turn(served.bodies, served.body)
             etag = _turn(served.etags, served.etag)
             start = 0
-            if wanted and served.ranges and condition in (None, etag, served.modified):
+            if wanted and served.ranges and condition in (None, etag):
                 start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             code = 416 if start >= len(body) and start else 206 if start else 200
             home.asked.append((name, wanted, condition, code))
@@ -92,11 +80,7 @@ def loopback() -> Iterator[Loopback]:
             headers = {"Content-Length": str(len(answer)), "Connection": "close"}
             if etag:
                 headers["ETag"] = etag
-            if served.modified:
-                headers["Last-Modified"] = served.modified
-            if code == 416:
-                headers["Content-Range"] = f"bytes */{len(body)}"
-            elif start:
+            if code == 206:
                 headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             if served.chunked:
                 del headers["Content-Length"]
@@ -113,16 +97,10 @@ def loopback() -> Iterator[Loopback]:
                     piece = answer[at : at + 1000]
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
                 self.wfile.write(b"0\r\n\r\n")
-            elif served.drip:
-                for at in range(0, len(answer), served.drip):
-                    self.wfile.write(answer[at : at + served.drip])
-                    self.wfile.flush()
-                    if stop.wait(served.pause):
-                        return
             elif (stall := _turn(served.stall, None)) is not None:
                 self.wfile.write(answer[:stall])
                 self.wfile.flush()
-                stop.wait(served.pause)
+                stop.wait(3)
             else:
                 self.wfile.write(answer[: _turn(served.cut, None)])
 

@@ -12,12 +12,15 @@ from typer.testing import CliRunner
 
 from augkd.cli import app
 from augkd.models import create_model
-from augkd.study.cost.passes import META, _forward, count_step, multiply_accumulates, untrained
-from augkd.study.cost.plan import make_plan, show, time_step
+from augkd.models.quantize import quantize
+from augkd.study.cost import plan as planning
+from augkd.study.cost.passes import META, count_step, multiply_accumulates, untrained
+from augkd.study.cost.plan import Timed, disk, make_plan, show, time_step, time_steps
 from augkd.study.params import Study, load_study
 from tests.study_copy import ROOT
 
 BATCH, PATCH = 3, 12  # of budget smoke's distil
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +35,63 @@ def edsr_x2(channels: int, blocks: int, pixels: int) -> int:
 
 
 def test_a_pass_by_hand() -> None:
-    student = create_model("edsr", scale=2, channels=4, blocks=2, res_scale=1.0).to(META)
-    assert _forward(student, 12 * 12) == edsr_x2(4, 2, 144)
-    assert _forward(student, 48 * 30) == edsr_x2(4, 2, 1440)
+    student = create_model("edsr", scale=2, channels=4, blocks=2, res_scale=1.0)
+    assert multiply_accumulates(student, 12, 12) == edsr_x2(4, 2, 144)
+    assert multiply_accumulates(student, 48, 30) == edsr_x2(4, 2, 1440)
+    assert multiply_accumulates(quantize(student, 2), 12, 12) == edsr_x2(4, 2, 144)
 
 
-@pytest.mark.parametrize("name", ["edsr", "rcan", "swinir"])
-@pytest.mark.parametrize("scale", [2, 3])
-def test_a_pass_is_table_1s_but_for_normalisation(name: str, scale: int) -> None:
-    sizes: dict[str, dict[str, Any]] = {
-        "edsr": {"channels": 8, "blocks": 2, "res_scale": 1.0},
-        "rcan": {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4},
-        "swinir": {
-            "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2
-        },
-    }  # fmt: skip
-    network = create_model(name, scale=scale, **sizes[name])
-    counted = 1e9 * multiply_accumulates(network, 48, 48)
-    assert _forward(network.to(META), 48 * 48) == pytest.approx(counted, rel=0.01)
+SIZES: dict[str, dict[str, Any]] = {
+    "edsr": {"channels": 8, "blocks": 2, "res_scale": 1.0},
+    "rcan": {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4},
+    "swinir": {
+        "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2
+    },
+}  # fmt: skip
+# of images of 12 x 20, 48 x 48 and 16 x 8, as fvcore 0.1.5 counts them
+FVCORE = {
+    ("edsr", 2): (1_503_360, 14_432_256, 801_792),
+    ("edsr", 3): (2_453_760, 23_556_096, 1_308_672),
+    ("edsr", 4): (4_337_280, 41_637_888, 2_313_216),
+    ("rcan", 2): (8_828_672, 84_750_848, 4_708_864),
+    ("rcan", 3): (12_111_872, 116_269_568, 6_459_904),
+    ("rcan", 4): (18_920_192, 181_629_440, 10_091_008),
+    ("swinir", 2): (83_063_808, 498_382_848, 27_687_936),
+    ("swinir", 3): (157_160_448, 942_962_688, 52_386_816),
+    ("swinir", 4): (317_518_848, 1_905_113_088, 105_839_616),
+}
+TABLE_1 = {
+    ("edsr", "teacher"): (3293.35, 3_293_350_723_584),
+    ("edsr", "student"): (207.28, 207_278_309_376),
+    ("rcan", "teacher"): (1044.03, 1_044_025_282_560),
+    ("rcan", "student"): (366.98, 366_980_659_200),
+    ("swinir", "teacher"): (861.27, 861_268_082_688),
+    ("swinir", "student"): (121.48, 121_479_364_608),
+}
+
+
+@pytest.mark.parametrize(("name", "scale"), FVCORE)
+def test_operations_are_counted_as_fvcore_does(name: str, scale: int) -> None:
+    network = create_model(name, scale=scale, **SIZES[name])
+    sizes = ((12, 20), (48, 48), (16, 8))
+    assert tuple(multiply_accumulates(network, *size) for size in sizes) == FVCORE[name, scale]
+    assert network.training
+
+
+@pytest.mark.parametrize(("name", "role"), TABLE_1)
+def test_operations_are_table_1s(name: str, role: str) -> None:
+    printed, exact = TABLE_1[name, role]
+    with META:
+        counted = multiply_accumulates(create_model(name, role, 4), 256, 256)
+    assert counted == exact
+    assert round(counted / 1e9, 2) == printed
 
 
 def test_a_teachers_step_by_hand(smoke: Study) -> None:
     step = count_step(smoke, "teach", "edsr_x2")
     assert step.operations() == 3 * 2 * edsr_x2(8, 2, PATCH**2)  # there and back, batches of 2
     assert step.operations_apart() == step.operations()
-    assert step.updates == step.count == 1
+    assert step.updates == step.students == 1
 
 
 def test_a_cohorts_step_by_hand(smoke: Study) -> None:
@@ -68,7 +103,7 @@ def test_a_cohorts_step_by_hand(smoke: Study) -> None:
     teacher = BATCH * edsr_x2(8, 2, PATCH**2)
     assert step.operations() == teacher + 2 * seeds * 3 * student  # the teacher answers once
     assert step.operations_apart() == 2 * seeds * (teacher + 3 * student)
-    assert step.updates == step.count == 2 * seeds
+    assert step.updates == step.students == 2 * seeds
 
 
 def test_two_updates_are_counted(smoke: Study) -> None:
@@ -77,22 +112,30 @@ def test_two_updates_are_counted(smoke: Study) -> None:
     assert step.updates == smoke.seeds("controls_x2") * (one + two)
 
 
+def test_students_of_several_widths_in_bits_cost_alike(smoke: Study) -> None:
+    step, cohort = count_step(smoke, "distil", "quantized_x4"), smoke.cohort("quantized_x4")
+    widths, seeds = len(cohort.bits), smoke.seeds("quantized_x4")
+    assert step.students == seeds * len(cohort.variants()) == seeds * widths * len(cohort.methods)
+    assert len(step.own) == len(cohort.methods)
+
+
 def test_bytes_by_hand(smoke: Study) -> None:
     members, _ = untrained(smoke, "teach", "edsr_x2", META)
-    numbers = sum(p.numel() for p in members[0].network.parameters())
-    student = count_step(smoke, "teach", "edsr_x2").students[0]
-    assert student.weights == 4 * numbers
-    assert student.state == 4 * student.weights  # weights, gradients, Adam's two
-    assert student.resume == 3 * student.weights
+    weights = 4 * sum(p.numel() for p in members[0].network.parameters())
+    step = count_step(smoke, "teach", "edsr_x2")
+    assert step.weights == weights
+    assert step.resume == 3 * weights  # with Adam's two moments
+    images = 4 * 2 * 3 * PATCH**2 * (3 + 4 + 1 / 4) + 8 * 2 * 4  # two crops; what F is drawn from
+    saved = step.memory - 4 * weights - images  # and the gradients
     # at least every convolution's input is kept, of 2 images
     kept = 2 * 4 * PATCH**2 * (3 + 8 * (2 * 2 + 1) + 8 + 4 * 8)
-    assert kept <= student.saved < 5 * kept
+    assert kept <= saved < 5 * kept
 
 
 @pytest.mark.slow
 def test_a_step_is_timed_whole_where_that_is_quick(smoke: Study) -> None:
     step = count_step(smoke, "distil", "edsr_x2")
-    timed = time_step(smoke, "distil", "edsr_x2", step, torch.device("cpu"), 30.0)
+    timed = time_step(smoke, ("distil", "edsr_x2"), step, CPU, 30.0)
     # of the step's two students a method one is timed, the teacher's passes with it
     assert 1 / smoke.seeds("edsr_x2") <= timed.share <= 1
     assert 0 < timed.draw < 5
@@ -102,7 +145,7 @@ def test_a_step_is_timed_whole_where_that_is_quick(smoke: Study) -> None:
 def test_a_step_that_takes_too_long_is_extrapolated() -> None:
     study = load_study("paper", ROOT)
     step = count_step(study, "distil", "ablation_x4")
-    timed = time_step(study, "distil", "ablation_x4", step, torch.device("cpu"), 0.1)
+    timed = time_step(study, ("distil", "ablation_x4"), step, CPU, 0.1)
     assert 0 < timed.share < 0.5
     assert math.isfinite(timed.update)
     assert timed.update > 0
@@ -111,20 +154,17 @@ def test_a_step_that_takes_too_long_is_extrapolated() -> None:
 def test_what_no_time_is_left_for_is_as_fast_as_the_nearest_of_its_kind(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from augkd.study.cost import plan as step_time
-    from augkd.study.cost.plan import Timed, time_steps
-
     asked = []
 
-    def fake(study: Study, stage: str, name: str, *_: object) -> Timed:
-        asked.append((stage, name))
+    def fake(study: Study, training: tuple[str, str], *_: object) -> Timed:
+        asked.append(training)
         return Timed(draw=1.0, update=float(len(asked)), share=0.5)
 
-    monkeypatch.setattr(step_time, "time_step", fake)
+    monkeypatch.setattr(planning, "time_step", fake)
     names = [("teach", "edsr_x2"), ("teach", "edsr_x3")]
     names += [("distil", n) for n in ("edsr_x2", "edsr_x3", "quantized_x4")]
     steps = {name: count_step(smoke, *name) for name in names}
-    found = dict(time_steps(smoke, steps, torch.device("cpu"), limit=0.0))
+    found = dict(time_steps(smoke, steps, CPU, limit=0.0))
     assert found.keys() == steps.keys()
     # the least of teachers, of full-precision students and of quantised ones
     assert set(asked) == {names[0], names[2], names[4]}
@@ -133,7 +173,7 @@ def test_what_no_time_is_left_for_is_as_fast_as_the_nearest_of_its_kind(
         assert ratio > 1
         assert found[other] == Timed(1.0, found[timed].update * ratio, 0.0)
     asked.clear()
-    assert all(t.share for _, t in time_steps(smoke, steps, torch.device("cpu"), limit=60.0))
+    assert all(t.share for _, t in time_steps(smoke, steps, CPU, limit=60.0))
     assert len(asked) == len(steps)
 
 
@@ -150,10 +190,7 @@ def test_the_longest_chain(smoke: Study) -> None:
 
 
 def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from augkd.study.cost import plan as step_time
-    from augkd.study.cost.plan import Timed
-
-    monkeypatch.setattr(step_time, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
+    monkeypatch.setattr(planning, "time_step", lambda *_: Timed(draw=1.0, update=3.0, share=0.25))
     plan = make_plan(smoke)
     table = plan.trainings
     together = table["steps"] * 4 / 3600
@@ -161,13 +198,15 @@ def test_hours_are_steps_times_seconds(smoke: Study, monkeypatch: pytest.MonkeyP
     a_step = table["students"] + 3 * table["operations_apart"] / table["operations"]
     apart = table["steps"] * a_step / 3600
     pd.testing.assert_series_equal(table["hours_apart"], apart, check_names=False)
-    assert "1/4" in show(plan)
-    assert "extrapolated" in show(plan)
+    text = show(plan._replace(cores=2))
+    assert "1/4" in text
+    assert "extrapolated" in text
+    hours, waits = table["hours"], table["name"].isin(" ".join(plan.chain).split())
+    chain = hours[waits & ~((table["stage"] == "teach") & (table["name"] != "edsr_x2"))].sum()
+    assert f"{max(hours.sum() / 2, chain):.3g} at best on 2 cores" in text
 
 
 def test_disk_of_a_budget_that_fetches(tmp_path: Path) -> None:
-    from augkd.study.cost.plan import disk
-
     room = disk(load_study("paper", ROOT))
     # DIV2K's four archives alone have published sizes of 5.1 GB; DF2K's pixels, HR and LR, 44 GB
     assert room.fetched > 5.1e9
@@ -199,4 +238,4 @@ def test_a_teacher_from_elsewhere_is_counted() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.pixel_shuffle(self.conv(x), 2)
 
-    assert _forward(Wide(), 144) == 9 * 3 * 12 * 144
+    assert multiply_accumulates(Wide(), 12, 12) == 9 * 3 * 12 * 144

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def stage(notebook: str) -> Stage:
-    return Stage(notebook, f"python -m augkd.study.pipeline.stage {notebook} smoke", (), ())
+    return Stage(notebook, f"python -m augkd.study.pipeline.stage {notebook} smoke")
 
 
 def test_what_others_wait_for_longest_comes_first() -> None:
@@ -206,7 +207,8 @@ def test_what_others_wait_for_longest_comes_first() -> None:
 def test_who_may_start_beside_whom(
     notebook: str, beside: list[str], apart: bool, may: bool
 ) -> None:
-    assert may_start(stage(notebook), beside, apart) is may
+    assert may_start(2, apart, stage(notebook), beside) is may
+    assert not may_start(1, apart, stage(notebook), ["prepare"])  # no more than so many
 
 
 def test_nobody_starts_before_what_it_rests_on(
@@ -233,7 +235,7 @@ def test_nobody_starts_before_what_it_rests_on(
         future.set_result(Done(0, "", 0))
         return future
 
-    assert run(study, submit, 3, False, order.append) == 3
+    assert run(study, submit, partial(may_start, 3, False), order.append) == 3
     assert order == ["sources", "prepare", "teach"]
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, UntypedStorage, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from augkd.augment import Invertible
-from augkd.data.sampler import Batch
+from augkd.data.sampler import Batch, make_batch
 from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.distill.teacher import Terms
@@ -89,9 +89,10 @@ def entry_of(study: Study, stage: str, name: str) -> Cohort | TeacherEntry:
 def untrained(
     study: Study, stage: str, name: str, device: torch.device
 ) -> tuple[list[Member], nn.Module | None]:
-    """Untrained students of a training, one of each method and width in bits; their teacher.
+    """Untrained students of a training, one of each method, and their teacher.
 
-    VGG19, where CSD asks for it, has random weights: neither counts nor times depend on them.
+    VGG19, where CSD asks for it, has random weights: neither counts nor times depend on them, nor
+    on how many bits students are quantised to.
     """
     entry = entry_of(study, stage, name)
     common = study.params.optimiser, study.schedule(entry), device
@@ -103,15 +104,15 @@ def untrained(
         with device:
             teacher = _teacher(study, entry).to(device).eval().requires_grad_(False)
         members, vgg = [], Path(folder, "vgg19.safetensors")
-        for student, (key, bits) in entry.variants().items():
+        for key in entry.methods:
             with device:
                 network = build(study, entry.network, entry.student, entry.scale, 0)
+            network = quantize(network, entry.bits[0]) if entry.bits else network
             method = entry.method(key)
             if getattr(method, "vgg", None):
                 save_file(VGG19().state_dict(), vgg)
                 method = replace(method, vgg=vgg)
-            network = quantize(network, bits) if bits else network
-            members.append(Member(student, network, method, teacher, *common))
+            members.append(Member(key, network, method, teacher, *common))
         return members, teacher
 
 
@@ -129,15 +130,9 @@ def _teacher(study: Study, cohort: Cohort) -> nn.Module:
 
 def noise(training: Training, scale: int, crops: int, device: torch.device) -> Batch:
     """A batch of the training's sizes, in which there is nothing to see."""
-
-    def images(count: int, side: int) -> Tensor:
-        return torch.rand(count, 3, side, side, device=device)
-
     n, patch = training.batch, training.patch
-    uniform = torch.rand(crops * n, 4, device=device)
-    lr, hr, small = images(n, patch), images(n, scale * patch), images(n, -(-patch // scale))
-    crop, transform = images(crops * n, patch), Invertible(uniform < 0.3)
-    return Batch(lr, hr, crop, small, transform, 0, uniform, images(crops * n, patch))
+    lr, hr = (torch.rand(n, 3, side, side) for side in (patch, scale * patch))
+    return make_batch(lr, hr, scale, np.random.default_rng(0), crops=crops).to(device)
 
 
 @dataclass(frozen=True)
@@ -223,10 +218,10 @@ class Answers(Teacher):
 
 @dataclass
 class Step:
-    """A cohort's step: its distinct students, each ``seeds`` times, beside one teacher."""
+    """A cohort's step: one student of each method, ``copies`` of each, beside one teacher."""
 
-    seeds: int
-    own: list[list[Pass]] = field(default_factory=list)  # passes of each distinct student
+    copies: int  # by seeds and widths in bits
+    own: list[list[Pass]] = field(default_factory=list)  # passes of each student
     asked: list[set[str]] = field(default_factory=list)  # images of which it wants answers
     answers: dict[str, Pass] = field(default_factory=dict)  # the teacher's, once for all, by image
     updates: int = 0  # of all optimisers
@@ -236,18 +231,18 @@ class Step:
 
     @property
     def students(self) -> int:
-        return self.seeds * len(self.own)
+        return self.copies * len(self.own)
 
-    def operations(self, images: float = 1, side: float = 1, seeds: int | None = None) -> float:
+    def operations(self, images: float = 1, side: float = 1, copies: int | None = None) -> float:
         """Multiply-accumulates of the step, the teacher's passes shared."""
-        own = sum(p.operations(images, side) for passes in self.own for p in passes)
+        own = sum(p.operations(images, side) for p in chain(*self.own))
         answers = sum(p.operations(images, side) for p in self.answers.values())
-        return own * (seeds or self.seeds) + answers
+        return own * (copies or self.copies) + answers
 
     def operations_apart(self) -> float:
         """The same where each student has the teacher to itself."""
-        asked = [self.answers[image] for images in self.asked for image in images]
-        return self.seeds * sum(p.operations() for p in [*asked, *chain(*self.own)])
+        asked = [self.answers[image] for image in chain(*self.asked)]
+        return self.copies * sum(p.operations() for p in (*asked, *chain(*self.own)))
 
 
 def count_step(study: Study, stage: str, name: str) -> Step:
@@ -256,7 +251,8 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     batch = noise(study.schedule(entry), entry.scale, study.params.augment.crops, META)
     members, network = untrained(study, stage, name, META)
     teacher = Answers(network, batch) if network else None
-    step, most = Step(study.seeds(name) if network else 1), 0
+    copies = study.seeds(name) * max(1, len(entry.bits)) if isinstance(entry, Cohort) else 1
+    step, most = Step(copies), 0
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
     for member in members:
         member.network.train()
@@ -268,17 +264,17 @@ def count_step(study: Study, stage: str, name: str) -> Step:
                     saved.pop(tensor.untyped_storage(), None)
                 sizes = [_bytes([tensor]) for tensor in saved.values()]
                 most = max(most, sum(sizes) + 2 * max(sizes))  # two gradients are under way
-                step.updates += step.seeds
+                step.updates += step.copies
         step.own.append(passes)
         step.asked.append(teacher.asked if teacher else set())
         trained, weights = _bytes(member.trained), _bytes(member.network.parameters())
-        copies = bool(member.ema) + (not getattr(member.method, "trains_student", True))
-        resume = 3 * trained + copies * weights  # with Adam's moments
+        twins = bool(member.ema) + (not getattr(member.method, "trains_student", True))
+        resume = 3 * trained + twins * weights  # with Adam's moments
         frozen = {p.network for p in passes if isinstance(p.network, VGG19)}
         gradients_and_frozen = trained + sum(_bytes(vgg.parameters()) for vgg in frozen)
-        step.weights += step.seeds * weights
-        step.resume += step.seeds * resume
-        step.memory += step.seeds * (resume + gradients_and_frozen)
+        step.weights += step.copies * weights
+        step.resume += step.copies * resume
+        step.memory += step.copies * (resume + gradients_and_frozen)
     if teacher:
         step.answers = teacher.passes
         held += [*teacher.network.parameters(), *teacher.kept.values()]

@@ -30,7 +30,7 @@ from augkd.study.prepare import SCALES, Photograph, photographs
 from augkd.study.record import device_name
 from augkd.train import Training, single_core
 
-LIMIT = 60.0  # seconds, after which no training is timed but the first of its kind
+LIMIT = 10.0  # seconds, after which no training is timed but the first of its kind
 FEWEST = 3  # images that RKD compares
 SIDES = (12, 24)  # of patches, multiples of every scale
 ROUNDS = 5
@@ -66,7 +66,7 @@ def time_steps(
     end = time.perf_counter() + limit
     work = {training: step.operations() for training, step in steps.items()}
     order = sorted(steps, key=lambda training: work[training])
-    kinds = {training: _kind(*training, entry_of(study, *training)) for training in order}
+    kinds = {training: _kind(training, entry_of(study, *training)) for training in order}
     first = {kinds[training]: training for training in reversed(order)}
     order.sort(key=lambda training: training not in first.values())
     found: dict[Key, Timed] = {}
@@ -83,9 +83,9 @@ def time_steps(
         yield training, timed
 
 
-def _kind(stage: str, name: str, entry: Cohort | TeacherEntry) -> tuple[object, ...]:
+def _kind(training: Key, entry: Cohort | TeacherEntry) -> tuple[object, ...]:
     """What makes a training's steps as fast as another's."""
-    return stage, entry.network, entry.degradation, bool(getattr(entry, "bits", ()))
+    return training[0], entry.network, entry.degradation, bool(getattr(entry, "bits", ()))
 
 
 def time_step(study: Study, training: Key, step: Step, device: torch.device, limit: float) -> Timed:
@@ -108,7 +108,7 @@ def time_step(study: Study, training: Key, step: Step, device: torch.device, lim
         teacher = Teacher(network) if network else None
         rate, timed = 0.0, Timed(draw, 0.0, 0.0)
         for images, side in dict.fromkeys(sizes):
-            part = step.operations(images / schedule.batch, side / schedule.patch, seeds=1)
+            part = step.operations(images / schedule.batch, side / schedule.patch, copies=1)
             left = end - time.perf_counter()
             if rate and 3 * part / rate > left:
                 break

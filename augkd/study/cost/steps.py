@@ -120,6 +120,7 @@ def try_step(entry: Entry, pair: Pair, batch: Batch) -> Step:
         [member], teacher = _member(entry, pair)
     except UserError as error:
         return Step(refusal=str(error))
+    member.share(None)  # so that drop-path draws by the member's name
     read: set[str] = set()
 
     class Seen(Batch):
@@ -166,10 +167,10 @@ def warmed(backbone: str, role: str, sampler: PatchSampler, steps: int) -> SRNet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(("teacher", "student").index(role))
         network = create_model(backbone, scale=sampler.scale, **SIZES[backbone][role])
-    [member], teacher = _member(Entry(role, "scratch", {}, Scratch()), (network, network))
-    for step in range(steps):
-        update([member], teacher, sampler.draw(step), 2e-3)
-    return member.result()
+        members, teacher = _member(Entry(role, "scratch", {}, Scratch()), (network, network))
+        for step in range(steps):
+            update(members, teacher, sampler.draw(step), 2e-3)
+    return members[0].result()
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -54,6 +54,7 @@ class Done(NamedTuple):
 
 
 Submit = Callable[[Stage], "Future[Done]"]
+May = Callable[[Stage, list[str]], bool]
 
 
 def stale(root: Path) -> set[str]:
@@ -65,81 +66,78 @@ def stale(root: Path) -> set[str]:
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def run(root: Path, submit: Submit, jobs: int, gpus_apart: bool, say: Callable[[str], None]) -> int:
+def run(root: Path, submit: Submit, may: May, say: Callable[[str], None]) -> int:
     """Runs what is stale in the study in ``root``; returns how many stages were handed out.
 
     Args:
         submit: starts a stage.
-        jobs: how many may run at once.
-        gpus_apart: whether one stage at a time may use the GPU.
+        may: whether a stage may start beside those of some notebooks.
 
     Raises:
         UserError: stages that failed, after those that ran beside them were done.
     """
-    stages = pipeline(root)
+    stages, count = pipeline(root), 0
     graph = upstream(stages)
-    changed = stale(root)
-    first = {name for name in changed if stages[name].notebook == "sources"}
-    count = 0
-    if first:  # only then can be told what else is stale
-        count = _hand_out(stages, {name: set() for name in first}, submit, jobs, gpus_apart, say)
-        changed = stale(root)
-    for name in TopologicalSorter(graph).static_order():
-        if graph[name] & changed:
-            changed.add(name)
-    chosen = {name: graph[name] & changed for name in stages if name in changed}
-    return count + _hand_out(stages, chosen, submit, jobs, gpus_apart, say)
+    while changed := stale(root):
+        # sources alone come first: only then can be told what else is stale
+        first = {name for name in changed if stages[name].notebook == "sources"}
+        for name in TopologicalSorter(graph).static_order():
+            if graph[name] & changed:
+                changed.add(name)
+        chosen = {name: graph[name] & changed for name in stages if name in (first or changed)}
+        _hand_out(stages, chosen, submit, may, say)
+        count += len(chosen)
+        if not first:
+            break
+    return count
 
 
 def _hand_out(
     stages: Mapping[str, Stage],
     graph: Mapping[str, set[str]],
     submit: Submit,
-    jobs: int,
-    gpus_apart: bool,
+    may: May,
     say: Callable[[str], None],
-) -> int:
+) -> None:
     sorter, way = TopologicalSorter(graph), heights(graph)
     sorter.prepare()
-    ready: list[str] = []
+    ready, failed, ended = list[str](), list[str](), 0
     running: dict[Future[Done], Stage] = {}
-    failed: list[str] = []
-    count = 0
     while True:
         ready = sorted([*ready, *sorter.get_ready()], key=lambda name: -way[name])
         for name in ready.copy():
-            beside = [stage.notebook for stage in running.values()]
-            if not failed and len(beside) < jobs and may_start(stages[name], beside, gpus_apart):
+            if not failed and may(stages[name], [stage.notebook for stage in running.values()]):
                 ready.remove(name)
                 running[submit(stages[name])] = stages[name]
         if not running:
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             stage = running.pop(future)  # or a result lost later would be made again
-            count += 1
             lost = future.exception()  # of Dask: its workers died, again and again
-            done = None if lost else Done(*future.result())
-            if done and done.where:
-                say(f"[{count}/{len(graph)}] {stage.name}: {done.seconds:.0f} s on {done.where}")
-            if lost or (done and done.status):
+            done = Done(1, type(lost).__name__, 0) if lost else Done(*future.result())
+            ended += 1
+            if done.where:
+                say(f"[{ended}/{len(graph)}] {stage.name}: {done.seconds:.0f} s on {done.where}")
+            if done.status:
                 failed.append(stage.name)
-                why = f": {type(lost).__name__}" if lost else ""
                 rest = ", ".join(other.name for other in running.values())
-                say(f"{stage.name} failed{why}{f'; {rest} ends first' if rest else ''}")
+                say(f"{stage.name} failed{f'; {rest} ends first' if rest else ''}")
             else:
                 sorter.done(stage.name)
     if failed:
         raise UserError(f"{', '.join(failed)}: failed: see above, mend it, and run this again")
-    return count
 
 
-def may_start(stage: Stage, beside: list[str], gpus_apart: bool) -> bool:
-    """Whether a stage may start beside those of the notebooks that run."""
-    if beside and (stage.notebook in TIMED or any(name in TIMED for name in beside)):
-        return False
-    return not (
-        gpus_apart and stage.notebook in USES_GPU and any(name in USES_GPU for name in beside)
-    )
+def may_start(jobs: int, gpus_apart: bool, stage: Stage, beside: list[str]) -> bool:
+    """Whether a stage may start beside those of the notebooks that run.
+
+    Args:
+        jobs: how many may run at once.
+        gpus_apart: whether one at a time may use the GPU.
+    """
+    alone = bool(beside) and (stage.notebook in TIMED or not set(beside).isdisjoint(TIMED))
+    gpu = gpus_apart and stage.notebook in USES_GPU and not set(beside).isdisjoint(USES_GPU)
+    return len(beside) < jobs and not alone and not gpu
 
 
 def heights(graph: Mapping[str, set[str]]) -> dict[str, int]:
@@ -213,8 +211,8 @@ def here(root: Path, jobs: int) -> int:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ThreadPoolExecutor(jobs) as pool:
-            one_gpu = bool(shutil.which("nvidia-smi"))
-            return run(root, partial(pool.submit, work), jobs, one_gpu, tqdm.write)
+            may = partial(may_start, jobs, bool(shutil.which("nvidia-smi")))
+            return run(root, lambda stage: pool.submit(work, stage), may, tqdm.write)
     except UserError:
         if stopped.is_set():
             raise KeyboardInterrupt from None
@@ -277,7 +275,6 @@ def spread(
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
-        _require(client, processes)
         executors: dict[int, Executor] = {}
 
         def submit(stage: Stage) -> "Future[Done]":
@@ -288,11 +285,12 @@ def spread(
             log = root / LOGS / f"{stage.name}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
+            share = {"OMP_NUM_THREADS": str(max(1, cores() // workers))} if workers else {}
             own = processes if workers else 0
-            return executors[gpus].submit(run_stage, stage.name, root, _environ(workers), own)
+            return executors[gpus].submit(run_stage, stage.name, root, share, own)
 
         try:
-            run(root, submit, sys.maxsize, False, say)
+            run(root, submit, partial(may_start, sys.maxsize, False), say)
         except UserError as error:
             first = str(error).partition(":")[0].partition(",")[0]
             text = str(error).replace("see above", f"see {root / LOGS / first}.txt")
@@ -313,8 +311,7 @@ def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) ->
     inherited = dict(os.environ)
     for variable in dask.config.get("distributed.nanny.pre-spawn-environ", {}):
         inherited.pop(variable, None)  # for the worker's own arrays, not for torch
-    if gpus:
-        environ = environ | _devices(int(name), gpus)
+    environ = environ | (_devices(int(name), gpus) if gpus else {})
     with (root / LOGS / f"{stage}.txt").open("a+b") as log:
         log.seek(0)
         again = log.read().count(_HEAD.encode())
@@ -339,56 +336,33 @@ def _devices(worker: int, gpus: int) -> dict[str, str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    if not torch.cuda.device_count():
-        return {}
-    mine = [devices[(worker * gpus + i) % len(devices)] for i in range(gpus)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
-
-
-def _environ(workers: int) -> dict[str, str]:
-    """What local workers' stages get: this process' environment, and a share of the cores."""
-    if not workers:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, cores() // workers))} | dict(os.environ)
+    mine = [devices[(worker * gpus + i) % len(devices)] for i in range(gpus) if devices]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if torch.cuda.device_count() else {}
 
 
 @contextmanager
 def _client(workers: int, scheduler: str | None, gpus: int) -> Iterator[Any]:
+    """A cluster of this machine, or another's; with a worker that has as many GPUs."""
     from distributed import Client, LocalCluster
 
     if bool(workers) == bool(scheduler):
         raise UserError("give either --workers N, for this machine, or --scheduler ADDRESS")
-    if scheduler:
+    local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
+    local |= {"dashboard_address": None, "resources": {"GPU": gpus}}
+    with LocalCluster(**local) if workers else nullcontext(scheduler) as place:
         try:
-            client = Client(scheduler, timeout=20)
+            client = Client(place, timeout=20)
         except (OSError, ValueError) as error:
             raise UserError(f"--scheduler {scheduler}: no answer ({error}): start it") from None
         with client:
+            client.wait_for_workers(1)
+            found = client.scheduler_info(n_workers=-1)["workers"].values()
+            if max(worker.get("resources", {}).get("GPU", 0) for worker in found) < gpus:
+                raise UserError(
+                    f"no worker offers GPU={gpus}, which trainings ask for: start them with "
+                    f"'dask worker ADDRESS --nthreads 1 --resources GPU={gpus}'"
+                )
             yield client
-        return
-    with (
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=None,
-            resources={"GPU": gpus},
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def _require(client: Any, gpus: int) -> None:
-    """Waits for a worker, and refuses to wait for a GPU that nobody offers."""
-    client.wait_for_workers(1)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    offered = max(worker.get("resources", {}).get("GPU", 0) for worker in workers)
-    if offered < gpus:
-        raise UserError(
-            f"no worker offers GPU={gpus}, which trainings ask for: start them with "
-            f"'dask worker ADDRESS --nthreads 1 --resources GPU={gpus}'"
-        )
 
 
 def guard(stage: str) -> int:

@@ -36,43 +36,10 @@ LEFT_OUT_OF_RUNS = LEFT_OUT | {
     *("augkd/data/__init__.py", "augkd/distill/__init__.py"),  # a method more retrains no other
 }
 _NETWORKS = {name: f"augkd/models/{name}.py" for name in ("edsr", "rcan", "swinir")}
-_DATA = re.compile(r'"([\w.-]+\.(?:csv|npz|yaml))"')  # a file beside a module that it reads
-
-# Keys of params.yaml, beside those of what a stage teaches, distils or scores: {entry} is the
-# stage's, {network} its student's, {teacher} its teacher's, {budget} is budgets.NAME. A key that is
-# not there counts as null.
-_TRAINING = ("seed", "data.edges", "optimiser", "{budget}.images.datasets")
-_STUDENTS = (
-    *(*_TRAINING, "augment", "{budget}.methods", "{budget}.distil"),
-    *("{budget}.schedules.{network}.distil", "{budget}.networks.{network}"),
-)
-_PICTURE = ("seed", "data.edges", "{budget}.networks.{network}")
-KEYS: dict[str, tuple[str, ...]] = {
-    "fetch": ("{budget}.images", "{budget}.checkpoints", "{budget}.methods", "data.registry"),
-    "prepare": (
-        *("data.benchmarks", "data.edges", "{budget}.images"),
-        *("{budget}.teach.patch", "{budget}.distil.patch"),
-    ),
-    "take": (
-        *("data.edges", "{budget}.checkpoints", "{budget}.networks.{entry}.teacher"),
-        *(f"teachers.{{entry}}_x{scale}" for scale in (2, 3, 4)),
-    ),
-    "teach": (
-        *(*_TRAINING, "{budget}.teach"),
-        *("{budget}.networks.{network}.teacher", "{budget}.schedules.{network}.teach"),
-    ),
-    "distil": (*_STUDENTS, "{budget}.networks.{teacher}"),
-    "score": ("data.edges", "{budget}.images.datasets", "{budget}.score"),
-    "table_01": ("{budget}.networks",),
-    "table_09": ("{budget}.images", "cohorts.unexpanded_x4", "cohorts.expanded_x4"),
-    "table_11": (*_STUDENTS, "cohorts.edsr_x2"),
-    "figure_01": (*_PICTURE, "cohorts.edsr_x4"),
-    "figure_04": (*_PICTURE, "cohorts.edsr_x4"),
-    "crops": (*_PICTURE, "cohorts.edsr_x4"),
-    "figure_08": (*_PICTURE, "cohorts.real_x4"),
-    "methods": ("seed", "cohorts.controls_x2"),
-    "site": ("{budget}.about",),
-}
+_READS = Path(__file__).with_name("reads.yaml")
+_DATA = re.compile(
+    r'"([\w.-]+\.(?:csv|npz|yaml|mplstyle))"'
+)  # a file beside a module that it reads
 
 
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
@@ -108,35 +75,37 @@ def cells_of(root: Path, stage: Stage) -> list[dict[str, Any]]:
 
 
 @cache
-def _params(file: Path, modified: int) -> dict[str, Any]:
+def _parsed(file: Path, modified: int) -> dict[str, Any]:
     found: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
     return found
 
 
-def params_of(root: Path) -> dict[str, Any]:
-    """params.yaml as it is written: a default that is new in code is no new value."""
-    file = root / "params.yaml"
-    return _params(file, file.stat().st_mtime_ns)
+def parsed(file: Path) -> dict[str, Any]:
+    """A YAML file as it is written: a default that is new in code is no new value."""
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+def keys(stage: Stage) -> list[str]:
+    """The keys that its notebook reads, lists within lists made one."""
+    listed = parsed(_READS).get(stage.notebook, [])
+    return [key for item in listed for key in ([item] if isinstance(item, str) else item)]
 
 
 def entries(root: Path, stage: Stage) -> dict[str, dict[str, Any]]:
-    """What a stage teaches, distils or scores, by its key in params.yaml."""
-    params = params_of(root)
-    if stage.notebook == "teach":
-        keys = [f"teachers.{stage.entry}"]
+    """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
+    params, own = parsed(root / "params.yaml"), list[str]()
+    if stage.notebook in ("teach", "distil"):
+        own = [f"{'teachers' if stage.notebook == 'teach' else 'cohorts'}.{stage.entry}"]
     elif stage.notebook == "score":
         group = load_study("", root, check_methods=False).group
-        keys = [f"cohorts.{name}" for name in params["cohorts"] if group(name) == stage.entry]
-    elif stage.notebook == "distil":
-        keys = [f"cohorts.{stage.entry}"]
-    else:
-        keys = [key for key in KEYS.get(stage.notebook, ()) if key.startswith("cohorts.")]
-    return {key: _look(params, key) for key in keys}
+        own = [f"cohorts.{name}" for name in params["cohorts"] if group(name) == stage.entry]
+    own += [key for key in keys(stage) if key.startswith("cohorts.")]
+    return {key: _look(params, key) for key in own}
 
 
 def values(root: Path, budget: str, stage: Stage) -> dict[str, Any]:
     """The values of params.yaml that a stage reads, by their keys."""
-    params, own = params_of(root), entries(root, stage)
+    params, own = parsed(root / "params.yaml"), entries(root, stage)
     of = next(iter(own.values()), {"network": stage.entry})
     names = {
         "entry": stage.entry,
@@ -144,8 +113,7 @@ def values(root: Path, budget: str, stage: Stage) -> dict[str, Any]:
         "network": of.get("network"),
         "teacher": _teacher(params, of).get("network"),
     }
-    keys = [key.format(**names) for key in KEYS.get(stage.notebook, ())]
-    return {key: _look(params, key) for key in [*keys, *own]}
+    return own | {key: _look(params, key) for key in (k.format(**names) for k in keys(stage))}
 
 
 def _look(found: Any, key: str) -> Any:
@@ -190,7 +158,10 @@ def _special(root: Path, methods: dict[str, str], stage: Stage) -> Iterator[str]
         if stage.notebook == "distil":
             for name, options in entry["methods"].items():
                 yield methods[(options or {}).get("method", name)]
-        for network in (entry.get("network"), _teacher(params_of(root), entry).get("network")):
+        for network in (
+            entry.get("network"),
+            _teacher(parsed(root / "params.yaml"), entry).get("network"),
+        ):
             if network in _NETWORKS:  # a teacher from elsewhere comes through models/foreign.py
                 yield _NETWORKS[network]
         if entry.get("bits"):
@@ -276,35 +247,18 @@ def _statements_of(file: Path) -> tuple[str, ...]:
 
 
 def statements(code: str) -> list[str]:
-    """The statements at the head of a module, without docstrings and imports of this package."""
-    tree = _Bare().visit(ast.parse(code))
-    return [ast.unparse(ast.fix_missing_locations(node)) for node in tree.body]
+    """The statements of a module, without docstrings and imports of this package."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [part for part in body if not _is_left_out(part)] or [ast.Pass()]
+    return [ast.unparse(node) for node in tree.body]
 
 
-class _Bare(ast.NodeTransformer):
-    """Leaves out docstrings and imports of this package, at every depth."""
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if (node.module or "").split(".")[0] == "augkd" else node
-
-    def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        names = [alias for alias in node.names if alias.name.split(".")[0] != "augkd"]
-        return ast.Import(names) if names else None
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [part for part in body if not _is_text(part)]
-            empty = [] if isinstance(node, ast.Module) else [ast.Pass()]
-            node.body = kept or empty  # type: ignore[attr-defined]
-        return node
-
-
-def _is_text(node: ast.AST) -> bool:
-    """A docstring, of a module, a function, a class or a value above it."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+def _is_left_out(node: ast.AST) -> bool:
+    """A text that stands for itself (a docstring), or an import of this package."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, str)
+    if isinstance(node, ast.Import):
+        return all(alias.name.split(".")[0] == "augkd" for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "augkd"

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -30,34 +31,33 @@ RUNS = ("prepare", *ENTRIES)  # notebooks that make results; the rest are pages
 _PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage as dvc.yaml and params.yaml make it together; paths are relative to the study.
 
     Attributes:
         name: DVC's, e.g. "distil@cpu-edsr-2".
         command: what DVC runs.
         deps, outs: what it reads and writes.
-        desc: one line for people.
+        notebook: what the command runs: a notebook, or "sources", "fetch", "site".
+        entry: what of it: a cohort, a teacher, a group of scores, a page; "" where it is one.
     """
 
     name: str
     command: str
-    deps: tuple[str, ...]
-    outs: tuple[str, ...]
-    desc: str = ""
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
 
     @property
     def notebook(self) -> str:
-        """The notebook that it runs, or "sources", "fetch", "site"."""
-        words = self.command.split()
-        return words[words.index(MODULE) + 1] if MODULE in words else ""
+        return self._words[0]
 
     @property
     def entry(self) -> str:
-        """What of it: a cohort, a teacher, a group of scores, a page; "" where there is but one."""
-        words = self.command.split()
-        return words[words.index(MODULE) + 3] if len(words) > words.index(MODULE) + 3 else ""
+        return self._words[2]
+
+    @property
+    def _words(self) -> list[str]:
+        return [*self.command.partition(f"{MODULE} ")[2].split(), "", "", ""][:3]
 
 
 def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
@@ -70,41 +70,27 @@ def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
         params["budget"] = params["budgets"][budget]
     found: dict[str, Stage] = {}
     for stage, body in stages.items():
-        items: list[dict[str, str]] = [{}]
-        for key, values in body.get("matrix", {}).items():
-            listed: list[Any] = []
-            for value in [values] if isinstance(values, str) else values:
-                filled = _fill(value, params)
-                listed += filled if isinstance(filled, list) else [filled]
-            items = [{**one, key: str(value)} for one in items for value in listed]
-        for item in items:
-            name = f"{stage}@{'-'.join(item.values())}" if "matrix" in body else stage
-            of = params | {"item": item}
-            paths = [
-                tuple(
-                    str(_fill(next(iter(p)) if isinstance(p, dict) else p, of))
-                    for p in body.get(kind, ())
-                )
-                for kind in ("deps", "outs")
-            ]
-            found[name] = Stage(name, str(_fill(body["cmd"], of)), *paths, body.get("desc", ""))
+        lists = [_fill(values, params) for values in body.get("matrix", {}).values()]
+        for chosen in product(*lists):
+            name = "@".join([stage, "-".join(map(str, chosen))]) if lists else stage
+            of = params | {"item": dict(zip(body.get("matrix", {}), chosen, strict=True))}
+            deps, outs = (
+                tuple(_fill(p if isinstance(p, str) else next(iter(p)), of) for p in listed)
+                for listed in (body.get("deps", ()), body.get("outs", ()))
+            )
+            found[name] = Stage(name, _fill(body["cmd"], of), deps, outs)
     return found
 
 
 def _fill(text: Any, params: dict[str, Any]) -> Any:
-    """``text`` with every ${a.b} replaced by what it names; a list where it is just that."""
-
-    def look(match: re.Match[str]) -> Any:
-        value: Any = params
-        for key in match[1].split("."):
-            value = value[key]
-        return value
-
+    """``text``, or each in a list, with every ${a.b} replaced by what it names."""
+    if isinstance(text, list):
+        return [_fill(item, params) for item in text]
     if not isinstance(text, str):
         return text
-    if whole := _PLACE.fullmatch(text):
-        return look(whole)
-    return _PLACE.sub(lambda match: str(look(match)), text)
+    if whole := _PLACE.fullmatch(text):  # which may be a list
+        return reduce(lambda value, key: value[key], whole[1].split("."), params)
+    return _PLACE.sub(lambda match: str(_fill(match[0], params)), text)
 
 
 def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
@@ -192,8 +178,11 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
-    import papermill
+    from papermill import execute_notebook
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
+
+    from augkd.study.pipeline.engine import InProcess
 
     folder = Path("runs", budget) / (
         Path("teach" if notebook == "take" else notebook, entry)
@@ -202,23 +191,22 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    os.environ[STAGE] = notebook  # for the kernel
+    os.environ[STAGE] = notebook  # for the notebook
+    papermill_engines.register("in_process", InProcess)
     try:
-        papermill.execute_notebook(
+        execute_notebook(
             Path("notebooks", f"{notebook}.ipynb"),
             failed,
             parameters={"budget": budget}
             | ({ENTRIES.get(notebook, "page"): entry} if entry else {}),
-            kernel_name="python3",
+            engine_name="in_process",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            extra_arguments=["--log-level=CRITICAL"],  # not the kernel's word on unencrypted TCP
+            autosave_cell_every=0,
         )
     except PapermillExecutionError as error:
-        if error.ename == "UserError":
+        if error.ename in ("UserError", "KeyboardInterrupt"):
             failed.unlink()
-            raise UserError(str(error.evalue)) from None
+            raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
         raise
     os.replace(failed, folder / "notebook.ipynb")
     return folder / "notebook.ipynb"
@@ -275,6 +263,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{announced}: done in {time.monotonic() - begun:.0f} s", flush=True)
     return 0
 

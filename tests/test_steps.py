@@ -1,7 +1,10 @@
-"""What the page of methods says: passes counted by hand, refusals, terms, crops found again."""
+"""What methods see, ask for and cost: passes counted by hand, terms, refusals, steps in turn."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,21 +13,24 @@ from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.degrade import bicubic
 from augkd.distill import METHODS
-from augkd.models import SRNetwork, create_model
+from augkd.distill.csd import CSD
+from augkd.models import create_model
 from augkd.study.cost.steps import (
     SIZES,
-    Entry,
+    Pair,
     Step,
     cost_table,
     crop_corners,
     entries,
-    telling_step,
+    entry,
+    summarise,
+    time_steps,
     try_step,
 )
 from augkd.study.params import load_study
 
-ROOT = Path(__file__).parent.parent
-CONTROLS = load_study("smoke", ROOT).cohort("controls_x2")
+STUDY = load_study("smoke", Path(__file__).parent.parent)
+CONTROLS = STUDY.cohort("controls_x2")
 ROLES = ("student", "teacher")
 ENTRIES = {e.name: e for e in entries(CONTROLS)}
 
@@ -55,32 +61,35 @@ def sampler(tmp_path: Path) -> PatchSampler:
     return PatchSampler(ImageStore(tmp_path / "s"), scale=2, patch=24, batch=3, seed=1)
 
 
-def pair(backbone: str) -> tuple[SRNetwork, SRNetwork]:
+def pair(backbone: str) -> Pair:
     torch.manual_seed(0)
     student, teacher = (create_model(backbone, scale=2, **SIZES[backbone][r]) for r in ROLES)
     return student, teacher
 
 
-def step(name: str, backbone: str, sampler: PatchSampler, repeats: int = 0) -> Step:
-    return try_step(ENTRIES[name], *pair(backbone), sampler.draw(0), repeats)
+def step(name: str, backbone: str, sampler: PatchSampler) -> Step:
+    return try_step(ENTRIES[name], pair(backbone), sampler.draw(0))
 
 
 def test_every_method_and_control_is_shown() -> None:
     assert {entry.kind for entry in ENTRIES.values()} == set(METHODS)
     assert set(CONTROLS.methods) <= set(ENTRIES)
-    assert ENTRIES["csd_features"] == Entry("csd_features", "csd", {})
+    own = ENTRIES["csd_features"]
+    assert (own.kind, own.options, own.method) == ("csd", {}, CSD())
+    assert own.line.startswith("rec * |S(x) - y|_1 + teacher *")
     assert "csd" not in ENTRIES  # with default options it is that variant
+    assert entry(CONTROLS, "rkd").method == METHODS["rkd"]()  # which the cohort may lack
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_passes_are_those_of_the_equations(name: str, sampler: PatchSampler) -> None:
-    passes = step(name, "edsr", sampler).passes
-    assert (passes.student, passes.teacher) == PASSES[name]
+    found = step(name, "edsr", sampler)
+    assert (found.student, found.teacher) == PASSES[name]
 
 
 def test_crossed_halves_make_one_pass_of_each(sampler: PatchSampler) -> None:
-    passes = step("crosskd", "rcan", sampler).passes  # and S(x)
-    assert (passes.student, passes.teacher) == (2, 1)
+    found = step("crosskd", "rcan", sampler)  # and S(x)
+    assert (found.student, found.teacher) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +104,14 @@ def test_crossed_halves_make_one_pass_of_each(sampler: PatchSampler) -> None:
     ],
 )
 def test_what_a_method_sees(name: str, expected: str, sampler: PatchSampler) -> None:
-    assert step(name, "edsr", sampler).sees_text() == expected
+    assert step(name, "edsr", sampler).sees == expected
 
 
 def test_terms_are_those_at_the_given_weights(sampler: PatchSampler) -> None:
     student, teacher = pair("edsr")
     batch = sampler.draw(0)
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    terms = try_step(ENTRIES["kd"], student, teacher, batch, repeats=2).terms
+    terms = try_step(ENTRIES["kd"], (student, teacher), batch).terms
     assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
     with torch.no_grad():
         own, theirs = student(batch.lr), teacher.eval()(batch.lr)
@@ -111,9 +120,12 @@ def test_terms_are_those_at_the_given_weights(sampler: PatchSampler) -> None:
 
 
 def test_the_wrong_inverse_asks_for_something_else(sampler: PatchSampler) -> None:
-    batch, networks = sampler.draw(telling_step(sampler)), pair("edsr")
+    for batch in map(sampler.draw, range(100)):  # up to an F that repeating does not undo
+        _, rows, columns, transposed = batch.transform.flags.T
+        if (transposed & (rows ^ columns)).any():
+            break
     right, wrong = (
-        try_step(ENTRIES[name], *networks, batch, 0).terms
+        try_step(ENTRIES[name], pair("edsr"), batch).terms
         for name in ("augkd", "augkd_wrong_inverse")
     )
     # noise through fresh weights: little changes, but a hundred times more than rounding would
@@ -123,19 +135,41 @@ def test_the_wrong_inverse_asks_for_something_else(sampler: PatchSampler) -> Non
 
 def test_a_refusal_is_told(sampler: PatchSampler) -> None:
     refused = step("csd_features", "swinir", sampler)
-    assert refused.terms_text().startswith("does not apply: method 'csd' makes the student")
+    assert refused.text.startswith("does not apply: method 'csd' makes the student")
     assert not refused.terms
+    assert step("kd", "edsr", sampler).text.startswith("rec 0.")
+
+
+def test_steps_are_timed_in_turn(sampler: PatchSampler) -> None:
+    networks, batch = pair("edsr"), sampler.draw(0)
+    before = [p.clone() for p in networks[0].parameters()]
+    chosen = [entry(STUDY.cohort("edsr_x2"), name) for name in ("kd", "csd", "augkd")]
+    timed = time_steps(chosen, networks, batch, torch.device("cpu"), 0.0, rounds=(2, 4))
+    assert list(timed.columns) == ["kd", "csd", "augkd"]
+    assert len(timed) == 2
+    assert (timed > 0).all(axis=None)
+    assert all(torch.equal(a, b) for a, b in zip(before, networks[0].parameters(), strict=True))
+
+
+KD = np.array([1.0, 2.0, 3.0, 4.0, 50.0])  # seconds on a machine that slows down
+TIMED = pd.DataFrame({"kd": KD, "augkd": 2 * KD})
+
+
+def test_ratios_are_of_rounds_drawn_together() -> None:
+    costs: Any = summarise(TIMED, "kd")
+    ratio = costs.loc["augkd", ["seconds", "ratio", "ratio_low", "ratio_high"]]
+    assert list(ratio) == [6.0, 2.0, 2.0, 2.0]
+    assert costs.loc["kd", "seconds_low"] < 3 < costs.loc["kd", "seconds_high"]
 
 
 def test_costs_are_passes_times_networks(sampler: PatchSampler) -> None:
-    student, teacher = pair("edsr")
-    names = ("kd", "augkd", "crosskd")
-    steps = {name: step(name, "edsr", sampler, repeats=1) for name in names}
-    cost = cost_table(steps, student, teacher)
-    assert list(cost.index) == ["kd", "augkd"]  # widths differ: no CrossKD
-    kd, augkd = cost.loc["kd"].to_dict(), cost.loc["augkd"].to_dict()
+    steps = {name: step(name, "edsr", sampler) for name in ("kd", "augkd")}
+    cost: Any = cost_table(TIMED, steps, pair("edsr"), patch=24)
+    kd, augkd = (cost.loc[name] for name in ("kd", "augkd"))
+    assert (augkd["student"], augkd["teacher"], augkd["ratio"]) == (2.25, 2.25, 2)
     assert augkd["macs"] == pytest.approx(2.25 * kd["macs"])
-    assert augkd["macs_paper_kd"] == pytest.approx(2.25)
+    for column in ("macs_kd", "macs_paper_kd"):
+        assert augkd[column] == pytest.approx(2.25)
     # 9 * (3 * c + 2 * n * c^2 + c^2) in the body and, at x2, 9 * (4 * c^2) + 4 * 9 * 3 * c behind
     # it, for each of 24 * 24 pixels: EDSR's convolutions, c wide, n blocks deep
     total = sum(
@@ -143,19 +177,11 @@ def test_costs_are_passes_times_networks(sampler: PatchSampler) -> None:
         for c, n in ((s["channels"], s["blocks"]) for s in SIZES["edsr"].values())
     )
     assert kd["macs"] == pytest.approx(total / 1e9, rel=1e-6)
-    assert augkd["seconds_paper_kd"] == pytest.approx(0.70 / 0.49)  # Table 11
-    assert (cost["seconds"] > 0).all()
+    assert kd["paper"] == 0.49  # Table 11
+    assert augkd["paper_ratio"] == pytest.approx(0.70 / 0.49)
 
 
 def test_crops_are_found_again() -> None:
     torch.manual_seed(0)
     hr, corners = torch.rand(2, 3, 16, 16), [(0, 8), (5, 3)]
     assert crop_corners(hr, zoom_in(hr, 8, torch.tensor(corners))) == corners
-
-
-def test_a_telling_step_tells(sampler: PatchSampler) -> None:
-    transform = sampler.draw(telling_step(sampler)).transform
-    image = torch.rand(3, 3, 8, 8)
-    assert not torch.allclose(transform.apply(transform.apply(image)), image)
-    with pytest.raises(ValueError, match="no batch of patches has a contrast of 9"):
-        telling_step(sampler, contrast=9)
