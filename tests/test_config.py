@@ -146,7 +146,7 @@ def test_what_is_not_yaml_is_placed(root: Path) -> None:
         (root / "params.yaml").write_bytes(content)
         assert refusal(root).startswith("params.yaml: the file: ")
     (root / "params.yaml").write_bytes(b"seed: \xff\xfe\n")
-    assert "params.yaml: cannot be read as UTF-8" in refusal(root)
+    assert "params.yaml: cannot be read as text" in refusal(root)
 
 
 def test_a_float_without_a_point_is_still_a_number(root: Path) -> None:  # YAML reads a text
@@ -160,7 +160,7 @@ def test_missing_files_and_budgets(root: Path, monkeypatch: pytest.MonkeyPatch) 
     (root / "params.yaml").unlink()
     assert "params.yaml: cannot be read" in refusal(root)
     monkeypatch.chdir(root)
-    with pytest.raises(UserError, match=r"no params\.yaml and dvc\.yaml here or above: run this"):
+    with pytest.raises(UserError, match=r"no params\.yaml here or above: run this"):
         find_root()
 
 

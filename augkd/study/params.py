@@ -316,8 +316,8 @@ def _problems(params: Params) -> Iterator[str]:
         for key in ("mixed", "slow_pages", "teaching", "public"):
             if getattr(budget, key) not in ([], [name]):
                 yield f"{where}.{key}: give [{name}], or [] for none"
-        for key, patch in (("teach", budget.teach.patch), ("distil", budget.distil.patch)):
-            if patch % 12:  # zooming out by 2, 3 and 4
+        for key in ("teach", "distil"):
+            if (patch := getattr(budget, key).patch) % 12:  # zooming out by 2, 3 and 4
                 yield f"{where}.{key}.patch: {patch} is not divisible by 12: correct the value"
         public, only = bool(budget.public), f"where public is [{name}], and only there"
         if public == bool(budget.teaching):
@@ -327,8 +327,8 @@ def _problems(params: Params) -> Iterator[str]:
         names = {f"{n}_x{scale}" for n in budget.backbones for scale in (2, 3, 4) if public}
         for odd in sorted(budget.checkpoints.keys() ^ names):
             yield f"{where}.checkpoints: {odd}: give one for each backbone and scale {only}"
-        for key, networks in (("backbones", budget.backbones), ("schedules", budget.schedules)):
-            for network in networks:
+        for key in ("backbones", "schedules"):
+            for network in getattr(budget, key):
                 _entry(budget.networks, network, f"{where}.{key}:")
         for odd in budget.methods.keys() - {m for c in params.cohorts.values() for m in c.methods}:
             yield f"{where}.methods: no cohort has '{odd}': correct its name"
@@ -340,11 +340,10 @@ def _problems(params: Params) -> Iterator[str]:
             if (wanted := study.seeds(key)) > (has := study.seeds(of)):
                 both = f"{wanted} at budget {name}, but {of}, from which it starts, has {has}"
                 yield f"cohorts.{key}.seeds: {both}: give it as many there"
+            roles = budget.networks.get(cohort.network, {cohort.student: {}})
+            _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
         for network, roles in budget.networks.items():
             _entry(roles, "teacher", f"{where}.networks.{network}:")
-            for key, cohort in params.cohorts.items():
-                if cohort.network == network:
-                    _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
 
 
 def _check_methods(params: Params) -> None:
@@ -382,7 +381,7 @@ def _valid(kind: type[T], values: Any, where: str = "") -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         detail = error.errors()[0]
-        key = ".".join([*filter(None, [where]), *map(str, detail["loc"])]) or "the file"
+        key = ".".join(map(str, (where, *detail["loc"]))).strip(".") or "the file"
         text = f"{detail['msg']}, not {detail['input']!r:.80}: correct the value"
         if detail["type"] == "missing":
             text = "missing: add it"
@@ -396,14 +395,13 @@ def _valid(kind: type[T], values: Any, where: str = "") -> T:
 # --- the file -------------------------------------------------------------------------------------
 
 
-def find_root(*files: str) -> Path:
-    """The nearest folder upwards that has the files: params.yaml and dvc.yaml, if none is named."""
-    files, here = files or ("params.yaml", "dvc.yaml"), Path.cwd()
+def find_root(file: str = "params.yaml") -> Path:
+    """The nearest folder upwards that has the file."""
+    here = Path.cwd()
     for folder in (here, *here.parents):
-        if all((folder / file).is_file() for file in files):
+        if (folder / file).is_file():
             return folder
-    none = f"{here}: no {' and '.join(files)} here or above"
-    raise UserError(f"{none}: run this in a clone of the study")
+    raise UserError(f"{here}: no {file} here or above: run this in a clone of the study")
 
 
 def read_params(path: Path) -> tuple[str, Any]:
@@ -413,7 +411,7 @@ def read_params(path: Path) -> tuple[str, Any]:
         # libyaml's loader is ten times as fast, and every stage and page waits for it
         return text, yaml.load(text, yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 ({error}): mend the file") from None
+        raise UserError(f"{path}: cannot be read as text ({error}): restore the file") from None
     except yaml.YAMLError as error:
         mark, problem = (getattr(error, key, None) for key in ("problem_mark", "problem"))
         line = f" at line {mark.line + 1}" if mark else ""

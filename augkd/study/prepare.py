@@ -70,13 +70,11 @@ def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     return bicubic(hr[:, :height, :width], scale, edges)
 
 
-def _complete(
-    dataset: str, name: str, hr: Tensor, shipped: dict[int, Tensor], edges: Edges
-) -> Prepared:
-    """An image, and LR images of it: those shipped with it, the others made here."""
-    made = {scale: degrade(hr, scale, edges) for scale in SCALES if scale not in shipped}
-    source = " and ".join(["shipped"] * bool(shipped) + ["bicubic"] * bool(made))
-    return Prepared(dataset, name, hr, dict(sorted((shipped | made).items())), source)
+def _filled(dataset: str, name: str, hr: Tensor, lr: dict[int, Tensor], edges: Edges) -> Prepared:
+    """An image and its LR images: those shipped with it, and those of other scales made here."""
+    made = {scale: degrade(hr, scale, edges) for scale in SCALES if scale not in lr}
+    source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
+    return Prepared(dataset, name, hr, dict(sorted((lr | made).items())), source)
 
 
 def prepare_photographs(split: str, study: Study) -> Iterator[Prepared]:
@@ -87,12 +85,10 @@ def prepare_photographs(split: str, study: Study) -> Iterator[Prepared]:
         hr = photograph.read()
         _, height, width = hr.shape
         if min(height, width) < smallest:
-            raise UserError(
-                f"photograph {photograph.name} ({width} x {height}) is smaller than a patch of "
-                f"{smallest} x {smallest}: make the budget's patches smaller (teach.patch, "
-                "distil.patch) or leave it out of the list"
-            )
-        yield _complete(DATASETS[split], photograph.name, hr, {}, study.params.data.edges)
+            what = f"photograph {photograph.name} ({width} x {height}) is smaller than a patch"
+            mend = "make the budget's smaller (teach.patch, distil.patch) or take it off the list"
+            raise UserError(f"{what} of {smallest} x {smallest}: {mend}")
+        yield _filled(DATASETS[split], photograph.name, hr, {}, study.params.data.edges)
 
 
 def prepare_datasets(
@@ -111,7 +107,7 @@ def prepare_datasets(
                 elif hr is None:
                     raise UserError(f"{dataset}: has no HR images: name it under real instead")
                 else:
-                    yield _complete(pair.dataset, pair.name, hr, lr, edges)
+                    yield _filled(pair.dataset, pair.name, hr, lr, edges)
 
 
 def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str]) -> Iterator[Prepared]:
@@ -130,7 +126,7 @@ def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str]) -> Iter
                 if any(scale * shipped[scale].shape[side] > hr.shape[side] for side in (1, 2)):
                     what = f"{place} is larger than 1/{scale} of {file}"
                     raise UserError(f"{what}: replace the pair, or remove it to have it made")
-        yield _complete(dataset.name, file.stem, hr, shipped, edges)
+        yield _filled(dataset.name, file.stem, hr, shipped, edges)
 
 
 def prepare_study(study: Study) -> None:
@@ -144,10 +140,8 @@ def prepare_study(study: Study) -> None:
     data, sets = study.params.data, study.budget.images.datasets
     found: dict[str, Iterable[Prepared]]
     if sets:
-        place, registry = study.root / study.budget.origin, study.root / data.registry
-        of = partial(
-            prepare_datasets, folder=place, registry=load_registry(registry), edges=data.edges
-        )
+        place, listed = study.root / study.budget.origin, load_registry(study.root / data.registry)
+        of = partial(prepare_datasets, folder=place, registry=listed, edges=data.edges)
         found = {
             "train": of(dict.fromkeys(sets.train + sets.expanded)),
             "test": of(sets.watch),
