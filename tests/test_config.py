@@ -183,7 +183,7 @@ def test_a_stage_ends_with_one_line(root: Path) -> None:
     [
         (["table_99", "smoke"], "stage 'table_99' is unknown: choose of "),
         (["prepare"], "stage 'prepare' needs a budget"),
-        (["teach", "smoke"], "stage 'teach' needs a cohort"),
+        (["teach", "smoke"], "stage 'teach' needs a budget and a cohort"),
         (["site", "nowhere"], "budget 'nowhere' is unknown: choose one of smoke, cpu"),
         (["sources", "smoke"], "params.yaml: not YAML"),
     ],
