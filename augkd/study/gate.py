@@ -1,8 +1,7 @@
 """Public teachers, and the gate that they pass: Table 12 as published for a single pass.
 
 A student learns from what its teacher answers. A checkpoint that was read wrongly, or images that
-were made otherwise than the published ones, would show in no loss; they show here, before any
-student is trained.
+were made otherwise, would show in no loss; they show here, before any student is trained.
 """
 
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from augkd.models import save_checkpoint
 from augkd.study.acquire.fetch import Fetcher
 from augkd.study.acquire.registry import Checkpoint, expected_scores, load_registry
 from augkd.study.params import Study
-from augkd.study.record import Run, source_of
-from augkd.study.runs import open_network
+from augkd.study.record import Run
+from augkd.study.runs import open_network, source_of
 from augkd.train import Curves
 
 TOLERANCE = 0.05  # dB
@@ -43,19 +42,14 @@ def take(study: Study, *names: str) -> pd.DataFrame:
     fetcher = Fetcher(study.root / study.budget.origin, registry=registry)
     taken, rows = [], []
     for name in names:
-        entry = study.teacher(name)
-        if not entry.network or not entry.checkpoint:
-            problem = f"budget '{study.budget.name}' names no checkpoint for it"
-            raise UserError(f"teacher '{name}': {problem}: add one, or train it (augkd train -t)")
-        run, source = Run(study, "teach", name), entry.checkpoint
+        source, run = study.budget.checkpoints[name], Run(study, "teach", name)
         file, checkpoint = fetcher.checkpoint(source), registry.checkpoint(source)
-        network = open_network(study, entry, file).to(run.device).eval()
+        network = open_network(study, study.teacher(name), file).to(run.device).eval()
         rows += [(name, source, *row) for row in measure(study, network, checkpoint)]
         run.record["source"] = source_of(file) | {"checkpoint": source, "page": checkpoint.page}
         taken.append((name, run, network))
     gate = pd.DataFrame(rows, columns=COLUMNS)
-    off = gate[gate["difference"].abs() > TOLERANCE + 1e-9]
-    if len(off):
+    if len(off := gate[gate["difference"].abs() > TOLERANCE + 1e-9]):
         values = off[["teacher", "dataset", "measured", "expected"]].to_numpy()
         found = "; ".join("{} on {} {:g} dB, published {:g}".format(*row) for row in values)
         raise UserError(
@@ -82,10 +76,8 @@ def measure(study: Study, network: Any, checkpoint: Checkpoint) -> Iterator[tupl
     for dataset, expected, decimals in figures[["dataset", "value", "decimals"]].to_numpy():
         keys = [key for key in store.keys if key[0] == dataset]
         if not keys:
-            listed = f"budgets.{study.budget.name}.images.datasets.test"
-            raise UserError(
-                f"{dataset}: not prepared, and teachers are measured on it: add to {listed}"
-            )
+            mend = f"add it to budgets.{study.budget.name}.images.datasets.test"
+            raise UserError(f"{dataset}: not prepared, and teachers are measured on it: {mend}")
         total = 0.0
         for key in keys:
             lr, hr = (image[None].to(device) for image in store.pair(*key, scale))

@@ -1,6 +1,5 @@
 """Provenance: what a training ran on, with which code, and the curves that it left."""
 
-import hashlib
 import json
 import os
 import platform
@@ -33,10 +32,7 @@ def code_hash() -> str:
 
 
 class Run:
-    """The record of one run: made before it starts, since code may change meanwhile.
-
-    Of several processes the main one alone writes.
-    """
+    """The record of one run, made before it starts, since code may change meanwhile."""
 
     def __init__(self, study: Study, stage: str, name: str) -> None:
         group = joined()
@@ -54,7 +50,7 @@ class Run:
         self.record |= {"torch": torch.__version__, "python": platform.python_version()}
 
     def end(self, curves: Curves) -> Frames:
-        """Once the weights are on disk: writes curves and record, and forgets the resume state."""
+        """Once the weights are there: the main process writes curves and record, drops the state."""
         loss = pd.DataFrame(curves.loss, columns=["step", "member", "term", "value"])
         psnr = pd.DataFrame(curves.psnr, columns=["step", "member", "value"])
         if self.main:
@@ -62,8 +58,7 @@ class Run:
             for name, frame in frames.items():
                 with replacing(self.out / "curves" / f"{name}.csv") as partial:
                     frame.to_csv(partial, index=False)
-            seconds = (datetime.now(UTC) - self.begun).total_seconds()
-            self.record["seconds"] = round(seconds, 1)
+            self.record["seconds"] = round((datetime.now(UTC) - self.begun).total_seconds(), 1)
             with replacing(self.out / "run.json") as partial:
                 partial.write_text(json.dumps(self.record, indent=2) + "\n")
             if self.state:
@@ -81,10 +76,8 @@ def read_curves(folder: Path) -> Frames:
 
 def by_method(frame: pd.DataFrame) -> pd.DataFrame:
     """Curves with a column a method: terms summed, then the mean over seeds, as dvc plots wants."""
-    if frame.empty:
-        return pd.DataFrame({"step": []})
     total = frame.groupby(["step", "member"], sort=False)["value"].sum().reset_index()
-    method = total["member"].str.replace(r"-\d+$", "", regex=True).rename("method")
+    method = total["member"].astype(str).str.replace(r"-\d+$", "", regex=True).rename("method")
     wide = total.pivot_table("value", "step", method, sort=False)
     return wide.round(6).reset_index()
 
@@ -109,11 +102,6 @@ def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
     if len(psnr.columns) > 1:
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
-
-
-def source_of(file: Path) -> dict[str, str]:
-    """A file of weights, for a record."""
-    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def device_name(device: torch.device) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -27,10 +26,10 @@ from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoi
 from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.foreign import load_teacher as open_teacher
 from augkd.study.params import Cohort, Study, TeacherEntry
-from augkd.study.record import Frames, Run, read_curves, source_of
+from augkd.study.record import Frames, Run, read_curves
 from augkd.train import Curves, Member, train
 
-Entry = Cohort | TeacherEntry
+Task = Cohort | TeacherEntry  # what is trained, as its entry of params.yaml says
 Pair = tuple[Tensor, Tensor]  # LR and HR
 Learner = tuple[str, SRNetwork, Any]  # its name, itself before training, its method
 
@@ -61,10 +60,8 @@ def _fresh(study: Study, cohort: Cohort, student: str, seed: int) -> SRNetwork:
 
 
 def _start_from(network: SRNetwork, path: Path) -> None:
-    """Loads every tensor of a checkpoint that fits, as x4 networks start from x2 (Appendix A.1).
-
-    For EDSR and RCAN at x4 that is everything but the second stage of the upsampler.
-    """
+    """Loads every tensor of a checkpoint that fits, as x4 networks start from x2 (Appendix A.1): of
+    EDSR and RCAN all but the second stage of the upsampler."""
     parent, own = read_weights(path), network.state_dict()
     fitting = {k: v for k, v in parent.items() if k in own and v.shape == own[k].shape}
     network.load_state_dict(fitting, strict=False)
@@ -83,10 +80,7 @@ def load_student(study: Study, name: str, label: str, seed: int, device: torch.d
 
 
 def load_teacher(study: Study, cohort: Cohort, device: torch.device) -> nn.Module:
-    """The frozen teacher of a cohort, from the stage that made it.
-
-    An ``SRNetwork``, unless its entry names a network from elsewhere.
-    """
+    """A cohort's frozen teacher, an ``SRNetwork`` unless its entry names one from elsewhere."""
     source = cohort.teacher
     if not source.trained:
         return load_student(study, source.student or "", source.method or "", 0, device)
@@ -120,28 +114,24 @@ def teach(study: Study, name: str) -> Frames:
     run = Run(study, "teach", name)
     out = run.out / "teacher.safetensors"
     if not entry.network or not entry.trained:
-        run.record["source"] = _take(study, entry, out)
+        file = study.root / entry.file if entry.file else None
+        taken = open_network(study, entry, file)
+        source = {"factory": entry.factory} if entry.factory else {}
+        run.record["source"] = source = source | (source_of(file) if file else {})
+        if entry.spandrel and file:  # which finds the architecture by the file's own names
+            save_weights(out, read_weights(file), source)
+        else:
+            save_checkpoint(out, taken, source)
         return run.end(Curves())
     network = build(study, entry.network, "teacher", entry.scale, 0)
     if entry.start:
         _start_from(network, study.folder("teach", entry.start) / out.name)
-    (member,), curves = _learn(run, entry, [("teacher", network, Scratch())])
-    if run.main:
-        save_checkpoint(out, member.result())
-    return run.end(curves)
+    return _learn(run, entry, [("teacher", network, Scratch())], run.out)
 
 
-def _take(study: Study, entry: TeacherEntry, out: Path) -> dict[str, str]:
-    """Copies a teacher that is not trained here to ``out``; returns where it comes from."""
-    file = study.root / entry.file if entry.file else None
-    network = open_network(study, entry, file)
-    source = {"factory": entry.factory} if entry.factory else {}
-    source |= source_of(file) if file else {}
-    if entry.spandrel and file:  # which finds the architecture by the file's own names
-        save_weights(out, read_weights(file), source)
-    else:
-        save_checkpoint(out, network, source)
-    return source
+def source_of(file: Path) -> dict[str, str]:
+    """A file of weights, for a record."""
+    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def distil(study: Study, name: str) -> Frames:
@@ -161,16 +151,7 @@ def distil(study: Study, name: str) -> Frames:
                 parent = cohort.start.method or kind
                 _start_from(network, student_path(study, cohort.start.cohort, parent, seed))
             students.append((f"{student}-{seed}", network, cohort.method(kind)))
-    members, curves = _learn(run, cohort, students, teacher)
-    if run.main:
-        partial, out = run.out / "students.partial", run.out / "students"
-        shutil.rmtree(partial, ignore_errors=True)
-        for member in members:
-            file = partial / f"{member.name}.safetensors"
-            save_checkpoint(file, member.result(), {"method": member.name})
-        shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
-    return run.end(curves)
+    return _learn(run, cohort, students, run.out / "students", teacher)
 
 
 def launch(study: Study, stage: str, name: str) -> bool:
@@ -197,20 +178,19 @@ def launch(study: Study, stage: str, name: str) -> bool:
             # newline="": a bar's carriage returns end lines, and stay what they are
             for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
                 sys.stderr.write(line)
-                said = line.strip() if line.startswith("augkd: ") else said
+                said = line[7:].strip() if line.startswith("augkd: ") else said
         except BaseException:
             run.terminate()  # torchrun passes it on
             raise
     if run.returncode:
-        failed = f"training {name}: a process failed: what it printed says why"
-        raise UserError(said.removeprefix("augkd: ") or failed)
+        raise UserError(said or f"training {name}: a process failed: what it printed says why")
     return True
 
 
 def _learn(
-    run: Run, entry: Entry, learners: Sequence[Learner], teacher: nn.Module | None = None
-) -> tuple[list[Member], Curves]:
-    """Trains networks together, which no other process does meanwhile."""
+    run: Run, entry: Task, learners: Sequence[Learner], out: Path, teacher: nn.Module | None = None
+) -> Frames:
+    """Trains networks together into a folder, which no other process does meanwhile."""
     study, training = run.study, run.study.schedule(entry)
     params, store = study.params, ImageStore(study.folder("prepare") / "train")
     members = [Member(*who, teacher, params.optimiser, training, run.device) for who in learners]
@@ -249,13 +229,17 @@ def _learn(
     validate = validation(study, entry, run.device)
     try:
         with lock:
-            return members, train(*start, state=run.state, validate=validate, label=run.label)
+            curves = train(*start, state=run.state, validate=validate, label=run.label)
     except Timeout as error:
         problem = f"another process is training it (lock: {error.lock_file})"
         raise UserError(f"{run.label}: {problem}: wait for it or stop it") from None
+    for member in members if run.main else ():
+        header = {"method": member.name} if teacher else None
+        save_checkpoint(out / f"{member.name}.safetensors", member.result(), header)
+    return run.end(curves)
 
 
-def validation(study: Study, entry: Entry, device: torch.device) -> Callable[[SRNetwork], float]:
+def validation(study: Study, entry: Task, device: torch.device) -> Callable[[SRNetwork], float]:
     """Mean PSNR-Y over the centres of the test photographs, or of the datasets that the budget
     watches: for the curves, never for choosing. The last weights are what is scored."""
     from augkd.metrics.fidelity import psnr_y  # here, since no weights rest on it
@@ -275,7 +259,7 @@ def validation(study: Study, entry: Entry, device: torch.device) -> Callable[[SR
     return score
 
 
-def read_pair(store: ImageStore, key: tuple[str, str], entry: Entry, side: int = 0) -> Pair:
+def read_pair(store: ImageStore, key: tuple[str, str], entry: Task, side: int = 0) -> Pair:
     """LR and HR of an image to test an entry's networks on; their centres, if a side is given.
 
     LR is as stored, or by BSRGAN as is drawn from the image's name, so that all see the same.

@@ -46,9 +46,8 @@ def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
             else:
                 yield dataset, "test", image, store.image(dataset, image, cohort.scale), None
     store = ImageStore(study.folder("prepare") / "train")
-    for dataset, image in evenly(store.keys, chosen.train_images):
-        pair = read_pair(store, (dataset, image), cohort, chosen.train_crop)
-        yield dataset, "train", image, *pair
+    for key in evenly(store.keys, chosen.train_images):
+        yield key[0], "train", key[1], *read_pair(store, key, cohort, chosen.train_crop)
 
 
 @torch.no_grad()
@@ -62,8 +61,8 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     reduction (Table 5), NIQE too, with no border cut, of images large enough; without HR, it alone.
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
-    cohort, device = study.cohort(name), pick_device()
-    scale, every = cohort.scale, study.budget.score.self_ensemble == "all"
+    cohort, chosen, device = study.cohort(name), study.budget.score, pick_device()
+    scale, every = cohort.scale, chosen.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
     ensemble = SelfEnsemble(teacher)
     students: dict[tuple[str, str, int], nn.Module] = {}
@@ -73,8 +72,7 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
             network = load_student(study, name, student, seed, device)
             students[place, method, seed] = SelfEnsemble(network) if every else network
     images = list(scored_images(study, cohort))
-    own = cohort.teacher.trained == name
-    few = ensembled(images, study.budget.score.ensemble_images) if own else set()
+    few = ensembled(images, chosen.ensemble_images) if cohort.teacher.trained == name else set()
     rows: list[tuple[Any, ...]] = []
     with single_core(device):
         for dataset, split, image, lr, hr in tqdm(images, f"score {name}", unit="image", ncols=88):
