@@ -165,7 +165,7 @@ def test_images_are_those_that_the_budget_names(study: Study) -> None:
     index = pd.read_csv(folder / "train" / "index.csv", keep_default_na=False)
     assert set(index[index.scale > 1]["lr_source"]) == {"shipped"}
     cohorts = ("edsr_x2", "unexpanded_x4", "expanded_x4", "real_x4")
-    entries = [*map(study.cohort, cohorts), study.teacher("real_x4")]
+    entries: list[Any] = [*map(study.cohort, cohorts), study.teacher("real_x4")]
     plain, expanded = (("DIV2K",), None), (("DIV2K", "Flickr2K"), None)
     sets = [plain, plain, expanded, expanded, expanded]
     assert [study.training_set(entry) for entry in entries] == sets
