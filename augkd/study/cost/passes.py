@@ -29,9 +29,10 @@ from augkd.distill.vgg import VGG19
 from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher
 from augkd.models.quantize import quantize
+from augkd.options import Training
 from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.runs import build
-from augkd.train import Member, Training
+from augkd.train import Member
 
 META = torch.device("meta")
 

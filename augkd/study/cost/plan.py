@@ -21,6 +21,7 @@ from tqdm import tqdm
 from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import Teacher
+from augkd.options import Training
 from augkd.study.acquire.registry import Checkpoint, Dataset, Registry, load_registry
 from augkd.study.cost.passes import Step, count_step, entry_of, noise, untrained
 from augkd.study.cost.steps import seconds, update
@@ -28,7 +29,7 @@ from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.pipeline.stage import Stage, pipeline, upstream
 from augkd.study.prepare import SCALES, Photograph, photographs
 from augkd.study.record import device_name
-from augkd.train import Training, single_core
+from augkd.train import single_core
 
 LIMIT = 10.0  # seconds, after which no training is timed but the first of its kind
 FEWEST = 3  # images that RKD compares

@@ -17,10 +17,11 @@ from augkd.distill import METHODS, Teacher
 from augkd.distill.kd import Scratch
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
+from augkd.options import Optimiser, Training
 from augkd.study.cost.passes import META, multiply_accumulates, watched
 from augkd.study.paper import load_table, select
 from augkd.study.params import Cohort
-from augkd.train import Member, Optimiser, Training, single_core
+from augkd.train import Member, single_core
 
 # Small enough for a page; depths are equal where a method cuts its student out of the teacher.
 # Widths are 4 to 1, 1 to 1 and 3 to 1, as in Table 1.
