@@ -50,7 +50,7 @@ class Run:
         self.record |= {"torch": torch.__version__, "python": platform.python_version()}
 
     def end(self, curves: Curves) -> Frames:
-        """Once the weights are there: the main process writes curves and record, drops the state."""
+        """Once weights are there: the main process writes curves and record, drops the state."""
         loss = pd.DataFrame(curves.loss, columns=["step", "member", "term", "value"])
         psnr = pd.DataFrame(curves.psnr, columns=["step", "member", "value"])
         if self.main:
