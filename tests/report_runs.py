@@ -1,7 +1,9 @@
 """A small study that has been run: what the report is built from, with real outputs."""
 
 import json
+from base64 import encodebytes
 from io import BytesIO, StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ TITLES = {
     "distil/edsr_x4": "A cohort learns",
     "score/edsr": "Scores of a cohort",
 }
+RUN: dict[str, Any] = {
+    "revision": "0123456789abcdef",
+    "dirty": True,
+    "code": "fedc",
+    "device": "cpu",
+}
+RUN |= {"cpu_count": 2, "torch": "2.13.0+cpu", "python": "3.11.9", "seconds": 93.0, "steps": 1000}
+RUN["members"] = ["kd-0", "kd-1", "augkd-0", "augkd-1"]
 CLAIMS: list[dict[str, Any]] = [
     {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13}
     | {"seeds": 2},
@@ -36,6 +46,7 @@ CLAIMS: list[dict[str, Any]] = [
     {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
     {"id": "counted", "verdict": "holds", "unit": "", "topic": "Others", "title": "By <count>"},
 ]
+LINKS = {"Table 2": "#table_02", "gone": "#table_99", "all": ""}
 TEXT = "AugKD is <b>best</b> & “first”"
 
 
@@ -48,32 +59,14 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
         made = one_of_several(title) if place == "pages/table_03" else notebook(title)
         (folder / "notebook.ipynb").write_text(nbformat.writes(made), encoding="utf-8")
         if place.startswith(("teach", "distil")):
-            run = {
-                "cohort": folder.name,
-                "budget": budget,
-                "revision": "0123456789abcdef",
-                "dirty": True,
-                "code": "fedc",
-                "device": "cpu",
-                "cpu_count": 2,
-                "torch": "2.13.0+cpu",
-                "python": "3.11.9",
-                "started": f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00",
-                "seconds": 93.0,
-                "steps": 1000,
-                "members": ["kd-0", "kd-1", "augkd-0", "augkd-1"],
-            }
+            started = f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00"
+            run = RUN | {"cohort": folder.name, "budget": budget, "started": started}
             (folder / "run.json").write_text(json.dumps(run))
     (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
     (runs / "score/edsr/scores").mkdir()
-    (runs / "score/edsr/scores/edsr_x2.csv").write_text(
-        "cohort,method,seed,dataset,image,metric,value\n"
-        + "".join(
-            f"edsr_x2,kd,{seed},photos,{image},psnr_y,30\n"
-            for seed in (-1, 0, 1)
-            for image in ("astronaut", "cat", "coffee")
-        )
-    )
+    scored = product(["edsr_x2"], ["kd"], (-1, 0, 1), ["photos"], ("astronaut", "cat", "coffee"))
+    scores = pd.DataFrame(scored, columns=["cohort", "method", "seed", "dataset", "image"])
+    scores.assign(value=30).to_csv(runs / "score/edsr/scores/edsr_x2.csv", index=False)
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
     params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
     params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
@@ -84,9 +77,9 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults: dict[str, Any] = {"section": "4.2", "text": TEXT, "paper_verdict": "holds"}
     defaults |= {"unit": "dB", "seeds": 1, "images": 3}
-    numbers = ("paper_gain", "gain", "low", "high")
-    empty = dict.fromkeys(("id", "topic", "title", "verdict", "note", *numbers), "")
-    pd.DataFrame([empty | defaults | claim for claim in claims]).to_csv(path, index=False)
+    defaults |= dict.fromkeys(("topic", "note", "paper_gain", "gain", "low", "high"), "")
+    rows = [defaults | {"title": claim["id"]} | claim for claim in claims]
+    pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def notebook(title: str) -> Any:
@@ -111,7 +104,7 @@ def notebook(title: str) -> Any:
         new_code_cell("photo()", outputs=[_shown("image/png", png())]),
         new_code_cell("1 / 0", outputs=[new_output("error", ename="E", traceback=["1 <2"])]),
     ]
-    opening = f"# {title}\n\n> What $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
+    opening = f"# {title}\n\nWhat $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
     cells = [new_markdown_cell(opening), *code]
     cells.append(
         new_markdown_cell(
@@ -130,9 +123,7 @@ def notebook(title: str) -> Any:
 def one_of_several(title: str) -> Any:
     """A page of a parameterised notebook, which says in its first cell what pages it makes."""
     opening = f"# {title}\n\nWhat *this* page says.\n\n**What to look at:** more."
-    links = (
-        "[Table 2](backbone.ipynb#table_02), [gone](backbone.ipynb#table_99), [all](backbone.ipynb)"
-    )
+    links = ", ".join(f"[{text}](backbone.ipynb{page})" for text, page in LINKS.items())
     cells = [
         new_markdown_cell("# Tables 2 and 3\n\nTwo pages.", metadata={"tags": ["introduction"]}),
         new_code_cell("page = 'table_03'", metadata={"tags": ["injected-parameters"]}),
@@ -176,8 +167,6 @@ def svg() -> str:
 
 
 def png() -> str:
-    from base64 import encodebytes
-
     file = BytesIO()
     Image.new("RGB", (8, 8), "red").save(file, "png")
     return encodebytes(file.getvalue()).decode()
