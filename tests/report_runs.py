@@ -84,9 +84,8 @@ def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
 
 def notebook(title: str) -> Any:
     """An executed notebook with every kind of output that the study's notebooks have."""
-    bars = "".join(
-        f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00, 9it/s]" for n in range(101)
-    )
+    bars = "".join(f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00]" for n in range(101))
+    nested = "\ra: 10%|█  | 1/10\n\rb: 50%|██ | 5/10\x1b[A\ra: 100%|███| 10/10\nsaved\n5% off\n"
     warning = "/somewhere/ipykernel_123/4567.py:8: UserWarning: mind <this>\n"
     code = [
         new_code_cell("budget = 'cpu'", metadata={"tags": ["parameters"]}),
@@ -95,7 +94,7 @@ def notebook(title: str) -> Any:
             "train(a < b)",
             outputs=[
                 new_output("stream", name="stderr", text=bars[:400]),
-                new_output("stream", name="stderr", text=bars[400:] + "\n" + warning),
+                new_output("stream", name="stderr", text=bars[400:] + "\n" + warning + nested),
                 new_output("stream", name="stdout", text="a <b> & \x1b[31mred\x1b[0m\n"),
             ],
         ),
@@ -129,6 +128,7 @@ def one_of_several(title: str) -> Any:
         new_code_cell("page = 'table_03'", metadata={"tags": ["injected-parameters"]}),
         new_code_cell("opening(page)", outputs=[_shown("text/markdown", opening)]),
         new_code_cell("note()", outputs=[_shown("text/markdown", f"A note: {links}.")]),
+        new_code_cell("plot()", outputs=[_shown("image/svg+xml", f"<svg>{' ' * 200_000}</svg>")]),
     ]
     return new_notebook(cells=cells)
 

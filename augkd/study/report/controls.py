@@ -9,6 +9,7 @@ from importlib.resources import files
 from math import isnan
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -101,7 +102,7 @@ def spread(scores: pd.DataFrame, of: Sweep) -> dict[str, object]:
         answer = "no interval"
     elif better or len(worse) == len(ends):
         answer = "better elsewhere" if better else "peaked"
-    within = float(ends.abs().max(axis=None))
+    within = np.abs(ends.to_numpy()).max()
     line = {"sweep": of.title, "answer": answer, "within": within}
     return line | {"worse at": worse, "better at": better}
 

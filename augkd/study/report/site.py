@@ -272,7 +272,8 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"verdict '{strange.pop()}' is not one of {', '.join(VERDICTS)}")
     table[texts] = table[texts].fillna("")
     table[counts] = table[counts].fillna(0).astype(int)
-    return table.to_dict("records")
+    rows: list[Any] = table.to_dict("records")
+    return rows
 
 
 def axes(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
