@@ -100,7 +100,7 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     }
     html["index.html"] = template("index.html.j2").render(front)
 
-    site = reports / budget
+    site = reports / f".{budget}.partial"  # takes its name once it is whole
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir(parents=True)
     for name, text in html.items():
@@ -111,6 +111,8 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     for asset in ("site.css", "site.js"):
         shutil.copyfile(Path(__file__).with_name("templates") / asset, site / asset)
     _zip_notebooks(site / "notebooks.zip", pages)
+    shutil.rmtree(reports / budget, ignore_errors=True)
+    site.rename(reports / budget)
 
     abouts = {name: other.about.strip() for name, other in study.params.budgets.items()}
     ran = sorted(path.parent.name for path in reports.glob("*/index.html"))
