@@ -74,10 +74,8 @@ class Group:
         if self.count == 1:
             return None
         if batch < self.count:
-            raise UserError(
-                f"{self.count} processes cannot share a batch of {batch}: use at most {batch}, "
-                "or a larger batch"
-            )
+            mend = f"use at most {batch}, or a larger batch"
+            raise UserError(f"{self.count} processes cannot share a batch of {batch}: {mend}")
         first, last = (rank * batch // self.count for rank in (self.rank, self.rank + 1))
         return Part(first, last, batch)
 

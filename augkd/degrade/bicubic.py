@@ -77,14 +77,13 @@ def _blocks(
     for start in range(0, out, _BLOCK):
         entries = []
         for i in range(start, min(start + _BLOCK, out)):
-            origin, phase = (i // scale, i % scale) if up else (i * scale, 0)
-            for offset, weight in phases[phase]:
+            origin = i // scale if up else i * scale
+            for offset, weight in phases[i % len(phases)]:
                 entries.append((_mirrored(origin + offset, size, edges), i - start, weight))
-        rows, columns, weights = zip(*entries, strict=True)
-        first, last = min(rows), max(rows)
-        matrix = torch.zeros(last + 1 - first, max(columns) + 1, dtype=torch.float64)
-        where = (torch.tensor(rows) - first, torch.tensor(columns))
-        matrix.index_put_(where, torch.tensor(weights, dtype=torch.float64), accumulate=True)
+        rows, columns, weights = torch.tensor(entries).T
+        first, last = int(rows.min()), int(rows.max())
+        matrix = torch.zeros(last + 1 - first, int(columns.max()) + 1, dtype=torch.float64)
+        matrix.index_put_((rows - first, columns), weights.double(), accumulate=True)
         blocks.append((first, matrix.to(device)))
     return blocks, total
 

@@ -82,10 +82,9 @@ class AugKD:
     def _base(self, student: nn.Module, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
         if "lr" not in self.consistency or not self.kd:
             return response(plain, teacher, batch, self.rec, self.kd)
+        rec = response(plain, teacher, batch, self.rec, 0)
         aligned = self._consistent(student, batch, "lr")
-        return response(plain, teacher, batch, self.rec, 0) | response(
-            aligned, teacher, batch, 0, self.kd
-        )
+        return rec | response(aligned, teacher, batch, 0, self.kd)
 
     def _auxiliary(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         terms = {}

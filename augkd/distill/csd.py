@@ -28,10 +28,6 @@ LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of VGG19's five levels, as released; fewer levels take the last ones."""
 
 
-def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().mean()
-
-
 def contrast(
     student: Sequence[Tensor], teacher: Sequence[Tensor], negative: Sequence[Tensor]
 ) -> Tensor:
@@ -47,10 +43,10 @@ def contrast(
         # one negative at a time, computed anew in the backward pass: the first level of ten
         # negatives against sixteen 192 x 192 images would hold 1.5 GB
         repelled = [
-            checkpoint(_mean_distance, own, one, use_reentrant=False, preserve_rng_state=False)
-            for one in far
+            checkpoint(l1_loss, own, one, use_reentrant=False, preserve_rng_state=False)
+            for one in far[:, None].expand(-1, *own.shape)
         ]
-        total = total + weight * _mean_distance(own, target) / (torch.stack(repelled).sum() + 1e-7)
+        total = total + weight * l1_loss(own, target) / (torch.stack(repelled).sum() + 1e-7)
     return total
 
 
@@ -74,12 +70,10 @@ def _require_slice(method: str, student: nn.Module, teacher: nn.Module) -> SRNet
     made = f"method '{method}' makes the student of the teacher's first channels"
     if own.name != "edsr":
         raise UserError(f"{made} and is defined for edsr, not {own.name}: choose another method")
-    thinner = own.sizes["blocks"] == theirs.sizes["blocks"] and own.channels <= theirs.channels
-    if not thinner or own.scale != theirs.scale:
-        raise UserError(
-            f"{made}: the student needs as many blocks as the teacher, the same scale, and no more "
-            "channels"
-        )
+    alike = (own.stages, own.scale) == (theirs.stages, theirs.scale)
+    if not alike or own.channels > theirs.channels:
+        mend = "give it as many blocks as the teacher, the same scale, and no more channels"
+        raise UserError(f"{made}: {mend}")
     return theirs
 
 
@@ -158,8 +152,7 @@ class JointlyTrained(nn.Module):
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[..., top : top + height, left : left + width]
         network = with_features("method 'csd'", "teacher", teacher.network)
-        names = points(network)
-        features = network.features(middle, names)[1]
+        features = network.features(middle, names := points(network))[1]
         return [features[name] for name in names]
 
 

@@ -61,10 +61,8 @@ def of_one_backbone(
     theirs = with_features(f"method '{method}'", "teacher", teacher)
     own = with_features(f"method '{method}'", "student", student)
     if own.name != theirs.name:
-        raise UserError(
-            f"method '{method}' needs teacher and student of one backbone, not {theirs.name} and "
-            f"{own.name}: choose kd, dfkd or augkd for this pair"
-        )
+        need = f"needs teacher and student of one backbone, not {theirs.name} and {own.name}"
+        raise UserError(f"method '{method}' {need}: choose kd, dfkd or augkd for this pair")
     return own, theirs
 
 

@@ -59,11 +59,9 @@ class RKD(FeatureMethod):
     taps: Taps = (3,)
 
     def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
-        if len(student[0]) < 3:
-            raise UserError(
-                "method 'rkd' compares triples of images within a batch: batch is "
-                f"{len(student[0])}, expected at least 3"
-            )
+        if (batch := len(student[0])) < 3:
+            problem = f"batch is {batch}, expected at least 3"
+            raise UserError(f"method 'rkd' compares triples of images within a batch: {problem}")
         own, theirs = ([each.mean((2, 3)) for each in maps] for maps in (student, teacher))
         pairs = list(zip(own, theirs, strict=True))
         distances = [rkd_distance(*pair) for pair in pairs]

@@ -73,8 +73,7 @@ def with_features(asker: str, role: str, network: nn.Module) -> SRNetwork:
         UserError: it is not.
     """
     if not isinstance(network, SRNetwork):
-        raise UserError(
-            f"{asker} reads the {role}'s feature maps, and {type(network).__name__} offers none: "
-            "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
-        )
+        problem = f"reads the {role}'s feature maps, and {type(network).__name__} offers none"
+        mend = "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
+        raise UserError(f"{asker} {problem}: {mend}")
     return network

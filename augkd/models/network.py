@@ -54,11 +54,9 @@ class Kept(dict[str, Tensor]):
 
     def __init__(self, network: SRNetwork, taps: Sequence[str]) -> None:
         super().__init__()
-        for tap in taps:
-            if tap not in network.taps:
-                known = ", ".join(network.taps)
-                raise UserError(f"{network.name} has no tap '{tap}': it has {known}")
         self._wanted = frozenset(taps)
+        for tap in self._wanted.difference(network.taps):
+            raise UserError(f"{network.name} has no tap '{tap}': it has {', '.join(network.taps)}")
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         if name in self._wanted:
@@ -67,7 +65,7 @@ class Kept(dict[str, Tensor]):
 
 
 class ResidualNetwork(SRNetwork):
-    """All of EDSR and RCAN but the stages of the body, which they hand over.
+    """All of EDSR and RCAN but the stages of the body, which they hand over with their sizes.
 
     Features are on the inner scale, that of images in [0, 255]. The means are weights like any
     other: official checkpoints hold some that training has moved.
@@ -76,9 +74,10 @@ class ResidualNetwork(SRNetwork):
     mean_in: Tensor
     mean_out: Tensor
 
-    def __init__(self, channels: int, scale: int, body: Iterable[nn.Module]) -> None:
+    def __init__(self, body: Iterable[nn.Module], scale: int, channels: int, **sizes: Any) -> None:
         super().__init__()
         self.channels, self.scale = channels, scale
+        self.sizes = {"channels": channels, **sizes}
         self.register_buffer("mean_in", rgb_mean())
         self.register_buffer("mean_out", rgb_mean())
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)

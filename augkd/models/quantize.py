@@ -10,8 +10,7 @@ skips stay in full precision. Gradients pass straight through, and statistics ar
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +19,22 @@ from torch.nn.functional import conv2d
 from augkd.errors import UserError
 from augkd.models.edsr import ResidualBlock
 from augkd.models.network import SRNetwork
+from augkd.options import Rule, options
+
+Bits = Annotated[int, Rule("a whole number from 2 to 8", range(2, 9).__contains__)]
 
 # Step, in standard deviations, of the uniform quantiser with 2^bits levels that suits a Gaussian
 _STEP = {0: 2.0, 1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 0.057, 8: 0.031}
 
 
-@dataclass(frozen=True)
+@options
 class DAQ:
     """How to quantise. The last two are switches for what the released code does.
 
     Attributes:
-        bits: of weights and activations, 2 to 8. The DAQ paper reports 2, 3 and 4.
-        sigma_bits: of the channels' deviations, 2 to 8; None leaves them exact. The DAQ paper
-            has 4 for the EDSR baseline and 8 for the large EDSR.
+        bits: of weights and activations. The DAQ paper reports 2, 3 and 4.
+        sigma_bits: of the channels' deviations; None leaves them exact. The DAQ paper has 4 for
+            the EDSR baseline and 8 for the large EDSR.
         step: "bits" takes the step that suits ``bits``. The released code takes that of one bit
             fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and
             0.057 for every width of sigma ("fixed").
@@ -41,21 +43,10 @@ class DAQ:
             constant off its mean. By default the first is clipped, the second counts as 0.
     """
 
-    bits: int
-    sigma_bits: int | None = 4
+    bits: Bits
+    sigma_bits: Bits | None = 4
     step: Literal["bits", "behind", "fixed"] = "bits"
     released_range: bool = False
-
-    def __post_init__(self) -> None:
-        widths = {"bits": self.bits}
-        if self.sigma_bits is not None:
-            widths["sigma_bits"] = self.sigma_bits
-        for name, bits in widths.items():
-            if type(bits) is not int or not 2 <= bits <= 8:
-                raise UserError(f"quantisation: {name} {bits!r} is not supported: choose 2 to 8")
-        if self.step not in ("bits", "behind", "fixed"):
-            known = "choose bits, behind or fixed"
-            raise UserError(f"quantisation: step '{self.step}' is unknown: {known}")
 
     def weights(self, weight: Tensor) -> Tensor:
         """A layer's weights on 2^bits levels, symmetric about 0; the gradient is the identity."""
@@ -133,7 +124,7 @@ class QuantizedConv2d(nn.Conv2d):
         return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
 
 
-def quantize(network: SRNetwork, bits: int, **options: Any) -> SRNetwork:
+def quantize(network: SRNetwork, bits: int, **chosen: Any) -> SRNetwork:
     """A quantised copy of an EDSR, trainable; bits and options as for ``DAQ``.
 
     The state dict has the same keys and shapes as the network's, in full precision, so either
@@ -142,7 +133,10 @@ def quantize(network: SRNetwork, bits: int, **options: Any) -> SRNetwork:
     Raises:
         UserError: widths that are not 2 to 8, an unknown step, a network other than EDSR.
     """
-    daq = DAQ(bits, **options)
+    try:
+        daq = DAQ(bits, **chosen)
+    except ValueError as error:
+        raise UserError(f"quantisation: {error}") from None
     copied = copy.deepcopy(network)
     blocks = [module for module in copied.modules() if isinstance(module, ResidualBlock)]
     if not blocks:

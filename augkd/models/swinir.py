@@ -43,28 +43,24 @@ def shift_mask(height: int, width: int, window: int, shift: int, device: torch.d
         return (tokens[:, None, :] != tokens[:, :, None]) * -100.0
 
 
-def _draw(count: int, device: torch.device) -> Tensor:
-    return torch.rand(count, device=device)
-
-
 class DropPath(nn.Module):
     """Drops the residual branch of a whole sample, with the given rate, in training alone.
 
     Attributes:
-        draw: count, device -> (count,) numbers in [0, 1), one a sample. ``torch.rand`` with the
-            global generator of the device; whoever trains puts one in its place that is seeded
-            for each step.
+        draw: (count, device=device) -> (count,) numbers in [0, 1), one a sample. ``torch.rand``
+            draws from the device's global generator; whoever trains puts a draw in its place
+            that is seeded for each step.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.draw: Callable[[int, torch.device], Tensor] = _draw
+        self.draw: Callable[..., Tensor] = torch.rand
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = self.draw(len(x), x.device).view(-1, 1, 1, 1) >= self.rate
+        kept = self.draw(len(x), device=x.device).view(-1, 1, 1, 1) >= self.rate
         return x * kept / (1 - self.rate)
 
 
@@ -186,10 +182,8 @@ class SwinIR(SRNetwork):
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
-            raise UserError(
-                f"swinir: depths names {len(depths)} RSTBs and num_heads {len(num_heads)}: "
-                "give one number for each in both"
-            )
+            given = f"depths names {len(depths)} RSTBs and num_heads {len(num_heads)}"
+            raise UserError(f"swinir: {given}: give one number for each in both")
         for heads in num_heads:
             if embed_dim % heads:
                 raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
