@@ -66,8 +66,7 @@ class Member:
     ) -> None:
         # on the CPU, convolutions on channels-last memory take about half the time
         self.network: SRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.name = name
-        self.key = zlib.crc32(name.encode())
+        self.name, self.key = name, zlib.crc32(name.encode())
         self.per_image: bool = getattr(method, "per_image", False)
         self.part: Part | None = None
         # none can be had for "meta", on which a step is counted and nothing is drawn
@@ -83,8 +82,7 @@ class Member:
             self.parts["method"] = self.method.to(device)
             self.trained += self.method.parameters()
         lr, betas, eps = training.lr, optimiser.betas, optimiser.eps
-        fused = device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.Adam(self.trained, lr, betas, eps, fused=fused)
+        self.optimiser = torch.optim.Adam(self.trained, lr, betas, eps, fused=device.type != "meta")
         self.parts["optimiser"] = self.optimiser
         self.ema = training.ema
         self.average = [p.detach().clone() for p in self.network.parameters()] if self.ema else []

@@ -48,9 +48,6 @@ class Batch:
         changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
         return replace(self, **changed, transform=Invertible(change(self.transform.flags)))
 
-    def to(self, device: torch.device) -> "Batch":
-        return self.each(lambda tensor: tensor.to(device))
-
 
 def make_batch(
     lr: Tensor,
@@ -226,7 +223,7 @@ class PatchSampler:
         row, column = (generator.integers(0, low[:, axis] - patch + 1) for axis in (1, 2))
         flags = generator.random((n, 4)) < 0.5
         flags[:, 0] = False  # paired augmentation has no colour inversion
-        paired = Invertible(torch.from_numpy(flags)).to(self.device)
+        paired = Invertible(torch.from_numpy(flags).to(self.device))
         hr = paired.apply(self._cut(high, scale * row, scale * column, scale * patch))
 
         def lr() -> Tensor:

@@ -18,6 +18,7 @@ there is no GPU, gloo does.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,8 +28,7 @@ from augkd.data.sampler import Batch
 from augkd.errors import UserError
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A process' images of every batch: ``first`` to ``last`` - 1 of ``whole``."""
 
     first: int
@@ -46,8 +46,7 @@ class Part:
     def draw(self, count: int, device: torch.device, generator: torch.Generator) -> Tensor:
         """What ``torch.rand`` draws for its ``count`` images where it draws for the whole batch."""
         every = count * self.whole // (self.last - self.first)
-        drawn = torch.rand(every, generator=generator, device=device)
-        return drawn if every == count else drawn[self.rows(every).to(device)]
+        return torch.rand(every, generator=generator, device=device)[self.rows(every).to(device)]
 
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""
@@ -97,10 +96,10 @@ class Group:
         Returns:
             The losses of the whole batch, (terms,).
         """
-        whole = (part.share * losses).sum()
-        gradients = torch.autograd.grad(whole, parameters, allow_unused=True)
+        own = part.share * losses
+        gradients = torch.autograd.grad(own.sum(), parameters, allow_unused=True)
         moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        flat = torch.cat([part.share * losses.detach(), *(g.flatten() for _, g in moved)])
+        flat = torch.cat([own.detach(), *(g.flatten() for _, g in moved)])
         dist.all_reduce(flat)
         values, *pieces = torch.split(flat, [len(losses), *(g.numel() for _, g in moved)])
         for (p, _), piece in zip(moved, pieces, strict=True):

@@ -109,6 +109,6 @@ class AugKD:
         if self.probability is not None:
             assert batch.uniform is not None  # the sampler gives it
             transform = Invertible(batch.uniform < self.probability)
-        transform = transform[: len(image)]
+        transform = Invertible(transform.flags[: len(image)])
         output = student(transform.apply(image))
         return transform.invert(output) if self.inverse == "exact" else transform.apply(output)

@@ -3,7 +3,6 @@
 Also its control, a student that only starts as a slice of the teacher.
 """
 
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar
@@ -16,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
-from augkd.distill.features import of_one_backbone, points
-from augkd.distill.kd import Scratch
-from augkd.distill.teacher import Teacher, Terms, with_features
+from augkd.distill.features import Maps, of_one_backbone, points
+from augkd.distill.kd import Scratch, response
+from augkd.distill.teacher import Teacher, Terms
 from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork
@@ -28,9 +27,7 @@ LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of VGG19's five levels, as released; fewer levels take the last ones."""
 
 
-def contrast(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], negative: Sequence[Tensor]
-) -> Tensor:
+def contrast(student: Maps, teacher: Maps, negative: Maps) -> Tensor:
     """Sum over levels of weight * |T - S|_1 / (sum over K of |N_k - S|_1 + 1e-7).
 
     Args:
@@ -124,11 +121,8 @@ class JointlyTrained(nn.Module):
     def forward(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         method = self.method
         small = functional_call(student, first_channels(self.shared, student), (batch.lr,))
-        terms = {}
-        if method.rec:
-            terms["rec"] = method.rec * l1_loss(small, batch.hr)
-        if method.teacher or method.contrast:
-            large = self.shared(batch.lr)
+        terms = response(small, teacher, batch, method.rec, 0)
+        large = self.shared(batch.lr)
         if method.teacher:
             terms["teacher"] = method.teacher * l1_loss(large, batch.hr)
         if method.contrast:
@@ -143,15 +137,15 @@ class JointlyTrained(nn.Module):
         """Copies the shared first channels into the student."""
         student.load_state_dict(first_channels(self.shared, student))
 
-    def _features(self, image: Tensor, teacher: Teacher) -> list[Tensor]:
+    def _features(self, image: Tensor, teacher: Teacher) -> Maps:
         """One map a level of an image (N, 3, s*p, s*p) in [0, 1]."""
         for vgg in self._vgg:
-            levels: list[Tensor] = vgg.to(image.device)(image * 255)
+            levels: Maps = vgg.to(image.device)(image * 255)
             return levels
         height, width = (side // self.shared.scale for side in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[..., top : top + height, left : left + width]
-        network = with_features("method 'csd'", "teacher", teacher.network)
+        _, network = of_one_backbone("csd", self.shared, teacher.network)
         features = network.features(middle, names := points(network))[1]
         return [features[name] for name in names]
 

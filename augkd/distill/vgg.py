@@ -52,8 +52,8 @@ def load_vgg19(path: str | Path) -> VGG19:
     network, path = VGG19(), Path(path)
     try:
         weights = read_weights(path)
-        own = {key: weights[key] for key in network.state_dict() if key in weights}
-        fit_weights(path, own, network)
+        own = weights.keys() & network.state_dict().keys()
+        fit_weights(path, {key: weights[key] for key in own}, network)
     except UserError as error:
         raise UserError(f"{error}; csd's vgg is torchvision's vgg19, or null for none") from None
     return network.eval().requires_grad_(False)

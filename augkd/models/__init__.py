@@ -81,9 +81,8 @@ def load_network(path: str | Path) -> SRNetwork:
     header = read_header(path)
     try:
         model = create_model(header["network"], scale=header["scale"], **header["sizes"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: its header does not describe a network of ours") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        problem = f"its header does not describe a network of ours ({error})"
+        raise UserError(f"{path}: {problem}: save one with save_checkpoint") from None
     load_checkpoint(path, model)
     return model

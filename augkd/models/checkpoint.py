@@ -124,18 +124,13 @@ def fit_weights(path: Path, weights: Weights, model: nn.Module) -> None:
     Raises:
         UserError: it does not match; the model is then unchanged.
     """
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in weights.items()}
-    problems = [
-        f"'{key}' is {given[key]}, expected {shape}" if key in given else f"it lacks '{key}'"
-        for key, shape in wanted.items()
-        if given.get(key) != shape
-    ]
-    problems += [f"'{key}' has no place in it" for key in sorted(given.keys() - wanted.keys())]
-    if problems:
-        problem = f"not a checkpoint of this {type(model).__name__}: {problems[0]}"
-        mend = "give the network, the sizes and the scale that it was trained with"
-        raise UserError(f"{path}: {problem}: {mend}")
+    own, kind = model.state_dict(), type(model).__name__
+    for key in [*own, *weights]:
+        given, wanted = (tuple(part[key].shape) if key in part else None for part in (weights, own))
+        if given != wanted:
+            problem = f"'{key}' is {given or 'absent'}, expected {wanted or 'no such entry'}"
+            mend = "give the network, the sizes and the scale that it was trained with"
+            raise UserError(f"{path}: not a checkpoint of this {kind}: {problem}: {mend}")
     model.load_state_dict(weights)
 
 

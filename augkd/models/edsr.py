@@ -1,7 +1,4 @@
-"""EDSR (Lim et al., CVPRW 2017): the network of Tables 1, 2, 6, 7, 8 and 9.
-
-Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
-"""
+"""EDSR (Lim et al., CVPRW 2017): the network of Tables 1, 2, 6, 7, 8 and 9."""
 
 import torch
 from torch import Tensor, nn

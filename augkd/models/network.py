@@ -1,7 +1,6 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,38 +36,37 @@ class SRNetwork(nn.Module):
         stages = (f"{self.stage}{i}" for i in range(self.stages))
         return ("first_conv", *stages, "conv_after_body", "after_long_skip")
 
-    @abstractmethod
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The output, and the feature maps (N, channels, h, w) at the named points.
 
         Raises:
             UserError: the network has no such tap.
         """
+        kept: dict[str, Tensor] = {}
+        for tap in set(taps).difference(self.taps):
+            raise UserError(f"{self.name} has no tap '{tap}': it has {', '.join(self.taps)}")
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name in taps:
+                kept[name] = value
+            return value
+
+        return self.run(x, keep), kept
+
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The output; ``keep`` is shown each tap's name and map on the way, and returns the map."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x, ())[0]
 
 
-class Kept(dict[str, Tensor]):
-    """The feature maps asked for, caught as they pass: ``y = kept("first_conv", conv(x))``."""
-
-    def __init__(self, network: SRNetwork, taps: Sequence[str]) -> None:
-        super().__init__()
-        self._wanted = frozenset(taps)
-        for tap in self._wanted.difference(network.taps):
-            raise UserError(f"{network.name} has no tap '{tap}': it has {', '.join(network.taps)}")
-
-    def __call__(self, name: str, value: Tensor) -> Tensor:
-        if name in self._wanted:
-            self[name] = value
-        return value
-
-
 class ResidualNetwork(SRNetwork):
     """All of EDSR and RCAN but the stages of the body, which they hand over with their sizes.
 
-    Features are on the inner scale, that of images in [0, 255]. The means are weights like any
-    other: official checkpoints hold some that training has moved.
+    Names of parameters are BasicSR's; ``load_checkpoint`` maps the official ones to them. Features
+    are on the inner scale, that of images in [0, 255]. The means are weights like any other:
+    official checkpoints hold some that training has moved.
     """
 
     mean_in: Tensor
@@ -87,14 +85,13 @@ class ResidualNetwork(SRNetwork):
         self.upsample = upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        kept = Kept(self, taps)
-        y = first = kept("first_conv", self.conv_first((x - self.mean_in) * RANGE))
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        y = first = keep("first_conv", self.conv_first((x - self.mean_in) * RANGE))
         for i, stage in enumerate(self.body):
-            y = kept(f"{self.stage}{i}", stage(y))
-        y = kept("conv_after_body", self.conv_after_body(y))
-        y = kept("after_long_skip", y + first)
-        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out, kept
+            y = keep(f"{self.stage}{i}", stage(y))
+        y = keep("conv_after_body", self.conv_after_body(y))
+        y = keep("after_long_skip", y + first)
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out
 
 
 def rgb_mean() -> Tensor:

@@ -1,7 +1,4 @@
-"""RCAN (Zhang et al., ECCV 2018): the network of Tables 1, 3 and 4.
-
-Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
-"""
+"""RCAN (Zhang et al., ECCV 2018): the network of Tables 1, 3 and 4."""
 
 from torch import Tensor, nn
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from augkd.errors import UserError
-from augkd.models.network import Kept, SRNetwork, rgb_mean, upsampler
+from augkd.models.network import SRNetwork, rgb_mean, upsampler
 
 
 def windows(x: Tensor, window: int) -> Tensor:
@@ -102,8 +102,7 @@ class SwinLayer(nn.Module):
         self, dim: int, window: int, heads: int, hidden: int, shift: int, drop_path: float
     ) -> None:
         super().__init__()
-        self.window = window
-        self.shift = shift
+        self.window, self.shift = window, shift
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window, heads)
         self.norm2 = nn.LayerNorm(dim)
@@ -112,7 +111,7 @@ class SwinLayer(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = int(x.shape[1]), int(x.shape[2])
+        height, width = x.shape[1:3]
         y, mask = self.norm1(x), None
         if self.shift:
             y = y.roll((-self.shift, -self.shift), (1, 2))
@@ -211,9 +210,8 @@ class SwinIR(SRNetwork):
             self.layers.append(RSTB(width, layers))
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
-            nn.Conv2d(embed_dim, head_channels, 3, padding=1), nn.LeakyReLU(0.01)
-        )
+        narrowing = nn.Conv2d(embed_dim, head_channels, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(narrowing, nn.LeakyReLU(0.01))
         self.upsample = upsampler(head_channels, scale)
         self.conv_last = nn.Conv2d(head_channels, 3, 3, padding=1)
         for module in self.modules():
@@ -221,25 +219,24 @@ class SwinIR(SRNetwork):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
-        kept = Kept(self, taps)
-        height, width = int(x.shape[2]), int(x.shape[3])
+        height, width = x.shape[2:]
         if height % self.window or width % self.window:
-            rows = mirrored(height, self.window, x.device)
-            columns = mirrored(width, self.window, x.device)
+            rows, columns = (mirrored(side, self.window, x.device) for side in (height, width))
             x = x[:, :, rows[:, None], columns]
         cropped = (..., slice(height), slice(width))
 
         first = self.conv_first(x - self.mean)
-        kept("first_conv", first[cropped])
+        keep("first_conv", first[cropped])
         y = self.patch_embed["norm"](first.movedim(1, -1))
         for i, layer in enumerate(self.layers):
             y = layer(y)
-            kept(f"rstb{i}", y.movedim(-1, 1)[cropped])
+            keep(f"rstb{i}", y.movedim(-1, 1)[cropped])
         y = self.conv_after_body(self.norm(y).movedim(-1, 1))
-        kept("conv_after_body", y[cropped])
+        keep("conv_after_body", y[cropped])
         y = y + first
-        kept("after_long_skip", y[cropped])
+        keep("after_long_skip", y[cropped])
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
-        return y[..., : self.scale * height, : self.scale * width], kept
+        output: Tensor = y[..., : self.scale * height, : self.scale * width]
+        return output
