@@ -28,6 +28,8 @@ from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
 from augkd.options import Optimiser, Training
 
+Validate = Callable[[SRNetwork], float]
+
 
 @contextmanager
 def single_core(device: torch.device) -> Iterator[None]:
@@ -170,7 +172,7 @@ def train(
     optimiser: Optimiser,
     *,
     state: Path,
-    validate: Callable[[SRNetwork], float] | None = None,
+    validate: Validate | None = None,
     label: str = "",
     save_every: float = 60.0,
     after_step: Callable[[int], None] | None = None,
@@ -252,9 +254,7 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
     return total
 
 
-def _validate(
-    members: Sequence[Member], validate: Callable[[SRNetwork], float], step: int, curves: Curves
-) -> None:
+def _validate(members: Sequence[Member], validate: Validate, step: int, curves: Curves) -> None:
     for member in members:
         value = validate(member.result())
         curves.psnr.append({"step": step, "member": member.name, "value": value})

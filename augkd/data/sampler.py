@@ -20,26 +20,18 @@ from augkd.errors import UserError
 class Batch:
     """One step's images, RGB in [0, 1], for N patches of p x p LR pixels at scale s.
 
-    Attributes:
-        lr: (N, 3, p, p).
-        hr: (N, 3, s*p, s*p).
-        zoom_in: (K*N, 3, p, p), crops of ``hr`` (Section 3.3); crop k*N + i is of image i.
-        zoom_out: (N, 3, p/s, p/s), ``lr`` reduced once more (Section 3.3).
-        transform: the drawn F of Section 3.4, for K*N images.
-        uniform: (K*N, 4), what ``transform`` was drawn from: of another probability p, F is
-            ``Invertible(uniform < p)``. None where no such control is trained.
-        zoom_cell: as ``zoom_in``, but one cell of the scale x scale grid for the whole batch, as
-            the predecessor's released code crops. Likewise None.
-        seed: the number from which a method that must draw (dropout, sampling) may seed itself.
+    The last two are for controls, and None where none is trained.
     """
 
-    lr: Tensor
-    hr: Tensor
-    zoom_in: Tensor
-    zoom_out: Tensor
-    transform: Invertible
-    seed: int
+    lr: Tensor  # (N, 3, p, p)
+    hr: Tensor  # (N, 3, s*p, s*p)
+    zoom_in: Tensor  # (K*N, 3, p, p), crops of hr (Section 3.3); crop k*N + i is of image i
+    zoom_out: Tensor  # (N, 3, p/s, p/s), lr reduced once more (Section 3.3)
+    transform: Invertible  # the drawn F of Section 3.4, for K*N images
+    seed: int  # from which a method that must draw (dropout, sampling) may seed itself
+    # (K*N, 4), what F was drawn from: that of another probability p is Invertible(uniform < p)
     uniform: Tensor | None = None
+    # as zoom_in, but one cell of the s x s grid for all images, as the predecessor's code crops
     zoom_cell: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -108,17 +100,9 @@ def _complete(
     seed = int(generator.integers(2**31))
     cells = generator.choice(scale**2, crops, replace=False)
     corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
-    low = lr()
-    return Batch(
-        lr=low,
-        hr=hr,
-        zoom_in=zoom_in(hr, patch, torch.from_numpy(offsets)),
-        zoom_out=zoom_out(low, scale, edges),
-        transform=Invertible(uniform < probability),
-        seed=seed,
-        uniform=uniform,
-        zoom_cell=zoom_in(hr, patch, torch.from_numpy(corners)),
-    )
+    crop, cell = (zoom_in(hr, patch, torch.from_numpy(at)) for at in (offsets, corners))
+    low, transform = lr(), Invertible(uniform < probability)
+    return Batch(low, hr, crop, zoom_out(low, scale, edges), transform, seed, uniform, cell)
 
 
 SHARE = 0.5  # of the free memory that images may take: networks and their gradients need the rest

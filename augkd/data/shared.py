@@ -2,13 +2,12 @@
 
     torchrun --standalone --nproc_per_node 2 -m augkd train edsr_x2
 
-Every process draws the whole batch of a step, which is a function of seed and step alone, and
-trains on its part of the images. Each weighs its loss by its share of them, and the gradients are
-added up: batch, draws and updates are those of a single process, up to rounding (losses within
-1e-5 after several steps, tested). A method takes part in this if it says ``per_image``: its loss
-is a mean over images. Methods that compare images with one another or divide by a mean over the
-batch (RKD, FitNet, CSD) do not, and neither does a method that says nothing: such members
-see the whole batch in the main process alone, whose results are the only ones that are kept.
+Every process draws the whole batch of a step, a function of seed and step alone, and trains on its
+part of the images. Each weighs its loss by its share of them, and the gradients are added up:
+batch, draws and updates are those of a single process, up to rounding (losses within 1e-5 after
+several steps, tested). A method takes part if it says ``per_image``: its loss is a mean over
+images. The others (RKD, FitNet and CSD compare images or divide by a mean over the batch) see the
+whole batch in the main process alone, whose results are the only ones that are kept.
 
 The main process alone validates, writes files and shows a bar. Any number of processes may go on
 with a state that another number has left. Each has a GPU of its own, and NCCL connects them; where

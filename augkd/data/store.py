@@ -63,8 +63,7 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
                 high = {} if image.hr is None else {1: image.hr}
                 for scale, pixels in (high | image.lr).items():
                     source = "" if scale == 1 else image.lr_source
-                    entry = Entry(*image[:2], scale, offset, *pixels.shape[-2:], source)
-                    index.append(entry)
+                    index.append(Entry(*image[:2], scale, offset, *pixels.shape[-2:], source))
                     offset += file.write(pixels.contiguous().numpy().tobytes())
         with (partial / "index.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([Entry._fields, *index])

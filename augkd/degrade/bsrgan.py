@@ -160,17 +160,12 @@ Step = Blur | Shrink | Sample | Fit | Noise | Jpeg
 
 
 class Degradation(NamedTuple):
-    """One drawn degradation.
+    """One drawn degradation."""
 
-    Attributes:
-        scale: LR images are 1/scale as large.
-        halve: how the image is halved before all else, if it is; "matlab" is ``bicubic``.
-        steps: what is done, in order. It ends with JPEG.
-    """
-
-    scale: int
+    scale: int  # LR images are 1/scale as large
+    # how the image is halved before all else, if it is; "matlab" is ``bicubic``
     halve: Literal["linear", "cubic", "area", "matlab"] | None
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # what is done, in order; the last is JPEG
 
     @staticmethod
     def draw(scale: int, generator: Generator) -> "Degradation":

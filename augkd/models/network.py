@@ -13,22 +13,14 @@ RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
 
 
 class SRNetwork(nn.Module):
-    """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
+    """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped."""
 
-    Attributes:
-        name: what ``create_model`` calls it.
-        scale: 2, 3 or 4.
-        channels: width of the feature maps.
-        stage, stages: what its body is a row of ("block", "group", "rstb"), and how many.
-        sizes: every other argument that builds the same network again.
-    """
-
-    name: str
-    scale: int
-    channels: int
-    stage: str
-    stages: int
-    sizes: dict[str, Any]
+    name: str  # what ``create_model`` calls it
+    scale: int  # 2, 3 or 4
+    channels: int  # width of the feature maps
+    stage: str  # what its body is a row of: "block", "group" or "rstb"
+    stages: int  # how many of them
+    sizes: dict[str, Any]  # every other argument that builds the same network again
 
     @property
     def taps(self) -> tuple[str, ...]:

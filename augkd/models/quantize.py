@@ -6,7 +6,8 @@ distribution of what is quantised: one sigma for a layer's weights, one for each
 image for activations. sigma itself is quantised too, across the channels of an image.
 
 Inputs and weights of both 3x3 convolutions in each residual block are quantised; head, tail and
-skips stay in full precision. Gradients pass straight through, and statistics are constants.
+skips stay in full precision. Gradients pass straight through (levels + (x - x.detach()) are the
+levels to the bit, with the gradient of x), and statistics are constants.
 """
 
 import copy
@@ -31,20 +32,15 @@ _STEP = {0: 2.0, 1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 
 class DAQ:
     """How to quantise. The last two are switches for what the released code does.
 
-    Attributes:
-        bits: of weights and activations. The DAQ paper reports 2, 3 and 4.
-        sigma_bits: of the channels' deviations; None leaves them exact. The DAQ paper has 4 for
-            the EDSR baseline and 8 for the large EDSR.
-        step: "bits" takes the step that suits ``bits``. The released code takes that of one bit
-            fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and
-            0.057 for every width of sigma ("fixed").
-        released_range: the released code does not clip above after a ReLU, so more than 2^bits
-            levels occur, and lets a quantised sigma below 0 through, whose channel becomes a
-            constant off its mean. By default the first is clipped, the second counts as 0.
+    ``step``: "bits" takes the step that suits ``bits``. The released code takes that of one bit
+    fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and 0.057 for
+    every width of sigma ("fixed"). ``released_range``: the released code does not clip above after
+    a ReLU, so more than 2^bits levels occur, and lets a quantised sigma below 0 through, whose
+    channel becomes a constant off its mean. By default the first is clipped, the second is 0.
     """
 
-    bits: Bits
-    sigma_bits: Bits | None = 4
+    bits: Bits  # of weights and activations; the DAQ paper reports 2, 3 and 4
+    sigma_bits: Bits | None = 4  # of channels' deviations, None: exact; 8 for its large EDSR
     step: Literal["bits", "behind", "fixed"] = "bits"
     released_range: bool = False
 
@@ -52,7 +48,7 @@ class DAQ:
         """A layer's weights on 2^bits levels, symmetric about 0; the gradient is the identity."""
         value = weight.detach()
         step = self._k(self.bits, 1.596) * value.std()
-        return _straight(weight, _round(value, step, self.bits))
+        return _round(value, step, self.bits) + (weight - value)
 
     def activations(self, x: Tensor, positive: bool) -> Tensor:
         """Activations (N, C, H, W) on the levels of their channel; the gradient is the identity.
@@ -70,18 +66,14 @@ class DAQ:
         else:
             mean = value.mean((2, 3), keepdim=True)
             sigma = value.std((2, 3), keepdim=True)
-        step = self._k(self.bits, 1.596) * self._quantised_sigma(sigma)
-        middle = (2 ** (self.bits - 1) - 0.5) * step if positive else mean  # of the levels
-        clip = self.bits if not (positive and self.released_range) else None
-        return _straight(x, _round(value - middle, step, clip) + middle)
-
-    def _quantised_sigma(self, sigma: Tensor) -> Tensor:
-        """sigma (N, C, 1, 1), quantised around its mean over the channels of each image."""
-        if self.sigma_bits is not None:
+        if self.sigma_bits is not None:  # around the mean over the channels of each image
             centre = sigma.mean(1, keepdim=True)
             step = self._k(self.sigma_bits, 0.057) * sigma.std(1, keepdim=True)
             sigma = _round(sigma - centre, step, self.sigma_bits) + centre
-        return sigma if self.released_range else sigma.clamp_min(0)
+        step = self._k(self.bits, 1.596) * (sigma if self.released_range else sigma.clamp_min(0))
+        middle = (2 ** (self.bits - 1) - 0.5) * step if positive else mean  # of the levels
+        clip = self.bits if not (positive and self.released_range) else None
+        return (_round(value - middle, step, clip) + middle) + (x - value)
 
     def _k(self, bits: int, fixed: float) -> float:
         return fixed if self.step == "fixed" else _STEP[bits - (self.step == "behind")]
@@ -99,11 +91,6 @@ def _round(x: Tensor, step: Tensor, bits: int | None) -> Tensor:
         return level
     top = (2 ** (bits - 1) - 0.5) * step
     return torch.maximum(torch.minimum(level, top), -top)
-
-
-def _straight(x: Tensor, quantised: Tensor) -> Tensor:
-    """``quantised`` to the bit, with the gradient of x."""
-    return quantised + (x - x.detach())
 
 
 class QuantizedConv2d(nn.Conv2d):

@@ -44,17 +44,12 @@ def shift_mask(height: int, width: int, window: int, shift: int, device: torch.d
 
 
 class DropPath(nn.Module):
-    """Drops the residual branch of a whole sample, with the given rate, in training alone.
-
-    Attributes:
-        draw: (count, device=device) -> (count,) numbers in [0, 1), one a sample. ``torch.rand``
-            draws from the device's global generator; whoever trains puts a draw in its place
-            that is seeded for each step.
-    """
+    """Drops the residual branch of a whole sample, with the given rate, in training alone."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        # a number in [0, 1) a sample; whoever trains puts in a draw that is seeded for each step
         self.draw: Callable[..., Tensor] = torch.rand
 
     def forward(self, x: Tensor) -> Tensor:
