@@ -28,8 +28,6 @@ from augkd.errors import UserError, replacing
 from augkd.models import SRNetwork
 from augkd.options import Optimiser, Training
 
-Validate = Callable[[SRNetwork], float]
-
 
 @contextmanager
 def single_core(device: torch.device) -> Iterator[None]:
@@ -47,21 +45,14 @@ def single_core(device: torch.device) -> Iterator[None]:
 
 
 class Member:
-    """One student: its network, its method, its optimiser and, if wanted, its average.
-
-    Args:
-        name: unique in the cohort, e.g. "augkd-0".
-        network: the student, with its initial weights.
-        method: an entry of ``augkd.distill.METHODS`` with its options.
-        teacher: for methods that bind to both networks.
-    """
+    """One student: its network, its method, its optimiser and, if wanted, its average."""
 
     def __init__(
         self,
-        name: str,
-        network: SRNetwork,
-        method: Any,
-        teacher: nn.Module | None,
+        name: str,  # unique in the cohort, e.g. "augkd-0"
+        network: SRNetwork,  # the student, with its initial weights
+        method: Any,  # an entry of ``augkd.distill.METHODS`` with its options
+        teacher: nn.Module | None,  # for methods that bind to both networks
         optimiser: Optimiser,
         training: Training,
         device: torch.device,
@@ -172,7 +163,7 @@ def train(
     optimiser: Optimiser,
     *,
     state: Path,
-    validate: Validate | None = None,
+    validate: Callable[[SRNetwork], float] | None = None,
     label: str = "",
     save_every: float = 60.0,
     after_step: Callable[[int], None] | None = None,
@@ -254,7 +245,9 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
     return total
 
 
-def _validate(members: Sequence[Member], validate: Validate, step: int, curves: Curves) -> None:
+def _validate(
+    members: Sequence[Member], validate: Callable[[SRNetwork], float], step: int, curves: Curves
+) -> None:
     for member in members:
         value = validate(member.result())
         curves.psnr.append({"step": step, "member": member.name, "value": value})

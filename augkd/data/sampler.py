@@ -36,8 +36,8 @@ class Batch:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with ``change`` made to every tensor, the flags of F among them."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        own = vars(self).items()
+        changed: dict[str, Any] = {name: change(v) for name, v in own if isinstance(v, Tensor)}
         return replace(self, **changed, transform=Invertible(change(self.transform.flags)))
 
 

@@ -62,8 +62,9 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
             for image in images:
                 high = {} if image.hr is None else {1: image.hr}
                 for scale, pixels in (high | image.lr).items():
+                    height, width = pixels.shape[-2:]
                     source = "" if scale == 1 else image.lr_source
-                    index.append(Entry(*image[:2], scale, offset, *pixels.shape[-2:], source))
+                    index.append(Entry(*image[:2], scale, offset, height, width, source))
                     offset += file.write(pixels.contiguous().numpy().tobytes())
         with (partial / "index.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([Entry._fields, *index])

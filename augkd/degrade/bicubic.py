@@ -54,13 +54,6 @@ def _taps(scale: int, up: bool) -> tuple[list[list[tuple[int, int]]], int]:
     return [[(offset, weight // common) for offset, weight in taps] for taps in phases], total
 
 
-def _mirrored(index: int, size: int, edges: Edges) -> int:
-    if edges == "replicate":
-        return min(max(index, 0), size - 1)
-    index %= 2 * size
-    return index if index < size else 2 * size - 1 - index
-
-
 @lru_cache(maxsize=256)
 def _blocks(
     size: int, scale: int, up: bool, edges: Edges, device: torch.device
@@ -79,8 +72,12 @@ def _blocks(
         for i in range(start, min(start + _BLOCK, out)):
             origin = i // scale if up else i * scale
             for offset, weight in phases[i % len(phases)]:
-                entries.append((_mirrored(origin + offset, size, edges), i - start, weight))
+                entries.append((origin + offset, i - start, weight))
         rows, columns, weights = torch.tensor(entries).T
+        if edges == "symmetric":
+            rows = rows.remainder(2 * size)
+            rows = torch.minimum(rows, 2 * size - 1 - rows)
+        rows = rows.clamp(0, size - 1)
         first, last = int(rows.min()), int(rows.max())
         matrix = torch.zeros(last + 1 - first, int(columns.max()) + 1, dtype=torch.float64)
         matrix.index_put_((rows - first, columns), weights.double(), accumulate=True)

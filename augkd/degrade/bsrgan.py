@@ -129,8 +129,7 @@ class Noise(NamedTuple):
             covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
         else:  # independent in each channel
             covariance = level**2 * np.eye(3)
-        rows = tuple(tuple(row) for row in covariance.tolist())
-        return Noise(rows, int(generator.integers(2**63)))
+        return Noise(tuple(map(tuple, covariance.tolist())), int(generator.integers(2**63)))
 
     def apply(self, image: Tensor) -> Tensor:
         values, vectors = np.linalg.eigh(np.array(self.covariance))

@@ -25,9 +25,7 @@ def crossed(first: nn.Module, second: nn.Module) -> nn.Module:
     stages = head[: len(head) // 2] + tail[len(tail) // 2 :]
     whole.add_module("conv_first", first.get_submodule("conv_first"))
     whole.add_module("body", nn.Sequential(*stages))
-    for name, shift in first.named_buffers(recurse=False):
-        if name == "mean_in":  # taken from the image before the head
-            whole.register_buffer(name, shift)
+    whole.register_buffer("mean_in", first.get_buffer("mean_in"))  # before the head
     return whole
 
 

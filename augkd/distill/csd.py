@@ -23,8 +23,8 @@ from augkd.errors import UserError
 from augkd.models import SRNetwork
 from augkd.options import Count, Weight, options
 
+# of VGG19's five levels, as released; fewer levels take the last ones
 LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""Of VGG19's five levels, as released; fewer levels take the last ones."""
 
 
 def contrast(student: Maps, teacher: Maps, negative: Maps) -> Tensor:

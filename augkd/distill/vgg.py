@@ -7,11 +7,9 @@ from torch import Tensor, nn
 from augkd.errors import UserError
 from augkd.models.checkpoint import fit_weights, read_weights
 
+# convolutions up to the first of stage 5; 0 is a 2 x 2 max pooling
 _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
-"""Convolutions up to the first of stage 5; 0 is a 2 x 2 max pooling."""
-
-_KEPT = (1, 6, 11, 20, 29)
-"""Numbers of the first ReLU of each stage."""
+_KEPT = (1, 6, 11, 20, 29)  # numbers of the first ReLU of each stage
 
 
 class VGG19(nn.Module):

@@ -29,10 +29,7 @@ _NESTS = ("params_ema", "params", "state_dict")
 
 
 def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}) -> None:
-    """Writes a network's weights; one of ours is described in the header, ``header`` added to it.
-
-    Errors as for ``save_weights``.
-    """
+    """Writes a network's weights, with ``header`` and, if it is ours, what it is of beside them."""
     description = dict(header)
     if isinstance(model, SRNetwork):
         description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}

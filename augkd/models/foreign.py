@@ -66,10 +66,7 @@ class SpandrelNetwork(nn.Module):
 
 
 def _from_spandrel(path: Path) -> nn.Module:
-    """The file is read here, as data only; spandrel gets its tensors and finds the architecture.
-
-    Tested against a stand-in of spandrel's interface, since spandrel needs torchvision.
-    """
+    """The file is read here, as data only; spandrel gets its tensors and finds the architecture."""
     with _naming(f"{path}: needs spandrel (pip install 'augkd[spandrel]')"):
         import spandrel
     weights = read_weights(path)

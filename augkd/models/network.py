@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from augkd.errors import UserError
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
 RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
 
 
@@ -83,18 +82,18 @@ class ResidualNetwork(SRNetwork):
             y = keep(f"{self.stage}{i}", stage(y))
         y = keep("conv_after_body", self.conv_after_body(y))
         y = keep("after_long_skip", y + first)
-        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out
+        output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
+        return output
 
 
 def rgb_mean() -> Tensor:
-    """The mean as an image of one pixel, (1, 3, 1, 1)."""
-    return torch.tensor(RGB_MEAN).view(1, 3, 1, 1)
+    """DIV2K's, as every public checkpoint has it, as an image of one pixel, (1, 3, 1, 1)."""
+    return torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
 
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:
     """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
     layers: list[nn.Module] = []
     for factor in (2, 2) if scale == 4 else (scale,):
-        layers.append(nn.Conv2d(channels, channels * factor**2, 3, padding=1))
-        layers.append(nn.PixelShuffle(factor))
+        layers += [nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
     return nn.Sequential(*layers)

@@ -84,8 +84,7 @@ def _tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None) -> Tensor
     exact, grid = reach(network) or (None, 1)
     halo = exact if halo is None else halo
     if halo is None:
-        kind = type(network).__name__
-        raise ValueError(f"{kind} sees the whole image, so no halo is exact: give one")
+        raise ValueError(f"{network.name} sees the whole image, so no halo is exact: give one")
     if tile < 1 or halo < 0:
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale
