@@ -60,19 +60,10 @@ class _Displayed(DisplayPublisher):
 
     shell: Any
 
-    def publish(
-        self,
-        data: Any,
-        metadata: Any = None,
-        source: Any = None,
-        *,
-        transient: Any = None,
-        update: Any = False,
-        **options: Any,
-    ) -> None:
+    def publish(self, data: Any, metadata: Any = None, source: Any = None, **options: Any) -> None:
         shown: dict[str, NotebookNode] = self.shell.displayed
-        key = (transient or {}).get("display_id", "")
-        if update and key in shown:
+        key = (options.get("transient") or {}).get("display_id", "")
+        if options.get("update") and key in shown:
             shown[key].update(data=data, metadata=metadata or {})
             return
         output = new_output("display_data", data=data, metadata=metadata or {})
@@ -98,16 +89,9 @@ class InProcess(Engine):  # type: ignore[misc]
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
         """Runs cell after cell, up to one that raises: papermill then raises too."""
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        with TemporaryDirectory() as folder:  # not the settings and the history of a user
-            shell = _Shell.instance(
-                colors="nocolor",
-                ipython_dir=folder,
-                config=Config(HistoryManager={"enabled": False}),
-            )
-            cls._run(shell, nb_man)
-
-    @classmethod
-    def _run(cls, shell: Any, nb_man: Any) -> None:
+        with TemporaryDirectory() as folder:  # no settings and no history of a user's
+            config = Config(HistoryManager={"enabled": False})
+            shell: Any = _Shell.instance(colors="nocolor", ipython_dir=folder, config=config)
         shell.displayed = {}
         for index, cell in enumerate(nb_man.nb.cells):
             if cell.cell_type != "code":

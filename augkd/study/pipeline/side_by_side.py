@@ -276,13 +276,13 @@ def spread(
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
-        executors: dict[int, Executor] = {}
+        executors: dict[int, Executor] = {
+            gpus: client.get_executor(resources={"GPU": gpus} if gpus else None, pure=False)
+            for gpus in (0, 1, processes)
+        }
 
         def submit(stage: Stage) -> "Future[Done]":
             gpus = processes if stage.notebook in TRAINS else int(stage.notebook in USES_GPU)
-            if gpus not in executors:
-                wanted = {"GPU": gpus} if gpus else None
-                executors[gpus] = client.get_executor(resources=wanted, pure=False)
             log = root / LOGS / f"{stage.name}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
