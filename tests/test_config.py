@@ -85,7 +85,6 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("lr: 2.0e-3,", "lr: -1.0,", r"budgets\.smoke\.teach\.lr: .*above 0, not -1\.0: correct"),
         ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
         ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
-        ("patch: 12", "patch: 20", r"smoke\.teach\.patch: 20 is not divisible by 12.*correct"),
         ("scale: 2\n", "scale: 5\n", r"cohorts\.edsr_x2\.scale: .*2, 3 or 4, not 5: correct"),
         ("scale: 3\n", "scale: 8\n", r"cohorts\.edsr_x3\.scale: .*2, 3 or 4, not 8"),
         ("edsr, scale: 2}", "edsr, scale: 1}", r"teachers\.edsr_x2\.scale: .*2, 3 or 4, not 1"),
@@ -112,7 +111,6 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("mixed: []", "mixed: [cpu]", r"budgets\.smoke\.mixed: give \[smoke\], or \[\] for none"),
         ("name: smoke", "name: smoky", r"budgets\.smoke\.name: must be smoke, not 'smoky'"),
         ("student: small", "student: tiny", r"ablation_x4\.student: .* smoke 'tiny' is unknown"),
-        ("blocks: 2, res_scale", "layers: 2, res_scale", r"networks\.edsr\.teacher: .*'layers'"),
     ],
 )
 def test_a_wrong_value_is_named(root: Path, old: str, new: str, expected: str) -> None:
@@ -270,13 +268,6 @@ def test_a_package_that_is_missing() -> None:
     absent = Photograph("one", "train", "no_such_package", "one.png", 1, "0")
     with pytest.raises(UserError, match="of package no_such_package is missing; install the lock"):
         absent.read()
-
-
-def test_a_photograph_smaller_than_a_patch(root: Path, packaged: Path) -> None:
-    edit(root, "patch: 12", "patch: 24")
-    text = prepare_refused(root)  # 24 LR pixels at x4 are 96
-    assert "photograph one (70 x 60) is smaller than a patch of 96 x 96" in text
-    assert "(teach.patch, distil.patch)" in text  # the keys to change
 
 
 # --- checkpoints and sizes ---

@@ -16,11 +16,10 @@ from augkd.errors import UserError
 from augkd.metrics import psnr_y
 from augkd.models import SIZES, create_model, load_network
 from augkd.study.acquire.fetch import fetch_study
-from augkd.study.acquire.registry import load_registry
 from augkd.study.gate import TOLERANCE, take
 from augkd.study.params import Study, load_study
 from augkd.study.pipeline import stage
-from augkd.study.prepare import prepare_datasets, prepare_study
+from augkd.study.prepare import find_datasets, prepare_pairs, prepare_study
 from augkd.study.runs import load_teacher, validation
 from augkd.study.score import scored_images
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
@@ -192,9 +191,10 @@ def test_what_a_cohort_is_scored_on(study: Study, cohort: str, expected: set[str
 def test_a_set_without_lr_is_reduced(study: Study, tmp_path: Path) -> None:
     """Flickr2K's second source ships HR alone."""
     shutil.copyfile(study.root / "mirror" / "Flickr2K.zip", tmp_path / "Flickr2K.zip")
-    listed, found = load_registry(study.root / "registry.yaml"), []
-    for folder, source in ((tmp_path, "bicubic"), (study.root / "data" / "fetched", "shipped")):
-        found.append(list(prepare_datasets(["Flickr2K"], folder, listed, "replicate")))
+    found = []
+    for folder, source in ((tmp_path, "bicubic"), (study.budget.origin, "shipped")):
+        of = replace(study, budget=study.budget.model_copy(update={"origin": folder}))
+        found.append(list(prepare_pairs(of, find_datasets(of, ["Flickr2K"]))))
         assert [image.lr_source for image in found[-1]] == [source] * 2
     for one, two in zip(*found, strict=True):
         assert all(torch.equal(one.lr[scale], two.lr[scale]) for scale in (2, 3, 4))
@@ -209,8 +209,12 @@ def test_what_a_budget_does_not_fetch(study: Study) -> None:
     ("key", "value", "message"),
     [
         ("public", ["papers"], r"budgets\.paper\.public: give \[paper\], or \[\]"),
-        ("teaching", ["paper"], "budgets.paper: give either teaching or public"),
-        ("images", {"train": None}, r"paper\.images\.datasets: give them where public"),
+        (
+            "teaching",
+            ["paper"],
+            r"budgets\.paper: give either teaching as \[paper\], or public and",
+        ),
+        ("images", {"train": None}, r"paper: give either .*, or public and images\.datasets"),
         ("checkpoints.edsr_x9", "edsr_x2", r"paper\.checkpoints: edsr_x9: give one for"),
         ("checkpoints", {}, r"paper\.checkpoints: edsr_x2: give one for each backbone"),
         ("methods", {"csf": {}}, r"paper\.methods: no cohort has 'csf'"),

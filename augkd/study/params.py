@@ -3,7 +3,6 @@
 Nothing here needs torch but what says so: pages of the report start two seconds sooner.
 """
 
-import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from augkd.errors import UserError, replacing
 from augkd.options import Optimiser, Training
+from augkd.study.pipeline import stage as stages
 
 T = TypeVar("T")
-STAGE = "AUGKD_STAGE"  # set in the notebook of a stage
+STAGE = stages.STAGE
 Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Degradation = Literal["bicubic", "bsrgan"]
@@ -82,15 +82,12 @@ class Cohort(Section):
         return {f"{m}_{bits}bit": (m, bits) for bits in self.bits for m in self.methods}
 
 
-class TeacherEntry(
-    Section
-):  # by one of the doors that params.yaml lists; files are relative to the study
+class TeacherEntry(Section):  # by a door that params.yaml lists; files are relative to the study
     scale: Scale
     network: str | None = None
     start: str | None = None
     degradation: Degradation = "bicubic"
     expanded: bool = False  # as for a cohort
-    checkpoint: str | None = None  # of the registry: named by a budget alone (``checkpoints``)
     weights: Path | None = None
     spandrel: Path | None = None
     factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
@@ -98,7 +95,7 @@ class TeacherEntry(
     @property
     def trained(self) -> bool:
         """Whether it is trained here."""
-        return self.network is not None and not (self.weights or self.checkpoint)
+        return bool(self.network and not self.weights)
 
     @property
     def file(self) -> Path | None:
@@ -178,10 +175,7 @@ class Study:
 
     def only_shows(self, notebook: str, entry: str = "") -> bool:
         """Whether a notebook was opened by hand, to show what its stage made: it is there then."""
-        if self.by_hand:
-            from augkd.study.pipeline.stage import need
-
-            need(self, notebook, entry)
+        stages.need(self, notebook, entry)
         return self.by_hand
 
     def folder(self, stage: str, name: str = "") -> Path:
@@ -204,10 +198,11 @@ class Study:
         return cohort.model_copy(update={"methods": methods})
 
     def teacher(self, name: str) -> TeacherEntry:
-        """A teacher, by the checkpoint that the budget names for it, if it names one."""
+        """A teacher; one that the budget takes from a checkpoint has the weights that it took."""
         entry = _entry(self.params.teachers, name, "teacher")
-        taken = self.budget.checkpoints.get(name)
-        return entry.model_copy(update={"checkpoint": taken, "start": None}) if taken else entry
+        file = self.folder("teach", name) / "teacher.safetensors"
+        taken = {"weights": file, "start": None} if name in self.budget.checkpoints else {}
+        return entry.model_copy(update=taken)
 
     def training_set(self, of: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
         """The datasets that it is trained on, and how many of their images; None is all."""
@@ -238,8 +233,7 @@ class Study:
         if own := self.budget.schedules.get(of.network or "", {}).get(stage):
             where = f"budgets.{self.budget.name}.schedules.{of.network}.{stage}"
             training = _valid(Training, asdict(training) | own, where)
-        times = training.continued if of.start else 1
-        return training.longer(times * of.longer if isinstance(of, Cohort) else times)
+        return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
@@ -249,7 +243,9 @@ class Study:
         """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
         from augkd.models import SIZES
 
-        return {**SIZES[network].get(role, {}), **self.budget.networks[network][role]}
+        where = f"budgets.{self.budget.name}.networks.{network}:"
+        own = _entry(self.budget.networks[network], role, where)
+        return {**SIZES[network].get(role, {}), **own}
 
 
 def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
@@ -268,15 +264,15 @@ def load_study(
     """
     root = root or find_root()
     params = _valid(Params, read_params(root / "params.yaml")[1])
-    for problem in _problems(params):
+    for problem in _problems(params, check_methods):
         raise UserError(f"params.yaml: {problem}")
-    if check_methods:
-        _check_methods(params)
     return Study(params, _entry(params.budgets, budget or params.budget.name, "budget"), root)
 
 
-def _problems(params: Params) -> Iterator[str]:
+def _problems(params: Params, check_methods: bool) -> Iterator[str]:
     """What types do not say, as "key: what is wrong: the mend"; the first is refused."""
+    if check_methods:
+        from augkd.models import NETWORKS
     for name, entry in params.teachers.items():
         where, doors = f"teachers.{name}", ("network", "spandrel", "factory")
         given = [door for door in doors if getattr(entry, door)]
@@ -285,14 +281,13 @@ def _problems(params: Params) -> Iterator[str]:
             yield f"{where}: {both} is given: give one of {', '.join(doors)}, or weights alone"
         if entry.spandrel and entry.weights:
             yield f"{where}.weights: spandrel names the file already: remove one of them"
-        if entry.checkpoint:
-            yield f"{where}.checkpoint: a budget names it: move it to budgets.NAME.checkpoints"
-        if entry.start:
-            if not entry.trained:
-                yield f"{where}.start: only a teacher that is trained here has one: remove it"
-            _entry(params.teachers, entry.start, f"{where}.start")
+        if entry.start and not entry.trained:
+            yield f"{where}.start: only a teacher that is trained here has one: remove it"
+        _entry(params.teachers, entry.start or name, f"{where}.start")
+        if check_methods and entry.network:
+            _entry(NETWORKS, entry.network, f"{where}.network:")
     for name, cohort in params.cohorts.items():
-        where, source, start = f"cohorts.{name}", cohort.teacher, cohort.start
+        where, source = f"cohorts.{name}", cohort.teacher
         if source.trained:
             scale = _entry(params.teachers, source.trained, f"{where}.teacher.trained").scale
             if scale != cohort.scale:
@@ -305,28 +300,23 @@ def _problems(params: Params) -> Iterator[str]:
             yield f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
         for key in cohort.seeds:
             _entry(params.budgets, key, f"{where}.seeds: budget")
-        if start:
-            parent = _entry(params.cohorts, start.cohort, f"{where}.start.cohort")
-            for method in [start.method] if start.method else cohort.methods:
-                _entry(parent.methods, method, f"{where}.start.cohort's method")
+        if check_methods:
+            _entry(NETWORKS, cohort.network, f"{where}.network:")
+            for method in cohort.methods:
+                cohort.method(method, where)
     for name, budget in params.budgets.items():
         where, study = f"budgets.{name}", Study(params, budget, Path())
+        public, datasets = bool(budget.public), bool(budget.images.datasets)
         if name != budget.name:
             yield f"{where}.name: must be {name}, not {budget.name!r}"
         for key in ("mixed", "slow_pages", "teaching", "public"):
             if getattr(budget, key) not in ([], [name]):
                 yield f"{where}.{key}: give [{name}], or [] for none"
-        for key in ("teach", "distil"):
-            if (patch := getattr(budget, key).patch) % 12:  # zooming out by 2, 3 and 4
-                yield f"{where}.{key}.patch: {patch} is not divisible by 12: correct the value"
-        public, only = bool(budget.public), f"where public is [{name}], and only there"
-        if public == bool(budget.teaching):
-            yield f"{where}: give either teaching or public as [{name}]"
-        if public != bool(budget.images.datasets):
-            yield f"{where}.images.datasets: give them {only}"
+        if {public, datasets} != {not budget.teaching}:
+            yield f"{where}: give either teaching as [{name}], or public and images.datasets"
         names = {f"{n}_x{scale}" for n in budget.backbones for scale in (2, 3, 4) if public}
         for odd in sorted(budget.checkpoints.keys() ^ names):
-            yield f"{where}.checkpoints: {odd}: give one for each backbone and scale {only}"
+            yield f"{where}.checkpoints: {odd}: give one for each backbone and scale, if public"
         for key in ("backbones", "schedules"):
             for network in getattr(budget, key):
                 _entry(budget.networks, network, f"{where}.{key}:")
@@ -334,7 +324,7 @@ def _problems(params: Params) -> Iterator[str]:
             yield f"{where}.methods: no cohort has '{odd}': correct its name"
         for entry in params.teachers.values():
             study.schedule(entry)
-        for key, cohort in params.cohorts.items():
+        for key, cohort in ((key, study.cohort(key)) for key in params.cohorts):
             study.schedule(cohort)
             of = cohort.start.cohort if cohort.start else key
             if (wanted := study.seeds(key)) > (has := study.seeds(of)):
@@ -342,30 +332,8 @@ def _problems(params: Params) -> Iterator[str]:
                 yield f"cohorts.{key}.seeds: {both}: give it as many there"
             roles = budget.networks.get(cohort.network, {cohort.student: {}})
             _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
-        for network, roles in budget.networks.items():
-            _entry(roles, "teacher", f"{where}.networks.{network}:")
-
-
-def _check_methods(params: Params) -> None:
-    from augkd.models import NETWORKS
-
-    for name, teacher in params.teachers.items():
-        if teacher.network:
-            _entry(NETWORKS, teacher.network, f"teachers.{name}.network:")
-    for name, cohort in params.cohorts.items():
-        _entry(NETWORKS, cohort.network, f"cohorts.{name}.network:")
-        for method in cohort.methods:
-            cohort.method(method, f"cohorts.{name}")
-    for name, budget in params.budgets.items():
-        for cohort in map(Study(params, budget, Path()).cohort, params.cohorts):
-            for method in budget.methods.keys() & cohort.methods.keys():
-                cohort.method(method, f"budgets.{name}")
-        for network, roles in budget.networks.items():
-            where = f"budgets.{name}.networks"
-            known = inspect.signature(_entry(NETWORKS, network, f"{where}:")).parameters
-            for role, sizes in roles.items():
-                for key in sizes:
-                    _entry(known, key, f"{where}.{network}.{role}:")
+            for method in budget.methods.keys() & cohort.methods.keys() if check_methods else ():
+                cohort.method(method, where)
 
 
 def _entry(table: Mapping[str, T], name: str, what: str) -> T:
@@ -390,9 +358,6 @@ def _valid(kind: type[T], values: Any, where: str = "") -> T:
         elif detail["type"] == "value_error":  # of augkd.options: "field: expected ..., not ..."
             key, text = f"{key}.{detail['ctx']['error']}", "correct the value"
         raise UserError(f"params.yaml: {key}: {text}") from None
-
-
-# --- the file -------------------------------------------------------------------------------------
 
 
 def find_root(file: str = "params.yaml") -> Path:
@@ -431,30 +396,22 @@ def read_budgets(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def switch_budget(path: Path, name: str) -> str:
-    """Rewrites the one word that chooses the budget, and returns the name chosen before.
-
-    Raises:
-        UserError: the budget is unknown or has no anchor of its name, or as ``read_budgets``.
-    """
+    """Rewrites the one word that chooses the budget, and returns the name chosen before."""
     before, known = read_budgets(path)
     _entry(known, name, "budget")
     text, anchor = read_params(path)[0], f"{name}: &{name}"
     if anchor not in text:
         raise UserError(f"{path}: budgets.{name} needs an anchor of its name: write '{anchor}'")
-    if name != before:
-        with replacing(path) as partial:
-            partial.write_bytes(_LINE.sub(rf"\g<1>{name}", text).encode())
+    with replacing(path) as partial:
+        partial.write_bytes(_LINE.sub(rf"\g<1>{name}", text).encode())
     return before
 
 
 def refuse_links(path: Path) -> None:
-    """Refuses linked folders among the benchmarks by UserError: DVC does not look behind them, and
-    would not score what is added so, and say nothing."""
+    """Refuses linked folders of benchmarks, behind which DVC does not look, and says nothing."""
     read_budgets(path)
     benchmarks = (read_params(path)[1].get("data") or {}).get("benchmarks")
     for found in (path.parent / benchmarks).rglob("*") if benchmarks else ():
         if found.is_symlink() and found.is_dir():
-            what = f"{found}: is a link, and DVC does not see what is behind it"
-            raise UserError(
-                f"{what}: copy the folder, or let data.benchmarks name the one it is in"
-            )
+            mend = "copy the folder, or let data.benchmarks name the one it is in"
+            raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")

@@ -9,7 +9,7 @@ calibration targets and noisy aerial pictures. The campus pictures overlap, so a
 import csv
 import hashlib
 import importlib.util
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,12 +21,11 @@ from augkd.data.images import list_images, read_image
 from augkd.data.store import Prepared, write_store
 from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
-from augkd.study.acquire.archives import find_images
-from augkd.study.acquire.registry import Registry, load_registry
+from augkd.study.acquire.archives import Member, Pair, find_images
+from augkd.study.acquire.registry import load_registry
 from augkd.study.params import Study
 
 SCALES = (2, 3, 4)
-DATASETS = {"train": "train", "test": "photographs"}  # as scores name them, by split
 LIST = Path(__file__).with_name("photographs.csv")
 
 
@@ -70,63 +69,54 @@ def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     return bicubic(hr[:, :height, :width], scale, edges)
 
 
-def _filled(dataset: str, name: str, hr: Tensor, lr: dict[int, Tensor], edges: Edges) -> Prepared:
-    """An image and its LR images: those shipped with it, and those of other scales made here."""
-    made = {scale: degrade(hr, scale, edges) for scale in SCALES if scale not in lr}
-    source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
-    return Prepared(dataset, name, hr, dict(sorted((lr | made).items())), source)
-
-
-def prepare_photographs(split: str, study: Study) -> Iterator[Prepared]:
+def prepare_photographs(study: Study, split: str) -> Iterator[Prepared]:
     """Reads and degrades the photographs that the budget takes of a split."""
-    budget = study.budget
-    smallest = max(SCALES) * max(budget.teach.patch, budget.distil.patch)  # side of a patch's HR
-    for photograph in photographs(split, getattr(budget.images, split)):
+    dataset = "train" if split == "train" else "photographs"  # as scores name it
+    for photograph in photographs(split, getattr(study.budget.images, split)):
         hr = photograph.read()
-        _, height, width = hr.shape
-        if min(height, width) < smallest:
-            what = f"photograph {photograph.name} ({width} x {height}) is smaller than a patch"
-            mend = "make the budget's smaller (teach.patch, distil.patch) or take it off the list"
-            raise UserError(f"{what} of {smallest} x {smallest}: {mend}")
-        yield _filled(DATASETS[split], photograph.name, hr, {}, study.params.data.edges)
+        lr = {scale: degrade(hr, scale, study.params.data.edges) for scale in SCALES}
+        yield Prepared(dataset, photograph.name, hr, lr, "bicubic")
 
 
-def prepare_datasets(
-    names: Iterable[str], folder: Path, registry: Registry, edges: Edges, real: bool = False
-) -> Iterator[Prepared]:
-    """Datasets whose files were fetched into ``folder``, with what is shipped of LR images.
+def prepare_pairs(study: Study, pairs: Iterable[Pair]) -> Iterator[Prepared]:
+    """Images with the LR images that are shipped with them, and those of other scales made here.
 
-    Those of ``real`` ones are photographs of their own: none is made, and HR may be absent.
+    Those of the budget's real datasets are left as they are: no LR is made, and HR may be absent.
     """
-    for dataset in names:
-        with find_images(dataset, folder, registry) as pairs:
-            for pair in pairs:
-                hr, lr = pair.read()
-                if real:
-                    yield Prepared(pair.dataset, pair.name, hr, dict(sorted(lr.items())), "shipped")
-                elif hr is None:
-                    raise UserError(f"{dataset}: has no HR images: name it under real instead")
-                else:
-                    yield _filled(pair.dataset, pair.name, hr, lr, edges)
+    sets, edges = study.budget.images.datasets, study.params.data.edges
+    for pair in pairs:
+        (hr, lr), made = pair.read(), {}
+        if not sets or pair.dataset not in sets.real:
+            if hr is None:
+                raise UserError(f"{pair.dataset}: has no HR images: name it under real instead")
+            made = {scale: degrade(hr, scale, edges) for scale in SCALES if scale not in lr}
+        source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
+        yield Prepared(pair.dataset, pair.name, hr, dict(sorted((lr | made).items())), source)
 
 
-def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str]) -> Iterator[Prepared]:
-    """Every dataset of ``folder`` that has an HR folder, with its own LR images if shipped.
+def find_datasets(study: Study, names: Iterable[str]) -> Iterator[Pair]:
+    """The images of datasets that were fetched."""
+    registry = load_registry(study.root / study.params.data.registry)
+    for name in names:
+        with find_images(name, study.root / study.budget.origin, registry) as pairs:
+            yield from pairs
 
-    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png. Datasets named in ``but`` are left out.
+
+def find_benchmarks(study: Study) -> Iterator[Pair]:
+    """Those of every set in the folder of benchmarks that has HR, but for sets that were fetched.
+
+    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png.
     """
-    folders = [hr for hr in sorted(folder.glob("*/HR")) if hr.parent.name not in but]
-    for file in chain.from_iterable(map(list_images, folders)):
-        dataset, hr = file.parents[1], read_image(file)
-        shipped = {}
-        for scale in SCALES:
-            place = dataset / "LR_bicubic" / f"X{scale}" / f"{file.stem}x{scale}.png"
-            if place.is_file():
-                shipped[scale] = read_image(place)
-                if any(scale * shipped[scale].shape[side] > hr.shape[side] for side in (1, 2)):
-                    what = f"{place} is larger than 1/{scale} of {file}"
-                    raise UserError(f"{what}: replace the pair, or remove it to have it made")
-        yield _filled(dataset.name, file.stem, hr, shipped, edges)
+    folder, sets = study.params.data.benchmarks, study.budget.images.datasets
+    fetched = sets.test + sets.real if sets else ()
+    every = (study.root / folder).glob("*/HR") if folder else ()
+    own = sorted(hr for hr in every if hr.parent.name not in fetched)
+    for file in chain.from_iterable(map(list_images, own)):
+        of = file.parents[1]
+        files = {s: of / f"LR_bicubic/X{s}/{file.stem}x{s}.png" for s in SCALES} | {1: file}
+        there = {scale: place for scale, place in files.items() if place.is_file()}
+        found = {s: Member(of, place.name, partial(place.open, "rb")) for s, place in there.items()}
+        yield Pair(of.name, file.stem, found.pop(1), found)
 
 
 def prepare_study(study: Study) -> None:
@@ -137,21 +127,12 @@ def prepare_study(study: Study) -> None:
     """
     if study.only_shows("prepare"):
         return
-    data, sets = study.params.data, study.budget.images.datasets
-    found: dict[str, Iterable[Prepared]]
-    if sets:
-        place, listed = study.root / study.budget.origin, load_registry(study.root / data.registry)
-        of = partial(prepare_datasets, folder=place, registry=listed, edges=data.edges)
-        found = {
-            "train": of(dict.fromkeys(sets.train + sets.expanded)),
-            "test": of(sets.watch),
-            "benchmarks": chain(of(sets.test), of(sets.real, real=True)),
-        }
+    own = prepare_pairs(study, find_benchmarks(study))
+    if sets := study.budget.images.datasets:
+        named = sets.train + sets.expanded, sets.watch, sets.test + sets.real
+        parts = [prepare_pairs(study, find_datasets(study, dict.fromkeys(n))) for n in named]
+        parts[2] = chain(parts[2], own)
     else:
-        found = {split: prepare_photographs(split, study) for split in ("train", "test")}
-    if data.benchmarks:
-        taken = sets.test + sets.real if sets else ()
-        own = prepare_benchmarks(study.root / data.benchmarks, data.edges, taken)
-        found["benchmarks"] = chain(found.get("benchmarks", ()), own)
-    for part in ("train", "test", "benchmarks"):
-        write_store(study.folder("prepare") / part, found.get(part, ()))
+        parts = [*(prepare_photographs(study, split) for split in ("train", "test")), own]
+    for part, images in zip(("train", "test", "benchmarks"), parts, strict=True):
+        write_store(study.folder("prepare") / part, images)

@@ -40,7 +40,9 @@ class Run:
         self.out, self.label = study.folder(stage, name), f"{stage}-{study.budget.name}-{name}"
         self.state: Path | None = None  # to resume from, if it is a training
         self.begun = datetime.now(UTC)
-        revision, _, changed = _revision(study.root).partition("-")
+        git = "git describe --always --abbrev=40 --exclude='*' --dirty"  # says nothing without git
+        told = subprocess.run(git, cwd=study.root, shell=True, capture_output=True, text=True)
+        revision, _, changed = told.stdout.strip().partition("-")
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
         self.record |= {"members": ["teacher"], "steps": 0}  # a training says what it has
         self.record |= {"started": self.begun.isoformat(timespec="seconds")}
@@ -92,11 +94,11 @@ def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
     size = (9, 3.2 + 0.18 * (1 + len(psnr.columns) // 5))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     for axis, frame in zip(axes, (loss, psnr), strict=True):
+        axis.set_xlabel("step")
         for method, values in frame.items():
             axis.plot(values, label=method)
-    axes[0].set(title="Training loss", xlabel="step", yscale="log")
-    axes[0].set_ylabel("loss (weighted sum of terms)")
-    axes[1].set(title="Validation", xlabel="step", ylabel="PSNR-Y (dB)")
+    axes[0].set(title="Training loss", ylabel="loss (weighted sum of terms)", yscale="log")
+    axes[1].set(title="Validation", ylabel="PSNR-Y (dB)")
     if len(psnr.columns):  # networks that were taken from elsewhere have no curves
         axes[1].set_ylim(bottom=psnr.iloc[1:].min().min() - 0.5)
     if len(psnr.columns) > 1:
@@ -110,12 +112,3 @@ def device_name(device: torch.device) -> str:
     listed = Path("/proc/cpuinfo")  # Linux alone has it
     found = re.search(r"model name\s*:\s*(.+)", listed.read_text() if listed.exists() else "")
     return found[1] if found else platform.processor() or "CPU"
-
-
-def _revision(root: Path) -> str:
-    """Git's of the study, with "-dirty" where tracked files have changed; "" without git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run([*command, "--dirty"], capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""

@@ -103,35 +103,35 @@ def open_network(study: Study, entry: TeacherEntry, file: Path | None) -> nn.Mod
 def teach(study: Study, name: str) -> Frames:
     """Trains the teacher ``name`` from HR images alone, or takes the network that it names.
 
-    Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME. The first holds
-    the weights of a network from elsewhere too, and no later stage needs the file that they came
-    from. Where the budget asks for several processes, this one starts them; one among others does
-    its part of the training, and only the main one writes.
+    Writes teacher.safetensors, curves and run.json into runs/BUDGET/teach/NAME; no later stage
+    needs the file that weights from elsewhere came from. Where the budget asks for several
+    processes, this one starts them; each does its part, and only the main one writes.
     """
     entry = study.teacher(name)
     if study.only_shows("teach", name) or (entry.trained and launch(study, "teach", name)):
         return read_curves(study.folder("teach", name))
     run = Run(study, "teach", name)
     out = run.out / "teacher.safetensors"
-    if not entry.network or not entry.trained:
+    if not entry.trained:
         file = study.root / entry.file if entry.file else None
         taken = open_network(study, entry, file)
-        source = {"factory": entry.factory} if entry.factory else {}
-        run.record["source"] = source = source | (source_of(file) if file else {})
+        source = ({"factory": entry.factory} if entry.factory else {}) | source_of(file)
+        run.record["source"] = source
         if entry.spandrel and file:  # which finds the architecture by the file's own names
             save_weights(out, read_weights(file), source)
         else:
             save_checkpoint(out, taken, source)
         return run.end(Curves())
-    network = build(study, entry.network, "teacher", entry.scale, 0)
+    network = build(study, str(entry.network), "teacher", entry.scale, 0)
     if entry.start:
         _start_from(network, study.folder("teach", entry.start) / out.name)
-    return _learn(run, entry, [("teacher", network, Scratch())], run.out)
+    return _learn(run, entry, [("teacher", network, Scratch())], None)
 
 
-def source_of(file: Path) -> dict[str, str]:
+def source_of(file: Path | None) -> dict[str, str]:
     """A file of weights, for a record."""
-    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
+    return {"file": file.name, "sha256": digest} if file else {}
 
 
 def distil(study: Study, name: str) -> Frames:
@@ -151,7 +151,7 @@ def distil(study: Study, name: str) -> Frames:
                 parent = cohort.start.method or kind
                 _start_from(network, student_path(study, cohort.start.cohort, parent, seed))
             students.append((f"{student}-{seed}", network, cohort.method(kind)))
-    return _learn(run, cohort, students, run.out / "students", teacher)
+    return _learn(run, cohort, students, teacher)
 
 
 def launch(study: Study, stage: str, name: str) -> bool:
@@ -174,41 +174,26 @@ def launch(study: Study, stage: str, name: str) -> bool:
     env, said = os.environ | {"OMP_NUM_THREADS": threads}, ""
     with Popen(command, cwd=study.root, env=env, stdout=PIPE, stderr=STDOUT) as run:
         assert run.stdout
-        try:
-            # newline="": a bar's carriage returns end lines, and stay what they are
-            for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
-                sys.stderr.write(line)
-                said = line[7:].strip() if line.startswith("augkd: ") else said
-        except BaseException:
-            run.terminate()  # torchrun passes it on
-            raise
+        # newline="": a bar's carriage returns end lines, and stay what they are
+        for line in TextIOWrapper(run.stdout, errors="replace", newline=""):
+            sys.stderr.write(line)
+            said = line[7:].strip() if line.startswith("augkd: ") else said
     if run.returncode:
         raise UserError(said or f"training {name}: a process failed: what it printed says why")
     return True
 
 
-def _learn(
-    run: Run, entry: Task, learners: Sequence[Learner], out: Path, teacher: nn.Module | None = None
-) -> Frames:
-    """Trains networks together into a folder, which no other process does meanwhile."""
+def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | None) -> Frames:
+    """Trains networks together, which no other process does meanwhile, and writes them."""
     study, training = run.study, run.study.schedule(entry)
     params, store = study.params, ImageStore(study.folder("prepare") / "train")
-    members = [Member(*who, teacher, params.optimiser, training, run.device) for who in learners]
+    members = [Member(*one, teacher, params.optimiser, training, run.device) for one in who]
     run.record |= {"members": [member.name for member in members], "steps": training.steps}
     datasets, images = study.training_set(entry)
-    sampler = PatchSampler(
-        store,
-        scale=entry.scale,
-        patch=training.patch,
-        batch=training.batch,
-        seed=params.seed,
-        images=images,
-        datasets=datasets,
-        degradation=entry.degradation,
-        device=run.device,
-        **params.data.model_dump(include={"edges", "on_device"}),
-        **params.augment.model_dump(),
-    )
+    drawn = params.augment.model_dump() | params.data.model_dump(include={"edges", "on_device"})
+    drawn |= {"images": images, "datasets": datasets, "degradation": entry.degradation}
+    drawn |= {"scale": entry.scale, "patch": training.patch, "batch": training.batch}
+    sampler = PatchSampler(store, seed=params.seed, device=run.device, **drawn)
     facts = [params.seed, params.augment, params.optimiser, params.data.edges, training, entry]
     facts += [datasets, images, store.index, torch.__version__]
     facts += [run.record["code"], run.record["device"]]
@@ -222,7 +207,6 @@ def _learn(
             digest.update(key.encode() + value.flatten().cpu().view(torch.uint8).numpy().tobytes())
     # named by all that the training depends on, so that it is not resumed into another one
     run.state = study.root / ".state" / f"{run.label}-{digest.hexdigest()[:16]}"
-    run.state.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.state / "lock", timeout=0) if run.main else nullcontext()
     frozen = Teacher(teacher) if teacher else None
     start = members, frozen, sampler, training, params.optimiser
@@ -234,8 +218,8 @@ def _learn(
         problem = f"another process is training it (lock: {error.lock_file})"
         raise UserError(f"{run.label}: {problem}: wait for it or stop it") from None
     for member in members if run.main else ():
-        header = {"method": member.name} if teacher else None
-        save_checkpoint(out / f"{member.name}.safetensors", member.result(), header)
+        file = run.out / ("students" if teacher else "") / f"{member.name}.safetensors"
+        save_checkpoint(file, member.result(), {"method": member.name} if teacher else None)
     return run.end(curves)
 
 

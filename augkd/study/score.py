@@ -21,16 +21,15 @@ from augkd.train import single_core
 
 COLUMNS = ["cohort", "network", "scale", "method", "seed"]
 COLUMNS += ["dataset", "split", "image", "metric", "value"]
+# dataset, split, image, lr (3, h, w), and hr (3, s*h, s*w) or None; uint8
 Scored = tuple[str, str, str, Tensor, Tensor | None]
-"""Dataset, split, image, lr (3, h, w), and hr (3, s*h, s*w) or None; uint8."""
 
 
 def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
     """All test images that a cohort is scored on, and the centres of some training ones.
 
-    Training images are spread evenly over the list: they answer how well a student fits. Of a
-    cohort of another degradation, LR images are made by it; but where the budget names real
-    datasets, such a cohort is tested on those, as they are, and on no others (Table 5).
+    Training images are spread evenly over the list: they answer how well a student fits. Where the
+    budget names real datasets, cohorts of another degradation are tested on those alone (Table 5).
     """
     chosen, datasets = study.budget.score, study.budget.images.datasets
     real = datasets.real if datasets else ()
@@ -55,10 +54,8 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher, in dB, image by image.
 
     Rows for every student, the teacher and bicubic enlargement (seed -1 for these two); in the
-    cohort that a teacher shares its name with, for its self-ensemble too (Table 12), of the images
-    that the budget's ``score.ensemble_images`` leaves. Where it says ``self_ensemble: all``, each
-    answer is the mean over eight flips and transpositions. Where LR images were not made by bicubic
-    reduction (Table 5), NIQE too, with no border cut, of images large enough; without HR, it alone.
+    cohort that a teacher shares its name with, for its self-ensemble too (Table 12). Of cohorts of
+    another degradation (Table 5), NIQE too, of images large enough; without HR, it alone.
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
     """
     cohort, chosen, device = study.cohort(name), study.budget.score, pick_device()
@@ -121,8 +118,7 @@ def write_group(study: Study, group: str) -> pd.DataFrame:
             with replacing(file) as partial:
                 scores.to_csv(partial, index=False)
             shown = scores[(scores.metric == "psnr_y") & (scores.split == "test")]
-            table = shown.groupby(["method", "dataset"])["value"].mean().round(4).unstack()
-            means[name] = table.to_dict("index")
+            means[name] = shown.pivot_table("value", "method", "dataset").round(4).to_dict("index")
         with replacing(study.folder("score", group) / "metrics.json") as partial:
             partial.write_text(json.dumps(means, indent=2) + "\n")
     tables = [pd.read_csv(file, dtype={"image": str}) for file in files.values()]
