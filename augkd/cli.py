@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -14,9 +15,6 @@ from typer.core import TyperGroup
 
 from augkd import __version__
 from augkd.errors import UserError, replacing
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class _OneLine(TyperGroup):
@@ -54,47 +52,31 @@ def _options(
         raise typer.Exit
 
 
-Weights = Annotated[
-    Path | None, typer.Option("--weights", "-w", help="Weights of this study: they name a network.")
-]
-Network = Annotated[
-    str | None,
-    typer.Option(help="Network of public weights, which do not name it: edsr, rcan or swinir."),
-]
+Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this study, or public.")]
+Network = Annotated[str | None, typer.Option(help="Of public weights: edsr, rcan or swinir.")]
 Role = Annotated[str | None, typer.Option(help="With --network: teacher or student, of Table 1.")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
-Tile = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Side of a tile in pixels of the input; 0: always the whole image. By default "
-        "tiles are cut when a pass would take more than about 2 GiB. Tiles read as far beyond "
-        "their edge as EDSR and SwinIR can see, so they change nothing. RCAN sees the whole "
-        "image: it is tiled only if this is given, and each tile then has its own statistics.",
-    ),
-]
-SelfEnsembled = Annotated[
-    bool, typer.Option("--self-ensemble", help="Mean over eight flips and turns, 8 times the cost.")
-]
+_TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut if a
+pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is given, since it sees
+the whole image: each tile then has its own statistics."""
+Tile = Annotated[int | None, typer.Option(min=0, help=_TILE)]
+Ensemble = Annotated[bool, typer.Option("--self-ensemble", help="Mean over eight turns and flips.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")]
+Csv = Annotated[Path | None, typer.Option(help="Write the rows to this CSV file.")]
 Budget = Annotated[str | None, typer.Option("--budget", "-b", help="By default the chosen one.")]
 
 
 @app.command()
 def upscale(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Images, or folders of them.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder, or a .png file for a single image.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or one image's .png.")],
     weights: Weights = None,
     network: Network = None,
     role: Role = None,
     method: Method = None,
-    scale: Annotated[
-        int | None, typer.Option("--scale", "-s", help="2, 3 or 4; weights of this study know it.")
-    ] = None,
+    scale: Annotated[int | None, typer.Option("-s", "--scale", help="2, 3, 4; or known.")] = None,
     tile: Tile = None,
-    self_ensemble: SelfEnsembled = False,
+    self_ensemble: Ensemble = False,
     device: Device = "auto",
 ) -> None:
     """Enlarge images, to 8-bit PNG under the same names.
@@ -108,7 +90,7 @@ def upscale(
         read_image(source)
     times, enlarge = _enlarger(weights, network, role, method, scale, tile, self_ensemble, device)
     for source, target in tqdm(jobs, unit="image", ncols=88, disable=None):
-        write_image(target, enlarge(read_image(source), source))
+        write_image(target, enlarge(read_image(source)))
     typer.echo(f"{output}: {len(jobs)} image{'s' * (len(jobs) > 1)}, x{times}")
 
 
@@ -120,19 +102,11 @@ def score(
     network: Network = None,
     role: Role = None,
     method: Method = None,
-    sr: Annotated[
-        Path | None, typer.Option(help="Instead of weights: folder of enlarged images.")
-    ] = None,
-    lr: Annotated[
-        Path | None,
-        typer.Option(help="Folder of small images; by default made by MATLAB's bicubic."),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="Write a row an image (image, psnr_y, ssim_y) to this file."),
-    ] = None,
+    sr: Annotated[Path | None, typer.Option(help="Instead of weights: enlarged images.")] = None,
+    lr: Annotated[Path | None, typer.Option(help="Folder of small images, else bicubic.")] = None,
+    csv: Csv = None,
     tile: Tile = None,
-    self_ensemble: SelfEnsembled = False,
+    self_ensemble: Ensemble = False,
     device: Device = "auto",
 ) -> None:
     """Measure PSNR and SSIM on luma, with a border of the scale cut, as the paper does.
@@ -145,30 +119,26 @@ def score(
     from augkd.degrade import bicubic
     from augkd.metrics import psnr_y, ssim_y
 
-    enlarge = None
     if sr is None:
         _, enlarge = _enlarger(weights, network, role, method, scale, tile, self_ensemble, device)
     elif weights or method or network or lr:
         raise UserError("--sr: the images are made already: leave out --weights, --method and --lr")
     scores: dict[str, list[float]] = {}
-    pairs = [*_pairs(hr, sr or lr, scale)]
-    for file, partner in tqdm(pairs, unit="image", ncols=88, disable=None, leave=False):
+    pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
+    for file, partner in pairs:
         true = read_image(file)
         rows, columns = true.shape[1:]
         if min(rows, columns) < 11 + 3 * scale:
             raise UserError(f"{file}: too small to score: x{scale} needs {11 + 3 * scale} pixels")
-        if partner:
-            given = read_image(partner)
-        else:
-            true = true[:, : rows - rows % scale, : columns - columns % scale]
-            given = bicubic(true, scale)
-        height, width = (side * (1 if sr else scale) for side in given.shape[1:])
+        even = true[:, : rows - rows % scale, : columns - columns % scale]
+        given = read_image(partner) if partner else bicubic(even, scale)
+        shown = given if sr else enlarge(given)
+        height, width = shown.shape[1:]
         if not (0 <= rows - height < scale and 0 <= columns - width < scale):
             raise UserError(
                 f"{partner}: at x{scale} gives {width} x {height} pixels, but {file.name} has "
                 f"{columns} x {rows}: give the scale and the folder that belong to it"
             )
-        shown = enlarge(given, file) if enlarge else given
         images = shown[None], true[None, :, :height, :width]
         scores[file.stem] = [float(measure(*images, scale)) for measure in (psnr_y, ssim_y)]
     table = pd.DataFrame.from_dict(scores, orient="index", columns=["psnr_y", "ssim_y"])
@@ -194,14 +164,12 @@ def doctor() -> None:
 
 @app.command()
 def budget(
-    name: Annotated[
-        str | None, typer.Argument(help="The budget to switch to; without it they are listed.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="To switch to; else all are listed.")] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
     from augkd.study.params import find_root, read_budgets, refuse_links, switch_budget
 
-    path = find_root("params.yaml") / "params.yaml"
+    path = find_root() / "params.yaml"
     refuse_links(path)
     if name is None:
         chosen, names = read_budgets(path)
@@ -216,7 +184,7 @@ def budget(
 def plan(
     budget: Budget = None,
     measure: Annotated[bool, typer.Option(help="Time steps here, for about a minute.")] = True,
-    csv: Annotated[Path | None, typer.Option(help="Write a row a training to this file.")] = None,
+    csv: Csv = None,
 ) -> None:
     """Say what a budget takes before it is run: updates, operations, memory, disk, hours.
 
@@ -264,9 +232,7 @@ def train(
 @app.command()
 def spread(
     workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="On this machine.")] = 0,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler that has workers.")
-    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Of Dask, that has workers.")] = None,
 ) -> None:
     """Run the pipeline of the chosen budget on several workers.
 
@@ -289,25 +255,21 @@ def _enlarger(
     tile: int | None,
     self_ensemble: bool,
     device: str,
-) -> tuple[int, Callable[[Tensor, Path], Tensor]]:
-    """The scale, and what --weights or --method make of a file's image (3, h, w), uint8."""
-    if scale not in (None, 2, 3, 4):
-        raise UserError(f"--scale {scale}: is not supported: choose 2, 3 or 4")
-    if (weights is None) == (method is None) or method not in (None, "bicubic"):
-        raise UserError("give either --weights FILE or --method bicubic")
-    if weights is None:
-        from augkd.degrade import bicubic
-
-        if scale is None or network or tile or self_ensemble:
-            raise UserError(
-                "--method bicubic needs --scale, and takes no --network, --tile or --self-ensemble"
-            )
-        return scale, lambda image, file: bicubic(image, scale, up=True)
+) -> tuple[int, Callable[[Any], Any]]:
+    """The scale, and what --weights or --method make of an image (3, h, w), uint8."""
     import torch
 
+    from augkd.degrade import bicubic
     from augkd.models import create_model, load_checkpoint, load_network
     from augkd.models import upscale as whole
 
+    if (weights is None) == (method is None) or method not in (None, "bicubic"):
+        raise UserError("give either --weights FILE or --method bicubic")
+    if weights is None:
+        if scale not in (2, 3, 4) or network or tile or self_ensemble:
+            rule = "needs --scale 2, 3 or 4, and takes no --network, --tile or --self-ensemble"
+            raise UserError(f"--method bicubic {rule}")
+        return scale, lambda image: bicubic(image, scale, up=True)
     if network and role and scale:
         model = create_model(network, role=role, scale=scale)
         load_checkpoint(weights, model)
@@ -323,60 +285,46 @@ def _enlarger(
         model.to(device).eval()
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {device}: is not on this machine: choose auto or cpu") from None
-    kind, exact = type(model).__name__, whole.reach(model)
-    halo = None if exact else whole.OWN_STATISTICS_HALO
-
-    def say(text: str) -> None:
-        tqdm.write(f"augkd: {text}", file=sys.stderr)
-
+    kind, say = type(model).__name__, partial(tqdm.write, file=sys.stderr)
+    halo = None if (exact := whole.reach(model)) else whole.OWN_STATISTICS_HALO
     if tile and not exact:
-        say(f"{kind} sees the whole image: tiles see statistics of their own, scores may differ")
+        say(f"augkd: {kind} sees the whole image: tiles see statistics of their own, scores differ")
 
-    def enlarge(image: Tensor, file: Path) -> Tensor:
-        side, size = tile or None, whole.working_set(model, *image.shape[1:])
-        if exact and tile is None:
-            side = whole.fitting_tile(model, *image.shape[1:])
-        elif not tile and size > whole.WORKING_SET:
-            say(f"{file.name}: {kind} takes it whole, about {size >> 30} GiB; --tile 256 less")
+    def enlarge(image: Any) -> Any:
+        fitting = whole.fitting_tile(model, *image.shape[1:])
+        side = fitting if exact and tile is None else tile or None
+        if fitting and not side:
+            size = whole.working_set(model, *image.shape[1:]) >> 30
+            say(f"augkd: {kind} takes about {size} GiB for a whole image, with --tile 256 less")
         try:
             return whole.upscale(model, image, side, halo, self_ensemble)
         except RuntimeError as error:  # CUDA's own error is one of these, the CPU's is no other
             if "memory" not in str(error):
                 raise
-            raise UserError(f"{file}: out of memory on {device}: give a smaller --tile") from None
+            raise UserError(f"out of memory on {device}: give a smaller --tile") from None
 
     return model.scale, enlarge
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The images of a folder by name without suffix, which must tell them apart."""
+def _pairs(hr: Path, other: Path | None, scale: int) -> list[tuple[Path, Path | None]]:
+    """Each HR image with the other folder's of its name, baby.png or babyx2.png, or with None."""
     from augkd.data.images import list_images
 
-    found: dict[str, Path] = {}
-    for file in list_images(folder):
-        if found.setdefault(file.stem, file) is not file:
-            raise UserError(f"{file}: has the name of {found[file.stem].name}: keep one of the two")
-    return found
-
-
-def _pairs(hr: Path, other: Path | None, scale: int) -> Iterator[tuple[Path, Path | None]]:
-    """Each HR image with the other folder's image of its name, baby.png or babyx2.png.
-
-    The other folder may hold more images than that; where there is none, so are partners.
-    """
-    partners = _by_stem(other) if other else {}
-    for stem, file in _by_stem(hr).items():
-        partner = partners.get(stem) or partners.get(f"{stem}x{scale}")
+    true, made = dict[str, Path](), dict[str, Path]()
+    for by_stem, folder in ((true, hr), (made, other)):
+        for file in list_images(folder) if folder else ():
+            if twin := by_stem.get(file.stem):
+                raise UserError(f"{file}: has the name of {twin.name}: keep one of the two")
+            by_stem[file.stem] = file
+    pairs = [(file, made.get(stem) or made.get(f"{stem}x{scale}")) for stem, file in true.items()]
+    for file, partner in pairs:
         if other and not partner:
-            raise UserError(f"{other}: has no image for {file.name}: {stem} or {stem}x{scale}")
-        yield file, partner
+            raise UserError(f"{other}: has no image for {file.name}, also none named x{scale}")
+    return pairs
 
 
 def _jobs(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Each image of ``inputs``, folders listed, with the PNG to write.
-
-    ``output`` is a folder, or a .png file where there is one image that is named itself.
-    """
+    """Each image, folders listed, with the PNG to write: in ``output``, or that if it is a .png."""
     from augkd.data.images import SUFFIXES, list_images
 
     sources: list[Path] = []
@@ -391,8 +339,6 @@ def _jobs(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
     taken = {source.resolve(): source for source in sources}
     for source, target in jobs:
         if other := taken.get(target.resolve()):
-            raise UserError(
-                f"{target}: would overwrite {other} or what is made of it: use separate folders"
-            )
+            raise UserError(f"{target}: would overwrite {other} or its image: use separate folders")
         taken[target.resolve()] = source
     return jobs

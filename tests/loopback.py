@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 @dataclass
@@ -15,23 +13,21 @@ class Served:
     """One address: what it serves, and how. Lists hold one value a request, then the last stays.
 
     Attributes:
-        body: the bytes; ``bodies`` instead, one a request, for a file that changes.
+        body: the bytes, or a list of them.
+        etag: the validator, if any, or a list; ``If-Range`` is judged by it.
         ranges: whether ranges are served.
-        etag: the validator, if any; ``If-Range`` is judged by it. ``etags``: one a request.
-        cut: bytes of the answer after which the connection is cut (None: never).
-        stall: bytes after which nothing more comes for three seconds.
+        cut: bytes of the answer after which the connection is cut (None: never), or a list.
+        stall: bytes after which nothing more comes for three seconds, or a list.
         status: codes before the file is served.
         headers: extra, or in place of others.
         chunked: without a Content-Length.
     """
 
-    body: bytes = b""
-    bodies: list[bytes] = field(default_factory=list)
+    body: Any
+    etag: Any = '"1"'
     ranges: bool = True
-    etag: str | None = '"1"'
-    etags: list[str | None] = field(default_factory=list)
-    cut: list[int | None] = field(default_factory=list)
-    stall: list[int | None] = field(default_factory=list)
+    cut: Any = None
+    stall: Any = None
     status: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     chunked: bool = False
@@ -69,8 +65,7 @@ def loopback() -> Iterator[Loopback]:
                 home.asked.append((name, wanted, condition, code))
                 self.send_error(code)
                 return
-            body = _turn(served.bodies, served.body)
-            etag = _turn(served.etags, served.etag)
+            body, etag = _turn(served.body), _turn(served.etag)
             start = 0
             if wanted and served.ranges and condition in (None, etag):
                 start = int(wanted.removeprefix("bytes=").removesuffix("-"))
@@ -83,26 +78,17 @@ def loopback() -> Iterator[Loopback]:
             if code == 206:
                 headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             if served.chunked:
-                del headers["Content-Length"]
-                headers["Transfer-Encoding"] = "chunked"
+                headers = {"Transfer-Encoding": "chunked"}
+                answer = b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer)
             self.send_response(code)
             for header in {**headers, **served.headers}.items():
                 self.send_header(*header)
             self.end_headers()
-            self._send(answer, served)
-
-        def _send(self, answer: bytes, served: Served) -> None:
-            if served.chunked:
-                for at in range(0, len(answer), 1000):
-                    piece = answer[at : at + 1000]
-                    self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-                self.wfile.write(b"0\r\n\r\n")
-            elif (stall := _turn(served.stall, None)) is not None:
-                self.wfile.write(answer[:stall])
+            stall = _turn(served.stall)
+            self.wfile.write(answer[: _turn(served.cut) if stall is None else stall])
+            if stall is not None:
                 self.wfile.flush()
                 stop.wait(3)
-            else:
-                self.wfile.write(answer[: _turn(served.cut, None)])
 
         def handle(self) -> None:
             try:
@@ -126,7 +112,7 @@ def loopback() -> Iterator[Loopback]:
         server.server_close()
 
 
-def _turn(values: list[T], otherwise: T) -> T:
-    if not values:
-        return otherwise
+def _turn(values: Any) -> Any:
+    if not isinstance(values, list):
+        return values
     return values.pop(0) if len(values) > 1 else values[0]

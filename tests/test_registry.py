@@ -87,7 +87,7 @@ def test_what_the_registry_itself_must_hold() -> None:
         assert file.urls or file.by_hand
         assert bool(file.sha256 or file.md5 or file.sha256_begins) == bool(file.hash_from)
         assert file.sha256 or not file.bytes
-    used = {s.file for checkpoint in REAL.checkpoints.values() for s in checkpoint.sources}
+    used = {f for c in REAL.checkpoints.values() for s in c.sources for f in s.files}
     for dataset in REAL.datasets.values():
         used |= {file for source in dataset.sources for file in source.files}
         assert all(source.hr or source.lr for source in dataset.sources)

@@ -1,9 +1,8 @@
 """From a dataset's fetched archives to its images: pairs of HR and shipped LR, read where they lie.
 
 Archives (zip, tar, tar.gz) are not trusted. One is refused as a whole, before anything is read
-from it, if a member would leave its folder, is no plain file or folder, or if all unpack to an
-absurd size, by the archive's own list, to which reading members then holds it. This is stricter
-than tarfile's ``data`` filter, which mends absolute names and lets links within the folder pass.
+from it, if a member would leave its folder or is no plain file or folder, or if all unpack to an
+absurd size. This is stricter than tarfile's ``data`` filter, which lets inner links pass.
 """
 
 import gzip
@@ -28,7 +27,6 @@ from augkd.study.acquire.registry import Registry
 
 RATIO = 100  # unpacked to packed bytes; images hardly shrink, and bombs start at about 1000
 SLACK = 64 << 20  # bytes that any archive may unpack to
-Packed = zipfile.ZipFile | tarfile.TarFile
 _WAYS_OUT = re.compile(r"^/|^[A-Za-z]:|^\.\.(/|$)|[\\\x00-\x1f\x7f]")  # on this system or another
 
 
@@ -73,13 +71,11 @@ class Pair(NamedTuple):
 
         Raises UserError: an image is damaged, or LR is larger than 1/s of HR.
         """
-        hr = self.hr.image() if self.hr else None
-        lr = {scale: member.image() for scale, member in self.lr.items()}
-        for scale, small in lr.items():
+        hr, lr = self.hr.image() if self.hr else None, dict[int, Tensor]()
+        for scale, member in self.lr.items():
+            small = lr[scale] = member.image()
             if hr is not None and any(scale * small.shape[k] > hr.shape[k] for k in (1, 2)):
-                raise UserError(
-                    f"{self.lr[scale]}: is larger than 1/{scale} of {self.hr}: fetch them again"
-                )
+                raise UserError(f"{member}: is larger than 1/{scale} of {self.hr}: get them again")
         return hr, lr
 
 
@@ -87,8 +83,7 @@ class Pair(NamedTuple):
 def open_archive(path: Path) -> Iterator[dict[str, Member]]:
     """The members of an archive by name ("/" between folders), in its order.
 
-    A tar.gz is unpacked once, to the tar NAME.unpacked beside it, whose members can be read in any
-    order at little cost.
+    A tar.gz is unpacked once, to the tar NAME.unpacked beside it, to be read in any order.
 
     Raises UserError: the file is missing, damaged, no such archive, or refused (see above).
     """
@@ -98,36 +93,29 @@ def open_archive(path: Path) -> Iterator[dict[str, Member]]:
             with path.open("rb") as file:
                 head = file.read(2)
             if head == b"PK":  # by zipfile's own test a tar that ends with a zip would be one
-                archive: Packed = zipfile.ZipFile(path)
+                archive: Any = opened.enter_context(zipfile.ZipFile(path))
+                entries, opens = archive.infolist(), archive.open
             else:
-                tar = _gunzip(path, limit) if head == b"\x1f\x8b" else path
-                archive = tarfile.open(tar, "r:")  # noqa: SIM115
-            opened.enter_context(archive)
+                plain = _gunzip(path, limit) if head == b"\x1f\x8b" else path
+                archive = opened.enter_context(tarfile.open(plain, "r:"))
+                entries, opens = archive, archive.extractfile
             members, total = {}, 0
-            for raw, size, plain, opens in _listed(archive):
+            for entry in entries:
+                if isinstance(entry, tarfile.TarInfo):
+                    raw, size, whole = entry.name, entry.size, entry.isreg() or entry.isdir()
+                else:
+                    raw, size = entry.filename, entry.file_size
+                    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where no Unix has written it
+                    whole = kind in (0, stat.S_IFREG, stat.S_IFDIR)
                 name, total = posixpath.normpath(raw), total + size
-                problems = {
-                    "would leave its folder": _WAYS_OUT.search(name),
-                    "is a link or a device": not plain or size < 0,
-                    f"unpacks, with those before it, to over {RATIO} times all": total > limit,
-                }
-                if found := [problem for problem, there in problems.items() if there]:
-                    raise UserError(f"{path}: {raw!r} {found[0]}: refused; get another archive")
-                members[name] = Member(path, name, opens)
+                if _WAYS_OUT.search(name):
+                    raise ValueError(f"{raw!r} would leave its folder")
+                if not whole or size < 0:
+                    raise ValueError(f"{raw!r} is a link or a device")
+                if total > limit:
+                    raise ValueError(f"up to {raw!r} it unpacks to over {RATIO} times its size")
+                members[name] = Member(path, name, partial(opens, entry))
         yield members
-
-
-def _listed(archive: Packed) -> Iterator[tuple[str, int, bool, partial[Any]]]:
-    """Of each member: name, bytes, whether it is a plain file or folder, what opens it."""
-    if isinstance(archive, tarfile.TarFile):
-        for entry in archive:
-            plain = entry.isreg() or entry.isdir()
-            yield entry.name, entry.size, plain, partial(archive.extractfile, entry)
-    else:
-        for info in archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix has written it
-            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            yield info.filename, info.file_size, plain, partial(archive.open, info)
 
 
 def _gunzip(path: Path, limit: int) -> Path:
@@ -146,55 +134,47 @@ def _complaints(path: Path) -> Iterator[None]:
     """Damage of any kind as one line."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:  # the libraries raise a dozen kinds on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path}: cannot be unpacked ({reason}): if it is damaged, remove it and fetch it again"
-        ) from None
+        mend = "if the archive is to blame, remove it and fetch it again"
+        raise UserError(f"{path}: cannot be unpacked ({reason}): {mend}") from None
 
 
 @contextmanager
 def find_images(dataset: str, folder: Path, registry: Registry) -> Iterator[list[Pair]]:
     """The images of a dataset whose files ``fetch`` put into ``folder``, by name.
 
-    The archives stay open within the ``with``. Images of a dataset of several parts keep the names
-    of their parts' datasets.
+    Those of a dataset of parts keep the parts' names. Archives stay open within the ``with``.
 
-    Raises UserError: no source's files are all there, an archive is refused, a pair is incomplete,
-    or there are not as many images as the dataset has.
+    Raises UserError: no source is wholly there, an archive is refused, or an image is missing.
     """
-    parts = registry.dataset(dataset).parts or (dataset,)
     with ExitStack() as opened:
+        parts = registry.dataset(dataset).parts or (dataset,)
         yield [pair for part in parts for pair in _find(part, registry, folder, opened)]
 
 
-def _find(name: str, registry: Registry, folder: Path, opened: ExitStack) -> list[Pair]:
+def _find(name: str, registry: Registry, folder: Path, opened: ExitStack) -> Iterator[Pair]:
     dataset = registry.dataset(name)
-    sources = [s for s in dataset.sources if all((folder / file).is_file() for file in s.files)]
-    if not sources:
+    there = [s for s in dataset.sources if all((folder / file).is_file() for file in s.files)]
+    if not there:
         wanted = " or ".join(" and ".join(source.files) for source in dataset.sources)
         raise UserError(f"{name}: {folder} has no {wanted}: fetch it first")
-    archives = [opened.enter_context(open_archive(folder / file)) for file in sources[0].files]
-    members = [member for archive in archives for member in archive.values()]
-    templates = {1: sources[0].hr, **sources[0].lr}
-    found = {scale: _matches(text, members) for scale, text in templates.items() if text}
-    names = sorted(found[min(found)])
-    for scale, images in found.items():
-        if sorted(images) != names or len(names) != dataset.images:
-            what = f"LR images at x{scale}" if scale > 1 else "HR images"
+    source, members = there[0], list[Member]()
+    for file in source.files:
+        members += opened.enter_context(open_archive(folder / file)).values()
+    found, names = dict[int, dict[str, Member]](), list[str]()
+    templates = {1: source.hr} if source.hr else {}
+    for scale, template in (templates | source.lr).items():
+        # a name starts without a dot: not so "._0001.png", which macOS puts beside each file
+        path = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
+        fits = ((re.fullmatch(f"(?:.*/)?{path}", member.name), member) for member in members)
+        images = found[scale] = {match[1]: member for match, member in fits if match}
+        names = names or sorted(images)
+        if sorted(images) != names or len(images) != dataset.images:
             raise UserError(
-                f"{name}: {len(images)} {what} in {', '.join(sources[0].files)}, expected the same "
-                f"{dataset.images} at each scale: remove the archive and fetch it again"
+                f"{name}: {len(images)} images at x{scale} in {', '.join(source.files)}, "
+                f"expected the same {dataset.images} at each scale: remove it and fetch it again"
             )
     hr = found.pop(1, {})
-    return [Pair(name, n, hr.get(n), {scale: lr[n] for scale, lr in found.items()}) for n in names]
-
-
-def _matches(template: str, members: list[Member]) -> dict[str, Member]:
-    """By image name, the members that fit a template of the registry."""
-    # a name starts without a dot: not so "._0001.png", which macOS puts beside each file
-    pattern = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
-    fits = ((re.fullmatch(f"(?:.*/)?{pattern}", member.name), member) for member in members)
-    return {match[1]: member for match, member in fits if match}
+    for image in names:
+        yield Pair(name, image, hr.get(image), {scale: lr[image] for scale, lr in found.items()})

@@ -1,8 +1,7 @@
 """The datasets and checkpoints of the paper: what ``registry.yaml`` says of them, validated.
 
-A file is what is fetched and verified. A dataset names one or more sources, each a set of files
-and where the images lie inside them. A checkpoint names its files, and for teachers the scores
-that the published weights should show.
+A file is what is fetched and verified. A dataset or a checkpoint names one or more sources, each a
+set of files that holds it; for teachers also the scores that the published weights should show.
 """
 
 from functools import lru_cache
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import pandas as pd
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from augkd.errors import UserError
 from augkd.study.paper import external
-from augkd.study.params import Positive, Scale, Section
+from augkd.study.params import Positive, Scale, Section, read_params
 
 FILE = Path(__file__).with_name("registry.yaml")
 Template = Annotated[str, Field(pattern=r"^[^/{}][^{}]*\{name\}[^{}]*\.png$")]
@@ -36,22 +34,12 @@ class RemoteFile(Section):
 
 
 class Source(Section):
-    """Files that hold one dataset, and templates of the paths of its images inside them."""
+    """Files that hold a dataset, and templates of its images' paths inside; or a checkpoint."""
 
-    files: tuple[str, ...]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
     hr: Template | None = None  # absent where the images have no HR beside them
     lr: dict[Annotated[int, Field(ge=2, le=4)], Template] = Field({})
-
-
-class Weights(Section):
-    """A file that is a checkpoint, or an archive and the member of it that is."""
-
-    file: str
-    member: str | None = None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.file,)
+    member: str | None = None  # the path of the checkpoint, if the file is an archive
 
 
 class Listed(Section):
@@ -78,7 +66,7 @@ class Checkpoint(Listed):
     network: str
     scale: Scale | None = None
     expected: str | None = None
-    sources: Annotated[tuple[Weights, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
 
 
 class Registry(Section):
@@ -90,9 +78,9 @@ class Registry(Section):
     def _references(self) -> Self:
         entries: dict[str, Dataset | Checkpoint] = {**self.datasets, **self.checkpoints}
         for name, entry in entries.items():
-            for file in {file for source in entry.sources for file in source.files}:
-                if file not in self.files:
-                    raise ValueError(f"{name}: its file {file} is not under files")
+            for source in entry.sources:
+                if unknown := set(source.files) - self.files.keys():
+                    raise ValueError(f"{name}: its file {min(unknown)} is not under files")
         return self
 
     def dataset(self, name: str) -> Dataset:
@@ -110,27 +98,18 @@ def _entry(table: dict[str, T], name: str, what: str) -> T:
 
 @lru_cache
 def load_registry(path: Path = FILE) -> Registry:
-    """Reads the registry, or another file of its form (a rehearsal on miniature archives).
-
-    Raises UserError: no such file, not YAML, an unknown key or wrong value, a broken reference.
-    """
+    """Reads the registry, or another file of its form. UserError: it is none, or has a mistake."""
     try:
-        return Registry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Registry.model_validate(read_params(path)[1])
     except ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(map(str, detail["loc"])) or "the file"
-        reason = f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = f"not readable as YAML ({' '.join(str(error).split())})"
-    raise UserError(f"{path}: {reason}: mend it there, or give a file like {FILE.name}")
+        problem = f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+        raise UserError(f"{path}: {problem}: mend it, or give a file like {FILE.name}") from None
 
 
 def expected_scores(checkpoint: Checkpoint) -> pd.DataFrame:
-    """What a teacher's weights should score in a single pass: dataset, metric, value, decimals.
-
-    Values are as printed by ``expected``, the source they are taken from; PSNR-Y in dB. Empty
-    where nobody published any.
-    """
+    """A teacher's published scores in a single pass: dataset, metric, value (dB), decimals."""
     rows = external().query(
         "network == @checkpoint.network and scale == @checkpoint.scale and method == 'teacher'"
         " and evaluation == 'single_pass' and source == @checkpoint.expected"
