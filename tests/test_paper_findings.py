@@ -49,7 +49,7 @@ def table(study: Path, page: list[dict[str, str]]) -> pd.DataFrame:
         ("Two different models", ["Table 10, row 3", "Table 3, row 1", "All 8", "32.44", "32.63"]),
         ("One number", ["0.7963", "0.7966"]),
         ("EDSR's teachers", ["26.87", "26.65", "26.86"]),
-        ("ablation's base", ["24.87", "1.17", "0.01 dB", "2-bit"]),
+        ("ablation's base", ["24.87", "1.17", "0.01 dB", "2-bit networks"]),
         ("No row shows label", ["25.18", "+0.02"]),
         ("start from ×2", ["+0.27", "+0.13", "0.24"]),
         ("last digit", ["0.01 and 0.01"]),

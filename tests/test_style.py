@@ -9,18 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from augkd.study.report import style
 from augkd.study.report.controls import WEIGHTS
-from augkd.study.report.style import (
-    COLOURS,
-    INK,
-    TONES,
-    draw_sweep,
-    error_bars,
-    forest,
-    paper_table,
-    plain_table,
-    signed,
-)
 from tests.report_runs import svg, table
 
 
@@ -31,7 +21,7 @@ def _luminance(colour: str) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-@pytest.mark.parametrize("colour", [INK, *COLOURS])
+@pytest.mark.parametrize("colour", [style.INK, *style.COLOURS])
 @pytest.mark.parametrize("background", ["#ffffff", "#14171b"])
 def test_colours_read_on_both_backgrounds(colour: str, background: str) -> None:
     dark, light = sorted((_luminance(colour), _luminance(background)))
@@ -50,7 +40,7 @@ def test_a_figure_repeats_byte_for_byte() -> None:
     [(0.125, 2, "+0.12"), (-0.5, 1, "−0.5"), (-0.0001, 2, "0.00"), (0.004, 2, "0.00")],
 )
 def test_signed(value: float, decimals: int, text: str) -> None:
-    assert signed(value, decimals) == text
+    assert style.signed(value, decimals) == text
 
 
 def test_paper_table_says_what_is_known() -> None:
@@ -67,8 +57,9 @@ def test_paper_table_says_what_is_known() -> None:
 
 
 def test_without_an_interval_there_is_no_tint_and_decimals_follow_the_metric() -> None:
-    columns = pd.MultiIndex.from_tuples([("Set5", "Δ"), ("Set5", "ours")])
-    html = paper_table(pd.DataFrame([[0.3, 0.96], [math.nan] * 2], columns=columns), "n", "ssim_y")
+    columns = pd.MultiIndex.from_tuples([("Set5", "Δ"), ("Set14", "ours")])
+    frame = pd.DataFrame([[0.3, 0.96], [math.nan] * 2], columns=columns)
+    html = style.paper_table(frame, "n", "ssim_y")
     found = re.findall(r'<td class="(data row. col.[^"]*)" ?>(.*?)<', html.to_html())
     assert [(of.split()[3:], text) for of, text in found] == [
         *[([], "+0.3000"), ([], "0.9600")],
@@ -88,7 +79,7 @@ FOREST = pd.DataFrame(
 
 
 def test_a_forest_has_a_line_for_each_gain() -> None:
-    figure = forest(FOREST, "gain (dB)")
+    figure = style.forest(FOREST, "gain (dB)")
     assert figure is not None
     (axis,) = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["x − y", "y − z", "u − v"]
@@ -96,21 +87,21 @@ def test_a_forest_has_a_line_for_each_gain() -> None:
     assert {"a", "+0.10  (+0.05 … +0.15)", "b", "+0.20"} <= texts
     containers: list[Any] = axis.containers
     first, second, _ = (container.lines[0] for container in containers)
-    assert (first.get_color(), second.get_markerfacecolor()) == (TONES["more"], "none")
+    assert (first.get_color(), second.get_markerfacecolor()) == (style.TONES["more"], "none")
     low, high = axis.get_ylim()
     assert low > high  # the first row is on top
-    assert forest(FOREST[FOREST["gain"].isna()], "gain") is None
+    assert style.forest(FOREST[FOREST["gain"].isna()], "gain") is None
 
 
 def test_a_sweep_marks_its_default() -> None:
     numbers = {"value": [0.05, 0.2, 3.2], "gain": [0.1, 0.2, 0.0], "low": 0.0, "high": 0.3}
     line = pd.DataFrame(numbers)
     _, axis = plt.subplots()
-    draw_sweep(axis, WEIGHTS[0], line)
+    style.draw_sweep(axis, WEIGHTS[0], line)
     assert axis.get_xscale() == "log"
     ring: Any = axis.lines[-1]
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([0.2], [0.2])
-    draw_sweep(axis, WEIGHTS[0], line.iloc[:0])
+    style.draw_sweep(axis, WEIGHTS[0], line.iloc[:0])
     assert axis.texts[-1].get_text() == "not run"
     plt.close()
 
@@ -121,16 +112,16 @@ def test_a_plain_table_says_what_it_has() -> None:
         (None, -0.00031, "SSIM", 4, math.nan, [], False),
     ]
     frame = pd.DataFrame(rows, columns=["a_name", "gain", "unit", "count", "stated", "at", "same"])
-    html = plain_table(frame, "t").to_html()
+    html = style.plain_table(frame, "t").to_html()
     for shown in ("a name", "&lt;b&gt;", "+0.12", "−0.0003", ">0.43<", "0.05, 3.2", ">yes<", ">3<"):
         assert shown in html, shown
     assert html.count(">–<") == 3
-    assert html == plain_table(frame, "t").to_html()
-    assert "Nothing was run" in plain_table(frame.iloc[:0], "t").to_html()
+    assert html == style.plain_table(frame, "t").to_html()
+    assert "Nothing was run" in style.plain_table(frame.iloc[:0], "t").to_html()
 
 
 def test_error_bars_are_none_where_an_end_is_not_known() -> None:
-    bars = error_bars(FOREST[:2])
+    bars = style.error_bars(FOREST[:2])
     assert bars is not None
     assert bars.tolist() == pytest.approx(np.array([[0.05, 0.1], [0.05, 0.1]]))
-    assert error_bars(FOREST) is None
+    assert style.error_bars(FOREST) is None

@@ -14,18 +14,6 @@ from augkd.data.sampler import PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.metrics import psnr_y
 from augkd.study.report import pictures
-from augkd.study.report.pictures import (
-    OPERATIONS,
-    SIDE,
-    Example,
-    choose,
-    levels,
-    mean_gains,
-    show_windows,
-    telling_batch,
-    window_psnr,
-    window_table,
-)
 
 SMALL, BORDER = 16, 4
 SIZE = BORDER * 2 + 4 * SMALL
@@ -58,7 +46,7 @@ def answers(hr: Tensor) -> dict[str, Tensor]:
 
 def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, Tensor]) -> None:
     image = answers["scratch"]
-    found = window_psnr(image, hr, SMALL, BORDER)
+    found = pictures.window_psnr(image, hr, SMALL, BORDER)
     assert found.shape == (13, 13)
     window = (..., slice(BORDER + 12, BORDER + 12 + SMALL), slice(BORDER + 20, BORDER + 20 + SMALL))
     expected = psnr_y(image[window][None], hr[window][None], 0)
@@ -68,7 +56,7 @@ def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, 
 def test_the_widest_window_is_found_where_it_was_put(
     hr: Tensor, answers: dict[str, Tensor]
 ) -> None:
-    found = choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
+    found = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     assert list(found.index) == ["widest", "typical"]
     assert list(found) == ["row", "column", "spread", *answers]
     widest, typical = found.to_dict("records")
@@ -83,18 +71,18 @@ def test_the_widest_window_is_found_where_it_was_put(
 def test_neither_order_nor_failure_of_a_student_chooses(
     hr: Tensor, answers: dict[str, Tensor]
 ) -> None:
-    chosen = choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
+    chosen = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     swapped = answers | {"scratch": answers["augkd"], "augkd": answers["scratch"]}
-    again = choose(swapped, hr, ["augkd", "scratch"], SMALL, BORDER)
+    again = pictures.choose(swapped, hr, ["augkd", "scratch"], SMALL, BORDER)
     pd.testing.assert_frame_equal(chosen.iloc[:, :3], again.iloc[:, :3], check_exact=True)
     others = answers | {"kd": answers["augkd"], "fakd": answers["scratch"]}
     failed = others | {"csd": hr + _noise(8, 8, 0.5)}
-    again = choose(failed, hr, ["scratch", "kd", "fakd", "csd", "augkd"], SMALL, BORDER)
+    again = pictures.choose(failed, hr, ["scratch", "kd", "fakd", "csd", "augkd"], SMALL, BORDER)
     pd.testing.assert_series_equal(chosen.iloc[0, :2], again.iloc[0, :2])
 
 
 @pytest.fixture
-def example(hr: Tensor, answers: dict[str, Tensor]) -> Example:
+def example(hr: Tensor, answers: dict[str, Tensor]) -> pictures.Example:
     index = pd.Index(["widest", "typical"], name="window")
     places = {"row": 8, "column": 20, "spread": 1.0}
     windows = pd.DataFrame(places | dict.fromkeys(answers, 20.0), index)
@@ -102,38 +90,32 @@ def example(hr: Tensor, answers: dict[str, Tensor]) -> Example:
     psnr = {method: float(method == "augkd") for method in answers}
     eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in answers.items()}
     eight["augkd"][:, 8, 20] = torch.tensor([1, 2, 3])  # the window's corner
-    return Example("set", "image", (hr * 255).byte(), eight, psnr, windows)
+    return pictures.Example("set", "image", (hr * 255).byte(), eight, psnr, windows)
 
 
-def test_mean_gains_are_over_images(example: Example) -> None:
-    table = mean_gains([example, example])
-    assert list(table) == ["widest windows", "typical windows", "whole centres"]
-    assert list(table.index) == ["bicubic", "augkd", "teacher"]
-    assert list(table.loc["augkd"]) == pytest.approx([3.00004, 1.0, 1.0])
-    assert list(table.loc["teacher"]) == [0.0, 0.0, 0.0]
-
-
-def test_the_table_of_windows_has_two_of_each_image(example: Example) -> None:
-    table = window_table([example, example])
-    assert list(table.index) == [1, 1, 2, 2]
-    assert table.index.name == window_table([]).index.name == "rank"
-    assert list(table)[:6] == ["dataset", "image", "window", "row", "column", "spread"]
-    assert list(table["window"]) == ["widest", "typical"] * 2
-    assert list(table["augkd"]) == [23.0, 21.0] * 2
-    assert window_table([]).empty
+def test_gains_are_over_images_and_windows_two_of_each(example: pictures.Example) -> None:
+    windows, gains = pictures.summarise([example, example])
+    assert list(gains) == ["widest windows", "typical windows", "whole centres"]
+    assert list(gains.index) == ["bicubic", "augkd", "teacher"]
+    assert list(gains.loc["augkd"]) == pytest.approx([3.00004, 1.0, 1.0])
+    assert list(gains.loc["teacher"]) == [0.0, 0.0, 0.0]
+    assert list(windows.index) == [1, 1, 2, 2]
+    assert list(windows)[:6] == ["dataset", "image", "window", "row", "column", "spread"]
+    assert list(windows["window"]) == ["widest", "typical"] * 2
+    assert list(windows["augkd"]) == [23.0, 21.0] * 2
 
 
 def test_a_telling_batch_inverts_and_turns(tmp_path: Path) -> None:
     hr = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     write_store(tmp_path / "store", [Prepared("set", "image", hr, {2: hr[:, ::2, ::2]}, "bicubic")])
     sampler = PatchSampler(ImageStore(tmp_path / "store"), scale=2, patch=8, batch=1, seed=0)
-    inverted, rows, columns, transposed = telling_batch(sampler).transform.flags[0]
+    inverted, rows, columns, transposed = pictures.telling_batch(sampler).transform.flags[0]
     assert inverted and transposed and rows != columns  # noqa: PT018
 
 
-def test_a_figure_names_every_answer_and_marks_the_best(example: Example) -> None:
+def test_a_figure_names_every_answer_and_marks_the_best(example: pictures.Example) -> None:
     notes = {("set", "image", method): f", {method}!" for method in example.answers}
-    show_windows([example], "widest", notes)
+    pictures.show_windows([example], "widest", notes)
     axes = plt.gca()
     texts = [text.get_text() for text in axes.texts]
     assert "set\nimage\nspread 1.00 levels" in texts
@@ -144,13 +126,16 @@ def test_a_figure_names_every_answer_and_marks_the_best(example: Example) -> Non
     assert len({image.get_gid() for image in axes.images}) == len(axes.images) == 6
     shown = axes.images[4].get_array()
     assert shown is not None
-    assert shown.shape == (SIDE, SIDE, 3)
+    assert shown.shape == (pictures.SIDE, pictures.SIDE, 3)
     assert list(shown[0, 0]) == [1, 2, 3]
     plt.close()
 
 
 def test_where_there_is_nothing_to_show_a_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    show_windows([], "widest")
+    pictures.show_windows([], "widest")
+    none, _ = pictures.summarise([])
+    assert none.empty
+    assert none.index.name == "rank"
     assert capsys.readouterr().out.startswith("Nothing to show")
 
 
@@ -170,7 +155,7 @@ def test_consistency_undoes_what_f_did() -> None:
     consistency = values["consistency"]
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     table = consistency(_enlarge, _enlarge, images)
-    assert list(table.index) == list(OPERATIONS)
+    assert list(table.index) == list(pictures.OPERATIONS)
     assert table["undone"].max() < 1e-4
     assert table["left"].drop("as it is").min() > 10
     shifted = consistency(partial(_enlarge, added=0.1), _enlarge, images)["undone"]
@@ -188,8 +173,9 @@ def test_operations_do_what_they_are_called() -> None:
         "rotated by 180°": x.rot90(2, (-2, -1)),
         "rotated by 270°": x.rot90(3, (-2, -1)),
     }
-    assert list(expected) == list(OPERATIONS)
-    for name, flags in OPERATIONS.items():
+    assert list(expected) == list(pictures.OPERATIONS)
+    for name, flags in pictures.OPERATIONS.items():
         assert torch.equal(Invertible(torch.tensor([flags]).bool()).apply(x), expected[name]), name
 
-    assert levels(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.2)) == pytest.approx(51)
+    fifth = torch.full((1, 3, 2, 2), 0.2)
+    assert pictures.levels(torch.zeros_like(fifth), fifth) == pytest.approx(51)

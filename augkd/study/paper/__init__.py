@@ -72,8 +72,7 @@ def select(table: pd.DataFrame, **keys: object) -> pd.DataFrame:
 def paper_value(table: int, metric: str, **keys: object) -> float:
     """One printed number, e.g. ``paper_value(2, "psnr_y", scale=4, method="kd", dataset="Set5")``.
 
-    Raises:
-        LookupError: the keys (columns above, or ``row``) name no number, or more than one.
+    LookupError: the keys (columns above, or ``row``) name no number, or more than one.
     """
     found = select(load_table(table), metric=metric, **keys)
     if len(found) != 1:

@@ -6,14 +6,10 @@ they show.
 
 import pandas as pd
 
-from augkd.study.paper import all_tables, external, load_table, paper_value, select
+from augkd.study.paper import all_tables, external, load_table, select
 from augkd.study.report.claims import load_claims
 
 MAIN = {"edsr": 2, "rcan": 3, "swinir": 10}  # the table of each network
-FIDELITY = ("psnr_y", "ssim_y")
-
-
-# --- the text against the tables
 
 
 def average_gains() -> pd.DataFrame:
@@ -39,24 +35,6 @@ def average_gains() -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"stated": float})
 
 
-def implied_by_statement(network: str, scale: int) -> dict[str, float]:
-    """The Urban100 PSNR that AugKD would need at one scale for the stated average to be true.
-
-    Returns:
-        stated (the average gain), gain (at the scale), implied and printed (PSNR), in dB.
-    """
-    gains = average_gains().dropna(subset="stated").set_index("network")
-    stated = gains["stated"].loc[network]
-    gain = 3 * stated - sum(gains[f"x{other}"].loc[network] for other in {2, 3, 4} - {scale})
-    keys = {"scale": scale, "dataset": "Urban100"}
-    kd, printed = (paper_value(MAIN[network], "psnr_y", method=m, **keys) for m in ("kd", "augkd"))
-    implied = {"gain": round(gain, 4), "implied": round(kd + gain, 4)}
-    return {"stated": stated, **implied, "printed": printed}
-
-
-# --- the tables against each other
-
-
 def duplicated_rows() -> pd.DataFrame:
     """Pairs of printed rows that agree in every cell they share, in at least two.
 
@@ -67,16 +45,15 @@ def duplicated_rows() -> pd.DataFrame:
     rows = _printed_scores()
     # with the method, since Table 11 prints a method a column
     rows["number"] = rows.groupby(["table", "row", "method"]).ngroup()
-    scale = ("x" + rows["scale"].astype(str)).replace("x0", "")
-    teacher = ("from " + rows["teacher"]).replace("from ", "")
-    parts = zip(rows["network"], scale, rows["method"], teacher, strict=True)
-    rows["model"] = [" ".join(filter(None, part)) for part in parts]
+    model = rows["network"] + " x" + rows["scale"].astype(str) + " " + rows["method"]
+    model = (model + " from " + rows["teacher"]).str.removesuffix(" from ")
+    rows["model"] = model.str.replace(" x0", "")
     pairs = _pairs(rows, ["dataset", "metric"])
     pairs = pairs[pairs["number"] < pairs["other_number"]].assign(agree=pairs["difference"] == 0)
     keys = ["table", "row", "model", "other_table", "other_row", "other_model"]
     grouped = pairs.groupby(["number", "other_number", *keys], as_index=False)
     found = grouped.agg(cells=("agree", "size"), agree=("agree", "all"))
-    found = found[(found["cells"] >= 2) & found["agree"]].reset_index(drop=True)
+    found = found.query("agree and cells >= 2").reset_index(drop=True)
     found["same_model"] = found["model"] == found["other_model"]
     return found[[*keys, "cells", "same_model"]]
 
@@ -105,7 +82,7 @@ def scale_of(number: int) -> int | None:
 def _printed_scores() -> pd.DataFrame:
     """Every printed PSNR and SSIM; scale 0 where neither the table nor ``scale_of`` knows it."""
     rows = all_tables()
-    rows = rows[rows["metric"].isin(FIDELITY)]
+    rows = rows[rows["metric"].isin(("psnr_y", "ssim_y"))]
     silent = rows.loc[rows["scale"].isna(), "table"].unique()
     scales = rows["table"].map({number: scale_of(int(number)) or 0 for number in silent})
     return rows.assign(scale=rows["scale"].fillna(scales.astype("Int64")))
@@ -116,22 +93,6 @@ def _pairs(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     others = [f"other_{key}" for key in keys]
     pairs = rows.merge(rows.add_prefix("other_"), left_on=keys, right_on=others)
     return pairs.assign(difference=(pairs["other_value"] - pairs["value"]).round(4))
-
-
-def initialisation_gap() -> pd.DataFrame:
-    """EDSR ×4 started from ×2 (Table 2) less not started from it (Table 9, DIV2K).
-
-    Columns: method, dataset, metric, table_2, table_9, gap.
-    """
-    keys = ["method", "dataset", "metric"]
-    warm, cold = select(load_table(2), scale=4), select(load_table(9), training_set="div2k")
-    pairs = cold[[*keys, "value"]].merge(warm[[*keys, "value"]], on=keys)
-    pairs = pairs.rename(columns={"value_y": "table_2", "value_x": "table_9"})
-    pairs = pairs[[*keys, "table_2", "table_9"]]
-    return pairs.assign(gap=(pairs["table_2"] - pairs["table_9"]).round(4))
-
-
-# --- the tables against public numbers
 
 
 def against_external() -> pd.DataFrame:
@@ -150,24 +111,9 @@ def teacher_level() -> pd.DataFrame:
     Columns: network, scale, evaluation (single_pass, self_ensemble), source, difference (printed
     less public, dB), distance (mean absolute, dB), nearest (of its network and scale).
     """
-    pairs = against_external()
-    pairs = pairs[(pairs["table"] == 12) & (pairs["metric"] == "psnr_y")]
+    pairs = against_external().query("table == 12 and metric == 'psnr_y'")
     pairs = pairs.assign(distance=pairs["difference"].abs())
     grouped = pairs.groupby(["network", "scale", "evaluation", "source"], as_index=False)
     level = grouped[["difference", "distance"]].mean().round(4)
     least = level.groupby(["network", "scale"])["distance"].transform("min")
     return level.assign(nearest=level["distance"] == least)
-
-
-def ablation_base() -> pd.DataFrame:
-    """The base row of Tables 6 and 7 beside public EDSR baselines, nearest first.
-
-    Columns: evaluation, psnr_difference, ssim_difference (base less public), source.
-    """
-    public = external().query("network == 'edsr_baseline'")
-    public = public.pivot(index=["evaluation", "source"], columns="metric", values="value")
-    psnr, ssim = (paper_value(6, metric, method="kd") - public[metric] for metric in FIDELITY)
-    columns = {"psnr_difference": psnr.round(2), "ssim_difference": ssim.round(4)}
-    table = pd.DataFrame(columns).reset_index("source").reset_index()
-    table = table[["evaluation", *columns, "source"]]
-    return table.sort_values("psnr_difference", key=abs, ignore_index=True)

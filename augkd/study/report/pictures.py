@@ -64,12 +64,11 @@ def choose(
 
     Of the quarter that bicubic enlargement does worst, the *widest* has the largest spread, the
     *typical* the median one. The spread is the interquartile range, over ``students``, of the
-    root-mean-square error of luma: in PSNR differences that nobody can see would come first, and
-    in the whole range one failed student would choose every window.
+    root-mean-square error of luma, in 8-bit levels: in PSNR differences that nobody can see would
+    come first, and in the whole range one failed student would choose every window.
 
     Returns:
-        Rows "widest" and "typical"; columns row and column (of the upper left corner, HR pixels),
-        spread (8-bit levels), and PSNR-Y in dB by method.
+        Row and column of the upper left corner in HR pixels, spread, and PSNR-Y in dB by method.
     """
     maps = {method: window_psnr(sr, hr, side, border) for method, sr in answers.items()}
     error = torch.stack([255 * 10 ** (-maps[method] / 20) for method in students])
@@ -104,33 +103,31 @@ def compare(study: Study, name: str) -> list[Example]:
     return sorted(examples, key=lambda example: example.windows["spread"].max(), reverse=True)
 
 
-def mean_gains(examples: Sequence[Example]) -> pd.DataFrame:
-    """Mean gain in PSNR-Y (dB) over scratch, by method: in each kind of window, and altogether."""
-    windows = pd.concat([example.windows for example in examples])
+def summarise(examples: Sequence[Example]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The windows of all examples by rank, and mean gains in PSNR-Y (dB) over scratch by method.
+
+    Gains are in each kind of window, and in the whole centres.
+    """
+    if not examples:
+        return pd.DataFrame(index=pd.Index([], name="rank")), pd.DataFrame()
+    ranked = {(rank, e.dataset, e.image): e.windows for rank, e in enumerate(examples, 1)}
+    windows = pd.concat(ranked, names=["rank", "dataset", "image"])
     wholes = pd.DataFrame([example.psnr for example in examples])
     table = windows.groupby("window", sort=False)[[*wholes]].mean().T.add_suffix(" windows")
     table["whole centres"] = wholes.mean()
-    gains = (table - table.loc["scratch"]).drop("scratch")
-    return gains.rename_axis("method").rename_axis(columns=None)
+    gains = (table - table.loc["scratch"]).drop("scratch").rename_axis("method")
+    windows = windows.round(4).reset_index(["dataset", "image", "window"])
+    return windows, gains.rename_axis(columns=None)
 
 
-def window_table(examples: Sequence[Example]) -> pd.DataFrame:
-    """The windows of all examples: rank, dataset, image, window, then as of ``choose``."""
-    if not examples:
-        return pd.DataFrame(index=pd.Index([], name="rank"))
-    ranked = {(rank, e.dataset, e.image): e.windows for rank, e in enumerate(examples, 1)}
-    table = pd.concat(ranked, names=["rank", "dataset", "image"]).round(4)
-    return table.reset_index(["dataset", "image", "window"])
-
-
-def telling_batch(sampler: PatchSampler, steps: int = 200) -> Batch:
-    """Of the first draws of a patch whose F inverts and turns, that of most zoom-in contrast."""
+def telling_batch(sampler: PatchSampler) -> Batch:
+    """Of 200 draws, those whose F inverts and turns: that of most zoom-in contrast."""
 
     def contrast(batch: Batch) -> float:
         inverted, rows, columns, transposed = batch.transform.flags[0]
         return float((inverted & transposed & (rows ^ columns)) * batch.zoom_in[0].std())
 
-    return max(map(sampler.draw, range(steps)), key=contrast)
+    return max(map(sampler.draw, range(200)), key=contrast)
 
 
 def levels(a: Tensor, b: Tensor) -> float:
@@ -192,7 +189,7 @@ class Board:
 
 
 def show_windows(
-    examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] | None = None
+    examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] = {}
 ) -> None:
     """Of each image HR with the window's frame, then the window of HR and of every answer.
 
@@ -223,7 +220,7 @@ def show_windows(
             at = (1 + k % (columns - 1)) * cell, top - k // (columns - 1) * row - side
             style = {"color": COLOURS[2], "fontweight": "bold"} if method == best else {}
             label = f"{METHOD_NAMES[method]}\n{psnr[method]:.2f} dB" if method in answers else "HR"
-            label += (notes or {}).get((dataset, name, method), "")
+            label += notes.get((dataset, name, method), "")
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)

@@ -3,7 +3,7 @@
 Which rows a page has, and the sentences at its foot, are data: rows.yaml, notes.yaml.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -16,7 +16,6 @@ from IPython.display import Markdown
 from jinja2 import Environment, StrictUndefined
 from pandas.io.formats.style import Styler
 
-from augkd.errors import UserError
 from augkd.study.paper import load_table, select
 from augkd.study.params import Study
 from augkd.study.pipeline.stage import need
@@ -26,33 +25,16 @@ from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_tab
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
 COLUMNS = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
-LABELS = {
-    "Δ": "ours",
-    "interval": "95 % interval",
-    "difference": "ours − paper",
-    "photographs": "package photographs",
-}
 NAN = float("nan")
-
-# --- scores
 
 
 def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
-    """Per-image scores of those of the cohorts that the budget trains; empty for none.
-
-    Raises:
-        UserError: one was not scored yet.
-    """
+    """Per-image scores of those of the cohorts that the budget trains; empty for none."""
     names = study.trained(*cohorts)
-    if not names:
-        return pd.DataFrame(columns=COLUMNS)
     for group in dict.fromkeys(map(study.group, names)):
         need(study, "score", group)
-    try:
-        return pd.concat([pd.read_csv(study.scores(name)) for name in names], ignore_index=True)
-    except FileNotFoundError as error:
-        mend = f"run make repro BUDGET={study.budget.name}"
-        raise UserError(f"{error.filename}: no scores yet: {mend}") from None
+    tables = [pd.read_csv(study.scores(name)) for name in names]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def test_sets(scores: pd.DataFrame) -> list[str]:
@@ -68,9 +50,6 @@ def save_table(frame: pd.DataFrame, path: Path) -> None:
         frame = frame.set_axis(frame.columns.map(" ".join), axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.reset_index().to_csv(path, index=False)
-
-
-# --- rows
 
 
 @dataclass(frozen=True)
@@ -105,10 +84,6 @@ class Row:
             raise ValueError(f"{self.key}: {self.keys} name several rows of Table {self.table}")
         return numbers.to_dict()
 
-    def over(self, reference: str) -> str:
-        """The key of what the row is compared with: "kd" is that of its own cohort."""
-        return reference if "/" in reference else f"{self.cohort}/{reference}"
-
 
 def page_rows(study: Study, page: str) -> list[Row]:
     """The rows of a page, as rows.yaml has them."""
@@ -125,8 +100,8 @@ def method_rows(
     cohort: str,
     methods: Iterable[str] | Mapping[str, str],
     table: int = 0,
-    labels: Mapping[str, str] | None = None,
-    keys: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] = {},
+    keys: Mapping[str, Any] = {},
     level: str = "method",
 ) -> list[Row]:
     """Rows of methods of one cohort: see rows.yaml for the arguments."""
@@ -136,8 +111,8 @@ def method_rows(
         published = {"csd": "CSD"} if own.methods.get("csd", {}).get("vgg") else {}
         methods = {method: (METHOD_NAMES | published)[method] for method in methods}
     names = {"scale": own.scale, "network": NETWORKS.get(own.network, own.network)}
-    heads = {title: label.format(**names) for title, label in (labels or {}).items()}
-    place = {"network": own.network, "scale": own.scale, **(keys or {})}
+    heads = {title: label.format(**names) for title, label in labels.items()}
+    place = {"network": own.network, "scale": own.scale, **keys}
     return [
         Row(cohort, method, {**heads, level: name}, table, {**place, "method": method})
         for method, name in methods.items()
@@ -159,40 +134,31 @@ def framed(study: Study, rows: Iterable[Row]) -> list[Row]:
     return result
 
 
-# --- numbers
-
-
 def values(scores: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """Mean scores: paper, ours, and ours minus the paper's.
+    """Mean scores by (dataset, part): paper, ours, difference (ours minus the paper's).
 
-    Returns:
-        A row each, labelled; columns (dataset, part). Of sets that are not at hand there is
-        only the paper's part, of sets that the paper lacks only ours.
+    Of sets that are not at hand there is only the paper's part, of sets that it lacks only ours.
     """
-    ours, at_hand = _tests(scores, metric), test_sets(scores)
-    printed = {dataset for row in rows for of, dataset in row.printed if of == metric}
+    tests, at_hand = _tests(scores, metric), test_sets(scores)
 
     def cell(row: Row, dataset: str) -> dict[str, Any]:
         paper = row.printed.get((metric, dataset), NAN)
         if dataset not in at_hand:
             return {"paper": paper}
-        mean = float(ours(row.key, [dataset])["value"].mean())
+        mean = float(_of(tests, row.key, [dataset])["value"].mean())
         return {"paper": paper, "ours": mean, "difference": mean - paper}
 
-    blocks = [*at_hand, *(name for name in PAPER_SETS if name in printed.difference(at_hand))]
+    blocks = dict.fromkeys((*at_hand, *PAPER_SETS))
     return _frame(rows, "dataset", {name: [cell(row, name) for row in rows] for name in blocks})
 
 
 def gains(scores: pd.DataFrame, rows: Sequence[Row], metric: str, reference: str) -> pd.DataFrame:
     """Gains over a reference, a test set a block: the paper's, and ours with its 95 % interval.
 
-    Args:
-        scores: of all cohorts that the rows and the reference name.
-        reference: a method of each row's own cohort, or one "cohort/method" for all.
+    ``reference`` is a method of each row's own cohort, or one "cohort/method" for all.
 
-    Returns:
-        As ``values``; parts paper, Δ (positive where the row is better) and interval. Δ is NaN
-        where it was not run, None where a row is its own reference.
+    Parts are paper, Δ (positive where the row is better; NaN where it was not run, None where it
+    is its own reference) and interval.
     """
     blocks = {name: (reference, [name], [name]) for name in test_sets(scores)}
     frame = _compared(scores, rows, metric, "dataset", blocks)
@@ -204,13 +170,8 @@ def mean_gains(
 ) -> pd.DataFrame:
     """Gains over several references in the mean over test sets, each set weighing the same.
 
-    Ours is over all sets at hand, the paper's over those that it has of all its rows.
-
-    Args:
-        references: as ``gains`` takes one, by the title of its block.
-
-    Returns:
-        As ``gains``, with blocks by reference, and difference (ours minus the paper's).
+    Ours is over all sets at hand, the paper's over those that it has of all its rows. Returns as
+    ``gains``, a reference a block (``references`` are by its title), and difference.
     """
     sets, printed = test_sets(scores), [row.printed for row in rows if row.printed]
     theirs = [s for s in PAPER_SETS if printed and all((metric, s) in of for of in printed)]
@@ -242,16 +203,14 @@ def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
     return pd.DataFrame(constants, rows.index).join(rows)
 
 
-def _tests(scores: pd.DataFrame, metric: str) -> Callable[[str, Sequence[str]], pd.DataFrame]:
-    """Test scores in one metric: those of "cohort/method" on some sets, or none."""
+def _tests(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Test scores in one metric, by "cohort/method"."""
     chosen = scores[(scores["split"] == "test") & (scores["metric"] == metric)]
-    by_key = dict(list(chosen.groupby(chosen["cohort"] + "/" + chosen["method"])))
+    return chosen.set_index(chosen["cohort"] + "/" + chosen["method"])
 
-    def of(key: str, datasets: Sequence[str]) -> pd.DataFrame:
-        found: pd.DataFrame = by_key.get(key, chosen.iloc[:0])
-        return found[found["dataset"].isin(datasets)]
 
-    return of
+def _of(tests: pd.DataFrame, key: str, datasets: Sequence[str]) -> pd.DataFrame:
+    return tests[(tests.index == key) & tests["dataset"].isin(datasets)]
 
 
 def _compared(
@@ -262,18 +221,18 @@ def _compared(
     blocks: Mapping[str, tuple[str, list[str], list[str]]],
 ) -> pd.DataFrame:
     """``blocks``: by title, the reference, and the sets of ours and of the paper's."""
-    ours, printed = _tests(scores, metric), {row.key: row.printed for row in rows}
+    tests, printed = _tests(scores, metric), {row.key: row.printed for row in rows}
     sign = -1 if metric in LOWER_IS_BETTER else 1
 
     def cell(row: Row, reference: str, sets: list[str], theirs: list[str]) -> dict[str, Any]:
-        other = row.over(reference)
+        other = reference if "/" in reference else f"{row.cohort}/{reference}"
         if other == row.key:
             return dict.fromkeys(("paper", "Δ", "interval", "difference"))
-        found, over = row.printed, printed.get(other, {})
-        each = [found.get((metric, s), NAN) - over.get((metric, s), NAN) for s in theirs]
+        own, over = row.printed, printed.get(other, {})
+        each = [own.get((metric, s), NAN) - over.get((metric, s), NAN) for s in theirs]
         paper, gain, interval = sign * float(np.mean(each or [NAN])), NAN, None
-        better, worse = ours(row.key, sets), ours(other, sets)
-        if not (better.empty or worse.empty):
+        better, worse = _of(tests, row.key, sets), _of(tests, other, sets)
+        if len(better) and len(worse):
             known = bootstrap_gain(differences(better, worse, metric))
             gain, interval = known.mean, (known.low, known.high)
         return {"paper": paper, "Δ": gain, "interval": interval, "difference": gain - paper}
@@ -299,56 +258,45 @@ def _frame(
     return frame.set_index([labels[title] for title in labels])
 
 
-# --- pages
-
-
 def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
     """What a reader must know of this budget's rows: sentences in Markdown, one thing each."""
-    students = [row for row in rows if row.method not in UNTAUGHT]
+    students = [(row.cohort, row.method) for row in rows if row.method not in UNTAUGHT]
     cohorts = list(dict.fromkeys(row.cohort for row in rows))
     trained, budgets = study.trained(*cohorts), study.params.budgets
-    taught = [name for name in trained if any(row.cohort == name for row in students)]
     missing = [name for name in cohorts if name not in trained]
     printed = {dataset for row in rows for _, dataset in row.printed}
 
-    tests = scores[(scores["split"] == "test") & (scores["metric"] == "psnr_y")]
-    means = tests.groupby(["cohort", "method", "dataset"])["value"].mean()
-    mean = means.groupby(["cohort", "method"]).mean().to_dict()
+    each = ["cohort", "method"]
+    tests = _tests(scores, "psnr_y")
+    means = tests.groupby([*each, "dataset"])["value"].mean().groupby(each).mean().to_dict()
     behind: dict[str, dict[str, float]] = {}
-    for row in students:
-        gap = mean.get((row.cohort, "bicubic"), NAN) - mean.get((row.cohort, row.method), NAN)
+    for cohort, method in students:
+        gap = means.get((cohort, "bicubic"), NAN) - means.get((cohort, method), NAN)
         if gap > 0:
-            behind.setdefault(row.cohort, {})[row.method] = gap
+            behind.setdefault(cohort, {})[method] = gap
 
-    own = {(row.cohort, row.method) for row in students}
-    found = scores.groupby(["cohort", "method"])["seed"].nunique().to_dict()
-    seeds = {key: number for key, number in found.items() if key in own}
+    counts = scores.groupby(each)["seed"].nunique().items()
+    seeds = {key: number for key, number in counts if key in students}
     # students of several seeds that answer all the same: they start from a teacher's weights
-    places = ["cohort", "method", "dataset", "split", "image", "metric"]
-    each = scores.groupby(places)["value"].agg(["count", "min", "max"])
-    same = (each["count"] > 1) & (each["min"] == each["max"])
-    alike = same.groupby(["cohort", "method"]).all().to_dict()
-    facts = {
-        "budget": study.budget.name,
-        "names": METHOD_NAMES,
-        "schedules": [
-            [of.schedule(of.cohort(name)) for name in taught]
+    answers = scores.groupby([*each, "dataset", "split", "image", "metric"])["value"].nunique()
+    alike = answers.eq(1).groupby(each).all().to_dict()
+    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(
+        budget=study.budget.name,
+        names=METHOD_NAMES,
+        students=students,
+        trained=trained,
+        schedules=[
+            [of.schedule(of.cohort(name)) for name in trained if name in dict(students)]
             for of in (study, replace(study, budget=budgets["paper"]))
         ],
-        "behind": behind,
-        "absent": {
-            name: [r.method for r in students if r.cohort == name and (name, r.method) not in seeds]
-            for name in trained
-        },
-        "missing": missing,
-        "able": [n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
-        "sets": [s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
-        "seeds": seeds,
-        "most": sorted({cohort for (cohort, _), n in seeds.items() if n == max(seeds.values())}),
-        "alike": [key for key in sorted(own) if alike.get(key)],
-    }
-    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(facts)
+        behind=behind,
+        missing=missing,
+        able=[n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
+        sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
+        seeds=seeds,
+        alike=[key for key, number in seeds.items() if number > 1 and alike[key]],
+    )
     return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
 
 
@@ -356,14 +304,9 @@ class TablePage:
     """What the page of a table shows; all of it goes into runs/BUDGET/pages/NAME/table.csv.
 
     Args:
-        study: whose budget is shown.
-        name: of the page, e.g. "table_02".
         rows: students, in the order of the page; those of rows.yaml if there are none.
         rank_by: the level of the rows' labels within which the best are marked; "" for all.
         called: titles of references that are not simply a method's name.
-
-    Attributes:
-        scores: of the rows' cohorts, a row an image: see ``COLUMNS``.
     """
 
     def __init__(
@@ -372,14 +315,13 @@ class TablePage:
         name: str,
         rows: Sequence[Row] = (),
         rank_by: str = "",
-        called: Mapping[str, str] | None = None,
+        called: Mapping[str, str] = {},
     ) -> None:
         self.study, self.name, self.rank_by = study, name, rank_by
-        self.rows = list(rows) or page_rows(study, name)
-        self.called = {**METHOD_NAMES, **(called or {})}
+        self.rows, self.called = list(rows) or page_rows(study, name), METHOD_NAMES | dict(called)
         self.scores = trained_scores(study, *dict.fromkeys(row.cohort for row in self.rows))
         self.path = study.page(name) / "table.csv"
-        self._shown: list[pd.DataFrame] = []
+        self._kept: list[pd.DataFrame] = []
 
     def mean_gains(
         self, metric: str, *references: str, scores: pd.DataFrame | None = None
@@ -390,9 +332,11 @@ class TablePage:
         """
         titles = {f"gain over {self.called[name]}": name for name in references}
         frame = mean_gains(self.scores if scores is None else scores, self.rows, metric, titles)
-        # no room for it; table.csv has it
-        narrow = len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y"
-        return self._show(frame, "mean_gains", metric, narrow=narrow, dataset="mean")
+        name = self._keep(frame, "mean_gains", metric, dataset="mean")
+        if len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y":
+            # no room for it; table.csv has it
+            frame = frame.drop(columns="difference", level="part", errors="ignore")
+        return paper_table(frame, name, metric)
 
     def gains(self, metric: str, reference: str) -> Styler:
         """Gains over one of them, set by set."""
@@ -400,7 +344,7 @@ class TablePage:
         if frame.empty:  # no set was scored
             return self.mean_gains(metric, reference)
         title = f"gain over {self.called[reference]}"
-        return self._show(frame, "gains", metric, reference=title)
+        return paper_table(frame, self._keep(frame, "gains", metric, reference=title), metric)
 
     def values(self, metric: str, rows: Sequence[Row] = ()) -> Styler:
         """Mean scores, set by set: of ``rows``, or of the page's with those that frame them."""
@@ -409,7 +353,8 @@ class TablePage:
         students = [row.method not in UNTAUGHT for row in rows]
         marks = ranks(frame, students, metric, self.rank_by)
         caption = "Bold: best, underlined: second, by the mean alone." if any(students) else ""
-        return self._show(frame, "values", metric, caption, marks)
+        name = self._keep(frame, "values", metric)
+        return paper_table(frame, name, metric, caption, marks=marks)
 
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
@@ -418,22 +363,10 @@ class TablePage:
 
     def save(self) -> None:
         """Writes what was shown so far, tidy."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat(self._shown, ignore_index=True).to_csv(self.path, index=False)
+        save_table(pd.concat(self._kept).set_index("table"), self.path)
 
-    def _show(
-        self,
-        frame: pd.DataFrame,
-        kind: str,
-        metric: str,
-        caption: str = "",
-        marks: pd.DataFrame | None = None,
-        narrow: bool = False,
-        **constants: str,
-    ) -> Styler:
-        """A table of one kind, kept for ``save``; a narrow one does not show differences."""
+    def _keep(self, frame: pd.DataFrame, kind: str, metric: str, **constants: str) -> str:
+        """Keeps a table for ``save``; returns what it is called on the page."""
         name = f"{kind}_{metric}"
-        self._shown.append(tidy(frame, table=name, metric=metric, **constants))
-        if narrow:
-            frame = frame.drop(columns="difference", level="part", errors="ignore")
-        return paper_table(frame, f"{self.name}_{name}", metric, caption, LABELS, marks)
+        self._kept.append(tidy(frame, table=name, metric=metric, **constants))
+        return f"{self.name}_{name}"

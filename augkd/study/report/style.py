@@ -38,6 +38,8 @@ DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, 
 METHOD_NAMES: dict[str, str] = read_yaml("names.yaml")  # in tables and figures
 UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows of tables that are no students
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
+TABLES: dict[str, dict[str, str]] = read_yaml("tables.yaml")
+LABELS = TABLES["labels"]
 
 
 def use_style() -> None:
@@ -58,7 +60,7 @@ def paper_table(
     name: str,
     metric: str = "psnr_y",
     caption: str = "",
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] = LABELS,
     marks: pd.DataFrame | None = None,
 ) -> Styler:
     """A table of the paper's numbers beside ours.
@@ -69,14 +71,10 @@ def paper_table(
             none), Δ (a gain, positive where it is for the better; NaN and None likewise),
             interval ((low, high) of Δ, or None), difference (ours minus the paper's).
         name: of the table, unique on a page: the HTML id is ``T_name``.
-        metric: psnr_y, ssim_y or niqe.
         caption: a sentence below the table; what the tints mean is added.
-        labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
-        marks: more classes, a cell each: "best" is bold, "second" underlined.
-
-    Returns:
-        A Styler. Missing values have the class ``missing``, a Δ that has an interval ``better``,
-        ``worse`` or, where that holds 0, ``undecided``.
+        labels: what columns are shown as, on every level.
+        marks: more classes, a cell each: "best" is bold, "second" underlined. A missing value has
+            ``missing``, a Δ that has an interval ``better``, ``worse`` or ``undecided``.
     """
     shown, classes = frame.astype(object), frame.astype(object)
     for position, column in enumerate(frame.columns):
@@ -91,7 +89,7 @@ def paper_table(
     caption = escape(caption)
     if "interval" in frame.columns.unique(-1):
         caption += " ▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
-    shown = shown.rename(columns=dict(labels or {}))
+    shown = shown.rename(columns=dict(labels))
     return _table(shown, classes, name, "paper", caption.strip()).hide(axis="columns", names=True)
 
 
@@ -126,7 +124,7 @@ def _table(
 ) -> Styler:
     """Texts, and the classes of their cells, as a table whose ids repeat."""
     styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}-table"')
-    rules = read_yaml("tables.yaml")[kind].items()
+    rules = TABLES[kind].items()
     styler.set_table_styles([{"selector": s, "props": look.format(ink=INK)} for s, look in rules])
     styler.set_td_classes(classes.set_axis(shown.columns, axis=1))
     styler.format(escape="html").set_caption(caption)
@@ -137,9 +135,8 @@ def _table(
 
 def _missing(value: Any) -> bool:
     """None, nothing, a number that is none, or an interval with such an end."""
-    if isinstance(value, tuple):
-        return any(map(_missing, value))
-    return value is None or value == "" or (isinstance(value, float) and not np.isfinite(value))
+    ends = value if isinstance(value, tuple) else (value,)
+    return any(v is None or v == "" or (isinstance(v, float) and not np.isfinite(v)) for v in ends)
 
 
 def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") -> str:
@@ -185,8 +182,7 @@ def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
 def forest(table: pd.DataFrame, unit: str) -> Figure | None:
     """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
 
-    The table has columns topic, label, gain, low, high and verdict. The figure is closed, for the
-    notebook to show; there is none where no row has a gain.
+    Of columns topic, label, gain, low, high, verdict. Closed, for the notebook to show.
     """
     table = table[table["gain"].notna()]
     if table.empty:
