@@ -74,7 +74,7 @@ def upscale(
     network: Network = None,
     role: Role = None,
     method: Method = None,
-    scale: Annotated[int | None, typer.Option("-s", "--scale", help="2, 3, 4; or known.")] = None,
+    scale: Annotated[int | None, typer.Option("--scale", "-s", help="If weights lack it.")] = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
     device: Device = "auto",
@@ -232,7 +232,7 @@ def train(
 @app.command()
 def spread(
     workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="On this machine.")] = 0,
-    scheduler: Annotated[str | None, typer.Option(help="Of Dask, that has workers.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
 ) -> None:
     """Run the pipeline of the chosen budget on several workers.
 

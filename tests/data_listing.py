@@ -41,9 +41,7 @@ def _checkpoints(registry: Registry) -> Iterator[Iterable[str]]:
     for name, entry in registry.checkpoints.items():
         psnr = expected_scores(entry).query("metric == 'psnr_y'")
         scores = ", ".join(f"{r.dataset} {r.value:.{r.decimals}f}" for r in psnr.itertuples())
-        files = " or ".join(
-            s.files[0] + (f" ({s.member})" if s.member else "") for s in entry.sources
-        )
+        files = " or ".join(s.files[0] + f" ({s.member})" * bool(s.member) for s in entry.sources)
         citation = entry.citation + (f". Note: {entry.note}" if entry.note else "")
         link = f"[{name}]({entry.page})"
         yield link, entry.role, files, scores or "none", entry.licence, citation

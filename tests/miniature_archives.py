@@ -49,36 +49,24 @@ def photograph(name: str, side: int = 144) -> NDArray[np.uint8]:
     return np.round(127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
-
-
-def shrink(pixels: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    image = bicubic(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), scale)
-    shrunk: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
-    return shrunk
-
-
 def contents(dataset: str, source: Source, side: int = 144) -> dict[str, bytes]:
     """Member names to bytes, of all the images of a dataset."""
     members = {}
     for name in NAMES[dataset]:
-        pixels = photograph(name, side)
-        camera = name.partition("_")[0]
-        templates = {**({1: source.hr} if source.hr else {}), **source.lr}
-        for scale, template in templates.items():
-            path = template.replace("*", camera).replace("{name}", name)
-            members[path] = png(pixels if scale == 1 else shrink(pixels, scale))
+        pixels = torch.from_numpy(photograph(name, side)).permute(2, 0, 1)
+        for scale, template in {1: source.hr, **source.lr}.items():
+            if template:
+                path = template.replace("*", name.partition("_")[0]).replace("{name}", name)
+                image, file = bicubic(pixels, scale).permute(1, 2, 0).numpy(), io.BytesIO()
+                Image.fromarray(image).save(file, format="PNG")
+                members[path] = file.getvalue()
     return members
 
 
 def file_of(member: str, files: tuple[str, ...]) -> str:
     """Which of a source's files holds a member: DIV2K's LR images lie in a file for each scale."""
-    scale = re.search(r"/(X[234])/", member)
-    fitting = [f for f in files if bool(scale) and scale is not None and scale[1] in f]
-    return (fitting or [f for f in files if not re.search(r"_X[234]\.", f)])[0]
+    own = re.search(r"/(X[234])/", member)
+    return next((file for file in files if own and f"_{own[1]}." in file), files[0])
 
 
 def make_archives(folder: Path, side: int = 144) -> None:
@@ -90,8 +78,7 @@ def make_archives(folder: Path, side: int = 144) -> None:
                 members.setdefault(file_of(member, source.files), {})[member] = data
     folder.mkdir(parents=True, exist_ok=True)
     for file, inside in members.items():
-        junk = dict.fromkeys(JUNK.get(file, []), b"not an image")
-        write_archive(folder / file, {**inside, **junk})
+        write_archive(folder / file, inside | dict.fromkeys(JUNK.get(file, []), b"not an image"))
 
 
 def write_archive(path: Path, members: dict[str, bytes]) -> None:
@@ -126,10 +113,7 @@ def registry(folder: Path, base: str | None = None) -> Registry:
     def count(name: str, dataset: Dataset) -> int:
         return sum(len(NAMES[part]) for part in dataset.parts or (name,))
 
-    datasets = {
-        name: dataset.model_copy(update={"images": count(name, dataset)})
-        for name, dataset in real.datasets.items()
-    }
+    datasets = {n: d.model_copy(update={"images": count(n, d)}) for n, d in real.datasets.items()}
     return real.model_copy(update={"files": files, "datasets": datasets})
 
 

@@ -72,9 +72,7 @@ def test_help_and_version_do_not_wait_for_torch() -> None:
         "print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     out = subprocess.check_output([sys.executable, "-c", script], text=True)
-    assert "upscale" in out
-    assert "doctor" in out
-    assert out.endswith("False False\n")
+    assert re.search(r"upscale(.|\n)*doctor(.|\n)*False False\n$", out)
     assert run("--version") == f"augkd {__version__}\n"
 
 
@@ -99,9 +97,9 @@ def test_weights_say_what_they_are_of() -> None:
     command = "upscale in/baby.png -w edsr.safetensors -o"
     assert "1 image, x2" in run(f"{command} one.png")
     model = load_network(Path("edsr.safetensors")).eval()
-    whole = upscale.upscale(model, read_image(Path("in/baby.png")))
+    write_image(Path("whole.png"), upscale.upscale(model, read_image(Path("in/baby.png"))))
     one = read_image(Path("one.png"))
-    assert torch.equal(one, (whole * 255).round().clamp(0, 255).to(torch.uint8))
+    assert torch.equal(one, read_image(Path("whole.png")))
     run(f"{command} . --tile 8")
     tiles = read_image(Path("baby.png"))
     assert (tiles.int() - one.int()).abs().max() <= 1  # a rounding may fall on the other side
@@ -120,21 +118,19 @@ def test_public_weights_need_their_network_named() -> None:
 
 
 def test_bad_requests_to_upscale_write_nothing() -> None:
-    cut = Path("in/cut.png")
-    cut.write_bytes(Path("in/baby.png").read_bytes()[:-400])
+    Path("cut").mkdir()
+    Path("cut/cut.png").write_bytes(Path("in/baby.png").read_bytes()[:-400])
     write_image(Path("other/baby.png"), picture())
     before = files()
-    assert "cut.png: does not decode" in refused("upscale in -o out --method bicubic -s 2")
-    assert files() == before
-    cut.unlink()
     for arguments, said in [
+        ("in cut -o out --method bicubic -s 2", "cut.png: does not decode"),
         ("in -o in --method bicubic -s 2", "would overwrite"),
         ("in other -o out --method bicubic -s 2", "separate folders"),
         ("in -o x.png --method bicubic -s 2", "expected a folder"),
         ("in/baby.png in/bird.png -o x.png --method bicubic -s 2", "expected a folder"),
         ("in -o edsr.safetensors --method bicubic -s 2", "expected a folder"),
         ("in/baby.png -o x.jpg --method bicubic -s 2", "expected a folder, or a .png file"),
-        ("in -o out --method bicubic -s 5", "choose 2, 3 or 4"),
+        ("in -o out --method bicubic -s 5", "needs --scale 2, 3 or 4"),
         ("in -o out --method lanczos -s 2", "--method bicubic"),
         ("in -o out --method bicubic", "needs --scale"),
         ("in -o out --method bicubic -s 2 --self-ensemble", "takes no"),
@@ -147,7 +143,7 @@ def test_bad_requests_to_upscale_write_nothing() -> None:
         ("in/baby.png -o edsr.safetensors/x.png --method bicubic -s 2", "cannot be written"),
     ]:
         assert said in refused(f"upscale {arguments}"), arguments
-    assert files() == [file for file in before if file != str(cut)]
+    assert files() == before
 
 
 def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +163,9 @@ def test_scores_are_those_of_the_metrics(suffix: str) -> None:
     run("score --hr in --sr sr -s 3 --csv scores/a.csv")
     hr = read_image(Path("in/bird.png"))[None, :, :39, :42]  # cut to a multiple of 3
     psnr, ssim = (float(measure(sr[None], hr, 3)) for measure in (psnr_y, ssim_y))
-    head, baby, bird = Path("scores/a.csv").read_text().splitlines()
-    assert head == "image,psnr_y,ssim_y"
-    assert baby.startswith("baby,")
-    assert bird == f"bird,{psnr:.6f},{ssim:.6f}"
+    csv = Path("scores/a.csv").read_text()
+    bird = f"bird,{psnr:.6f},{ssim:.6f}"
+    assert re.fullmatch(f"image,psnr_y,ssim_y\nbaby,.+\n{re.escape(bird)}\n", csv)
     assert files("scores") == ["a.csv"]
 
 
@@ -181,10 +176,10 @@ def test_lr_is_made_by_bicubic_where_it_is_not_given() -> None:
     for how in ("--method bicubic", "-w edsr.safetensors", "-w edsr.safetensors --self-ensemble"):
         made = run(f"score --hr in -s 2 {how}")
         assert made == run(f"score --hr in -s 2 --lr lr {how}")
-    head, *lines = made.splitlines()
-    assert head.split() == ["image", "PSNR-Y", "(dB)", "SSIM-Y"]
-    assert lines[-1].startswith("mean")
-    baby, bird, mean = (float(line.split()[1]) for line in lines)
+    cells = [line.split() for line in made.splitlines()]
+    assert [row[0] for row in cells] == ["image", "baby", "bird", "mean"]
+    assert cells[0][1:] == ["PSNR-Y", "(dB)", "SSIM-Y"]
+    baby, bird, mean = (float(row[1]) for row in cells[1:])
     assert mean == pytest.approx((baby + bird) / 2, abs=0.0101)
     assert "inf  1.0000" in run("score --hr in --sr in -s 2")
 
@@ -203,7 +198,7 @@ def test_bad_requests_to_score_write_nothing() -> None:
         ("--hr tiny -s 2 --method bicubic --csv s.csv", "too small"),
         ("--hr no -s 2 --method bicubic --csv s.csv", "no such folder"),
         ("--hr in -s 2 --sr in -w edsr.safetensors --csv s.csv", "leave out"),
-        ("--hr in -s 8 --method bicubic --csv s.csv", "choose 2, 3 or 4"),
+        ("--hr in -s 8 --method bicubic --csv s.csv", "2, 3 or 4"),
         ("--hr in -s 2 --method bicubic --csv in", "is a folder"),
     ]:
         assert said in refused(f"score {arguments}"), arguments
@@ -225,11 +220,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_budget_is_one_word(study: Path) -> None:
     before = study.read_bytes()
     assert run("budget") == "  smoke\n* cpu\n  bare\n"
-    assert run("budget smoke") == "budget: smoke (was cpu)\n"
-    assert study.read_bytes() == before.replace(b"*cpu ", b"*smoke ")
-    assert run("budget smoke") == "budget: smoke (as before)\n"
-    assert run("budget cpu") == "budget: cpu (was smoke)\n"
-    assert study.read_bytes() == before
+    for name, said in (("smoke", "was cpu"), ("smoke", "as before"), ("cpu", "was smoke")):
+        assert run(f"budget {name}") == f"budget: {name} ({said})\n"
+        assert study.read_bytes() == before.replace(b"*cpu ", f"*{name} ".encode())
     assert files("..") == ["params.yaml"]
 
 
@@ -269,12 +262,8 @@ def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AUGKD_BENCHMARKS", raising=False)
     Path("data/benchmarks/Set5/HR").mkdir(parents=True)
     healthy = run("doctor")
-    assert healthy.endswith("ready\n")
-    assert "Set5 in" in healthy
-    assert torch.__version__ in healthy
+    assert all(text in healthy for text in ("\nready\n", "Set5 in", torch.__version__))
     monkeypatch.setattr(doctor, "FREE_GB", 10**9)
     monkeypatch.setenv("PATH", "")
     ill = run("doctor", code=1)
-    assert ill.endswith("not ready: disk, git\n")
-    assert "make room" in ill
-    assert "install git" in ill
+    assert all(text in ill for text in ("\nnot ready: disk, git\n", "make room", "install git"))

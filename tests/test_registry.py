@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -32,11 +31,8 @@ def test_every_dataset_of_the_papers_tables_is_listed() -> None:
     assert len(named) == 7
     assert named <= {name for name, entry in REAL.datasets.items() if entry.role == "test"}
     assert {"DIV2K", "DF2K"} <= REAL.datasets.keys()
-
-
-def test_df2k_is_as_large_as_table_9_says() -> None:
     parts = [REAL.dataset(part).images for part in REAL.dataset("DF2K").parts]
-    assert sum(parts) == REAL.dataset("DF2K").images == 3450
+    assert sum(parts) == REAL.dataset("DF2K").images == 3450  # of Table 9
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -67,13 +63,9 @@ def test_hashes_agree_with_the_names_that_carry_them_and_stand_for_one_file() ->
         assert len(hashes) == len(set(hashes)) > 5
 
 
-def test_the_page_is_up_to_date() -> None:
+def test_the_page_is_up_to_date_and_shows_every_entry_and_what_is_unknown() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert data_listing.update(REAL) == text, "run python -m tests.data_listing"
-
-
-def test_the_page_shows_every_entry_and_what_is_unknown() -> None:
-    text = PAGE.read_text(encoding="utf-8")
     for name in (*REAL.datasets, *REAL.checkpoints):
         assert f"| [{name}](" in text
     for name, file in REAL.files.items():
@@ -87,9 +79,9 @@ def test_what_the_registry_itself_must_hold() -> None:
         assert file.urls or file.by_hand
         assert bool(file.sha256 or file.md5 or file.sha256_begins) == bool(file.hash_from)
         assert file.sha256 or not file.bytes
-    used = {f for c in REAL.checkpoints.values() for s in c.sources for f in s.files}
+    entries = [*REAL.datasets.values(), *REAL.checkpoints.values()]
+    used = {file for entry in entries for source in entry.sources for file in source.files}
     for dataset in REAL.datasets.values():
-        used |= {file for source in dataset.sources for file in source.files}
         assert all(source.hr or source.lr for source in dataset.sources)
         assert bool(dataset.sources) != bool(dataset.parts)
         assert all(REAL.datasets[part].sources for part in dataset.parts)
@@ -111,7 +103,7 @@ BAD = [  # in place of what stands there what, and the words
     ("[a.zip]", "[z.zip]", "A: its file z.zip is not under"),
     ("a/{name}.png", "a.png", "sources.0.hr"),
     ("hr: ", 'lr: {5: "{name}.png"}, hr: ', ".lr.5"),
-    (SMALL, "a: [", "not readable as YAML"),
+    (SMALL, "a: [", "not YAML at line 2"),
     (SMALL, "- a", "the file: "),
 ]
 
@@ -135,6 +127,8 @@ def test_a_wrong_registry_is_one_clear_line(
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archives")
     make_archives(folder, side=48)
+    (folder / "other").mkdir()
+    (folder / "other" / "Flickr2K.zip").symlink_to(folder / "Flickr2K.zip")
     return folder
 
 
@@ -143,39 +137,26 @@ def made(archives: Path) -> Registry:
     return registry(archives)
 
 
-@pytest.mark.parametrize("name", NAMES)
+LAYOUTS = [(name, "", 0, [name]) for name in NAMES]  # dataset, folder, source, parts
+LAYOUTS += [("Flickr2K", "other", 1, ["Flickr2K"]), ("DF2K", "", 0, ["DIV2K", "Flickr2K"])]
+
+
+@pytest.mark.parametrize(("name", "folder", "which", "parts"), LAYOUTS)
 def test_images_are_found_in_the_published_layouts(
-    archives: Path, made: Registry, name: str
+    archives: Path, made: Registry, name: str, folder: str, which: int, parts: list[str]
 ) -> None:
-    source = made.dataset(name).sources[0]
-    with find_images(name, archives, made) as pairs:
-        assert [pair.name for pair in pairs] == NAMES[name]
+    with find_images(name, archives / folder, made) as pairs:
+        found = [(pair.dataset, pair.name) for pair in pairs]
+        assert found == [(part, image) for part in parts for image in NAMES[part]]
         for pair in pairs:
+            source = made.dataset(pair.dataset).sources[which]
             pixels = torch.from_numpy(photograph(pair.name, 48)).permute(2, 0, 1)
             hr, lr = pair.read()
             assert (hr is None) == (source.hr is None)
             assert hr is None or torch.equal(hr, pixels)
-            assert lr.keys() == source.lr.keys()
+            assert lr.keys() == source.lr.keys()  # none of Flickr2K's other source
             for scale, small in lr.items():
                 assert torch.equal(small, degrade(pixels, scale, "replicate"))
-
-
-def test_the_parts_of_df2k_keep_their_names(archives: Path, made: Registry) -> None:
-    with find_images("DF2K", archives, made) as pairs:
-        found = [(pair.dataset, pair.name) for pair in pairs]
-    wanted = [(part, name) for part in ("DIV2K", "Flickr2K") for name in NAMES[part]]
-    assert found == wanted
-
-
-def test_the_other_source_of_flickr2k_has_no_lr(
-    archives: Path, made: Registry, tmp_path: Path
-) -> None:
-    (tmp_path / "Flickr2K.zip").symlink_to(archives / "Flickr2K.zip")
-    with find_images("Flickr2K", tmp_path, made) as pairs:
-        hr, lr = pairs[0].read()
-        assert hr is not None
-        assert np.array_equal(hr.permute(1, 2, 0).numpy(), photograph(pairs[0].name, 48))
-        assert lr == {}
 
 
 def test_a_rehearsal_reads_its_own_registry(made: Registry, tmp_path: Path) -> None:
@@ -197,9 +178,9 @@ def test_what_is_not_fetched_or_not_complete_is_told(made: Registry, tmp_path: P
     whole = contents("Set5", made.dataset("Set5").sources[0], 48)
     hr, lr = "benchmark/Set5/HR/baby.png", "benchmark/Set5/LR_bicubic/X3/babyx3.png"
     without = {left: {k: v for k, v in whole.items() if k != left} for left in (lr, hr)}
-    assert "1 LR images at x3 in benchmark.tar, expected the same 2" in lines(without[lr])
-    assert "1 HR images in" in lines(without[hr])
+    assert "1 images at x3 in benchmark.tar, expected the same 2" in lines(without[lr])
+    assert "1 images at x1" in lines(without[hr])
     renamed = {k.replace(lr, lr.replace("baby", "bird")): v for k, v in whole.items()}
-    assert "2 LR images at x3" in lines(renamed)
+    assert "2 images at x3" in lines(renamed)
     assert f"benchmark.tar: {lr}: is larger than 1/3 of" in lines({**whole, lr: whole[hr]})
     assert f"benchmark.tar: {hr}: not a readable image" in lines({**whole, hr: b"no image"})

@@ -47,6 +47,7 @@ class Listed(Section):
     citation: str
     page: str
     note: str | None = None
+    sources: tuple[Source, ...] = ()
 
 
 class Dataset(Listed):
@@ -55,7 +56,6 @@ class Dataset(Listed):
     role: Literal["train", "validation", "test"]
     about: str
     images: Positive
-    sources: tuple[Source, ...] = ()
     parts: tuple[str, ...] = ()
 
 
@@ -76,7 +76,7 @@ class Registry(Section):
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        entries: dict[str, Dataset | Checkpoint] = {**self.datasets, **self.checkpoints}
+        entries: dict[str, Listed] = {**self.datasets, **self.checkpoints}
         for name, entry in entries.items():
             for source in entry.sources:
                 if unknown := set(source.files) - self.files.keys():
