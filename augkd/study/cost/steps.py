@@ -3,42 +3,23 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from augkd.data.sampler import Batch, PatchSampler
+from augkd.data.sampler import Batch
 from augkd.distill import METHODS, Teacher
-from augkd.distill.kd import Scratch
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
+from augkd.options import Optimiser, Training
 from augkd.study.cost.passes import META, multiply_accumulates, watched
 from augkd.study.paper import load_table, select
 from augkd.study.params import Cohort
-from augkd.train import Member, Optimiser, Training, single_core
-
-# Small enough for a page; depths are equal where a method cuts its student out of the teacher.
-# Widths are 4 to 1, 1 to 1 and 3 to 1, as in Table 1.
-_WINDOWS = {"window_size": 8, "mlp_ratio": 2}
-SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    "edsr": {
-        "teacher": {"channels": 32, "blocks": 4, "res_scale": 1.0},
-        "student": {"channels": 8, "blocks": 4, "res_scale": 1.0},
-    },
-    "rcan": {
-        "teacher": {"channels": 16, "groups": 4, "blocks": 3, "reduction": 4},
-        "student": {"channels": 16, "groups": 4, "blocks": 1, "reduction": 4},
-    },
-    "swinir": {
-        "teacher": {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (3, 3, 3), **_WINDOWS},
-        "student": {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), **_WINDOWS},
-    },
-}
+from augkd.train import Member, single_core
 
 SIGNS = {"lr": "x", "hr": "y", "zoom_in": "z_i", "zoom_out": "z_o", "transform": "F"}
 """The paper's letters for what a batch holds."""
@@ -46,22 +27,16 @@ SIGNS = {"lr": "x", "hr": "y", "zoom_in": "z_i", "zoom_out": "z_o", "transform":
 Pair = tuple[SRNetwork, SRNetwork]
 """Student and teacher."""
 
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A method with its options, under a name of its own; ``kind`` is that of METHODS."""
 
     name: str
     kind: str
     options: Mapping[str, Any]
     method: Any
-
-    @property
-    def line(self) -> str:
-        """The first line of the method's documentation."""
-        return str(self.method.__doc__).strip().splitlines()[0]
 
 
 def entry(cohort: Cohort, name: str) -> Entry:
@@ -82,8 +57,7 @@ def entries(cohort: Cohort) -> list[Entry]:
     return list(found.values())
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One iteration of a method, or why there is none.
 
     Attributes:
@@ -97,17 +71,10 @@ class Step:
     """
 
     refusal: str = ""
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, float] = {}
     sees: str = ""
     student: float = 0.0
     teacher: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """ "rec 0.0312, kd 0.0041", or the refusal."""
-        if self.refusal:
-            return f"does not apply: {self.refusal}"
-        return ", ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
 
 
 def try_step(entry: Entry, pair: Pair, batch: Batch) -> Step:
@@ -117,7 +84,7 @@ def try_step(entry: Entry, pair: Pair, batch: Batch) -> Step:
     update within the iteration starts from moved weights).
     """
     try:
-        [member], teacher = _member(entry, pair)
+        [member], teacher = learner(entry.name, entry.method, pair)
     except UserError as error:
         return Step(refusal=str(error))
     member.share(None)  # so that drop-path draws by the member's name
@@ -128,49 +95,39 @@ def try_step(entry: Entry, pair: Pair, batch: Batch) -> Step:
             read.add(name)
             return super().__getattribute__(name)
 
-    seen = Seen(**vars(batch))
     with watched(member, teacher) as passes:
-        update([member], teacher, seen)
-    area, counts = batch.lr[:, 0].numel(), {True: 0.0, False: 0.0}
+        update([member], teacher, Seen(**vars(batch)))
+    own = theirs = 0.0
     for one in passes:
-        if isinstance(one.network, SRNetwork):
-            counts[one.network is member.network] += one.n * one.height * one.width / area
-    signs = [sign for name, sign in SIGNS.items() if name in read] + ["T"] * bool(counts[False])
+        count = one.n * one.height * one.width / batch.lr[:, 0].numel()
+        if one.network is member.network:
+            own += count
+        elif isinstance(one.network, SRNetwork):
+            theirs += count
+    signs = [sign for name, sign in SIGNS.items() if name in read] + ["T"] * bool(theirs)
     taps = ", ".join(getattr(member.method, "student_taps", ()))
     sees = ", ".join(signs) + (f"; features {taps}" if taps else "")
-    return Step("", member.means(1), sees, counts[True], counts[False])
+    return Step("", member.means(1), sees, own, theirs)
 
 
-def _member(entry: Entry, pair: Pair, device: torch.device = _CPU) -> tuple[list[Member], Teacher]:
-    """A student that can take steps, and its teacher; a batch is of no schedule's size here."""
+def learner(
+    name: str, method: Any, pair: Pair, device: torch.device = CPU
+) -> tuple[list[Member], Teacher]:
+    """A student that can take steps, and its teacher; copies, by no schedule."""
     training = Training(
         steps=1, batch=1, patch=12, lr=1e-4, decay_every=1, seeds=1, ema=0.0, validate_every=1
     )
     student, teacher = (deepcopy(network).to(device) for network in pair)
     with torch.random.fork_rng(devices=[]):
-        one = Member(entry.name, student, entry.method, teacher, Optimiser(), training, device)
-    return [one], Teacher(teacher)
+        member = Member(name, student, method, teacher, Optimiser(), training, device)
+    return [member], Teacher(teacher)
 
 
-def update(
-    members: Sequence[Member], teacher: Teacher | None, batch: Batch, lr: float = 1e-4
-) -> None:
+def update(members: Sequence[Member], teacher: Teacher, batch: Batch, lr: float = 1e-4) -> None:
     """One step of each, in turn, beside their teacher."""
-    if teacher:
-        teacher.see(batch)
+    teacher.see(batch)
     for member in members:
         member.update(batch, teacher, lr)
-
-
-def warmed(backbone: str, role: str, sampler: PatchSampler, steps: int) -> SRNetwork:
-    """A small network after some steps of plain L1: fresh weights would make every term alike."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(("teacher", "student").index(role))
-        network = create_model(backbone, scale=sampler.scale, **SIZES[backbone][role])
-        members, teacher = _member(Entry(role, "scratch", {}, Scratch()), (network, network))
-        for step in range(steps):
-            update(members, teacher, sampler.draw(step), 2e-3)
-    return members[0].result()
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -186,40 +143,42 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return now() - begun
 
 
-def time_steps(
-    entries: Sequence[Entry],
-    pair: Pair,
-    batch: Batch,
+def time_rounds(
+    calls: Mapping[str, Callable[[], object]],
     device: torch.device,
     limit: float,
     rounds: tuple[int, int] = (5, 60),
 ) -> pd.DataFrame:
-    """Seconds of whole steps: forward, backward, update; the batch is there already.
+    """Seconds of calls that take turns, each round beginning with another.
 
-    Methods take turns, one step each a round and each round beginning with another, so that a
-    machine that slows down or warms up does so for all of them.
+    So a machine that slows down or warms up does so for all of them.
 
     Args:
-        pair: copied, so that the networks stay as they are.
         limit: seconds after which no round begins, once ``rounds[0]`` are done.
         rounds: fewest and most.
 
     Returns:
-        Rows rounds, columns methods.
+        Rows rounds, columns calls.
     """
-    batch, measured = batch.to(device), list[dict[str, float]]()
-    steps = {one.name: partial(update, *_member(one, pair, device), batch) for one in entries}
-    names, end = list(steps), time.perf_counter() + limit
+    names, measured, end = list(calls), list[dict[str, float]](), time.perf_counter() + limit
     with single_core(device):
-        for name in 2 * names:  # taps asked for once are read in the same pass from then on
-            steps[name]()
+        for call in calls.values():  # the first step of a method makes more passes than others
+            call()
         while len(measured) < rounds[0] or (
             time.perf_counter() < end and len(measured) < rounds[1]
         ):
             turn = len(measured) % len(names)
             order = names[turn:] + names[:turn]
-            measured.append({name: seconds(steps[name], device) for name in order})
+            measured.append({name: seconds(calls[name], device) for name in order})
     return pd.DataFrame(measured)[names].rename_axis("round")
+
+
+def time_steps(
+    entries: Sequence[Entry], pair: Pair, batch: Batch, device: torch.device, *limits: Any
+) -> pd.DataFrame:
+    """Times whole steps of methods: forward, backward, update; the batch is there already."""
+    calls = {e.name: partial(update, *learner(e.name, e.method, pair, device), batch.to(device)) for e in entries}
+    return time_rounds(calls, device, *limits)
 
 
 def summarise(timed: pd.DataFrame, reference: str, resamples: int = 1999) -> pd.DataFrame:
