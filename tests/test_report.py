@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from augkd.data.sampler import PatchSampler
-from augkd.data.store import ImageStore, Prepared, write_store
-from augkd.degrade import bicubic
 from augkd.errors import UserError
-from augkd.models import create_model
-from augkd.study.cost import steps as step_cost
-from augkd.study.cost.steps import SIZES
 from augkd.study.paper import load_table
 from augkd.study.params import Study, load_study
 from augkd.study.report import rows as report
@@ -235,38 +228,3 @@ def test_published_teachers_tell_ensembles_from_single_passes() -> None:
     assert (above["single pass"] > 0.1).all()
     assert above["mean of 8"].abs().max() < 0.05
     assert above["Table 12"].isna().all()
-
-
-def test_steps_are_timed_in_turn(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    hr = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
-    write_store(tmp_path / "s", [Prepared("train", "a", hr, {2: bicubic(hr, 2)}, "bicubic")])
-    batch = PatchSampler(ImageStore(tmp_path / "s"), scale=2, patch=12, batch=1, seed=1).draw(0)
-    student, teacher = (
-        create_model("edsr", scale=2, **SIZES["edsr"][role]) for role in ("student", "teacher")
-    )
-    before = [p.clone() for p in student.parameters()]
-    entries = step_cost.table_entries(load_study("smoke", ROOT), "edsr_x2", ("kd", "csd", "augkd"))
-    pair, cpu = (student, teacher), torch.device("cpu")
-    timed = step_cost.time_steps(entries, pair, batch, cpu, 0.0, rounds=(2, 4))
-    assert list(timed.columns) == ["kd", "csd", "augkd"]
-    assert len(timed) == 2
-    assert (timed > 0).all(axis=None)
-    assert all(torch.equal(a, b) for a, b in zip(before, student.parameters(), strict=True))
-    passes = step_cost.count_steps(entries, pair, batch)["augkd"].passes
-    assert (passes.student, passes.teacher) == (2.25, 2.25)
-
-
-def test_ratios_are_of_rounds_drawn_together() -> None:
-    kd = np.array([1.0, 2.0, 3.0, 4.0, 50.0])  # a machine that slows down
-    costs = step_cost.summarise(pd.DataFrame({"kd": kd, "augkd": 2 * kd}), "kd")
-    ratio = costs.loc["augkd", ["seconds", "ratio", "ratio_low", "ratio_high"]]
-    assert list(ratio) == [6.0, 2.0, 2.0, 2.0]
-    assert cell(costs, "kd", "low") < 3 < cell(costs, "kd", "high")
-    counted = pd.DataFrame(
-        {"student": 1.0, "teacher": 1.0, "macs": [1.0, 2.0], "macs_paper_kd": 1.0},
-        index=["kd", "augkd"],
-    )
-    beside = step_cost.beside_paper(costs, counted)
-    assert cell(beside, "augkd", "paper_ratio") == pytest.approx(0.70 / 0.49)
-    assert "2.00" in step_cost.show(beside, "here").to_html()

@@ -7,7 +7,7 @@ tensor has a shape and no values, so that one of the paper's size is counted in 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, UntypedStorage, nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +31,8 @@ from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.runs import build
 from augkd.train import Member
 
+Entry = Cohort | TeacherEntry
+Key = tuple[str, str]  # of a training: its stage ("teach" or "distil") and name
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
@@ -53,9 +55,7 @@ def multiply_accumulates(network: nn.Module, height: int, width: int) -> float:
 
 
 @cache
-def _count_ours(
-    name: str, scale: int, sizes: tuple[tuple[str, Any], ...], height: int, width: int
-) -> float:
+def _count_ours(name: str, scale: int, sizes: tuple[Any, ...], height: int, width: int) -> float:
     with META:
         return _count(create_model(name, scale=scale, **dict(sizes)).eval(), height, width)
 
@@ -68,57 +68,49 @@ def _count(network: nn.Module, height: int, width: int) -> float:
     image = torch.empty(1, 3, height, width, device=next(network.parameters()).device)
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
         network(image)
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
-def entry_of(study: Study, stage: str, name: str) -> Cohort | TeacherEntry:
+def entry_of(study: Study, stage: str, name: str) -> Entry:
     """What the stage "teach" or "distil" trains by that name."""
     return study.teacher(name) if stage == "teach" else study.cohort(name)
 
 
-def untrained(
-    study: Study, entry: Cohort | TeacherEntry, device: torch.device
-) -> tuple[list[Member], nn.Module]:
+def untrained(study: Study, entry: Entry, device: torch.device) -> tuple[list[Member], nn.Module]:
     """Untrained students of a training, one of each method, and their teacher, if only in name.
 
     Neither counts nor times depend on the weights of VGG19, where CSD asks for it, nor on how many
     bits students are quantised to.
     """
     common, members = (study.params.optimiser, study.schedule(entry), device), []
-    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
+    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder, device:
         if isinstance(entry, TeacherEntry):
-            with device:
-                network = build(study, str(entry.network), "teacher", entry.scale, 0)
-            return [Member("teacher", network, Scratch(), None, *common)], nn.Identity()
-        with device:
-            teacher = _teacher(study, entry).to(device).eval().requires_grad_(False)
+            member = Member("teacher", _network(study, entry), Scratch(), None, *common)
+            return [member], nn.Identity()
+        source = entry.teacher
+        taught = ("teach", source.trained) if source.trained else ("distil", str(source.student))
+        teacher = _network(study, entry_of(study, *taught)).to(device).eval().requires_grad_(False)
         for name in entry.methods:
-            with device:
-                network = build(study, entry.network, entry.student, entry.scale, 0)
-            network = quantize(network, entry.bits[0]) if entry.bits else network
-            method = entry.method(name)
-            if getattr(method, "vgg", None):
-                method = replace(method, vgg=Path(folder, "vgg19.safetensors"))
-                save_file(VGG19().state_dict(), method.vgg)
-            members.append(Member(name, network, method, teacher, *common))
+            network, method = _network(study, entry), entry.method(name)
+            with CPU:
+                if getattr(method, "vgg", None):
+                    method = replace(method, vgg=Path(folder, "vgg19.safetensors"))
+                    save_file(VGG19().state_dict(), method.vgg)
+                members.append(Member(name, network, method, teacher, *common))
     return members, teacher
 
 
-def _teacher(study: Study, cohort: Cohort) -> nn.Module:
-    """A cohort's teacher, untrained; one from elsewhere is read from its file."""
-    source = cohort.teacher
-    if not source.trained:
-        taught = study.cohort(str(source.student))
-        return build(study, taught.network, taught.student, taught.scale, 0)
-    entry = study.teacher(source.trained)
-    if entry.network:
-        return build(study, entry.network, "teacher", entry.scale, 0)
-    return load_teacher(entry.spec(study.root / entry.file if entry.file else None), entry.scale)
+def _network(study: Study, entry: Entry) -> Any:
+    """What an entry trains, as it is before; a teacher from elsewhere is read from its file."""
+    if isinstance(entry, TeacherEntry) and not entry.network:
+        file = study.root / entry.file if entry.file else None
+        return load_teacher(entry.spec(file), entry.scale)
+    role, bits = getattr(entry, "student", "teacher"), getattr(entry, "bits", ())
+    network = build(study, str(entry.network), role, entry.scale, 0)
+    return quantize(network, bits[0]) if bits else network
 
 
-def noise(
-    study: Study, entry: Cohort | TeacherEntry, images: int, patch: int, device: torch.device
-) -> PatchSampler:
+def noise(study: Study, entry: Entry, n: int, patch: int, device: torch.device) -> PatchSampler:
     """Draws batches of a training, in which there is nothing to see."""
     sides = (2 * patch * entry.scale, 2 * patch)
     hr, lr = (torch.randint(256, (3, side, side), dtype=torch.uint8) for side in sides)
@@ -128,9 +120,8 @@ def noise(
             ImageStore(Path(folder, "noise")),
             scale=entry.scale,
             patch=patch,
-            batch=images,
+            batch=n,
             seed=0,
-            edges=study.params.data.edges,
             degradation=entry.degradation,
             device=device,
             **study.params.augment.model_dump(),
@@ -145,25 +136,23 @@ class Pass(NamedTuple):
     """
 
     network: nn.Module
-    n: int
-    height: int
-    width: int
+    shape: torch.Size
     factor: int
     image: str  # of the batch, about which the teacher answers; "" of a pass of the student's own
 
     def operations(self, images: float = 1, side: float = 1) -> float:
         """Multiply-accumulates; of ``images`` times as many images, ``side`` times as wide."""
-        height, width = (math.ceil(side * length) for length in (self.height, self.width))
-        return images * self.n * self.factor * multiply_accumulates(self.network, height, width)
+        n, _, *sides = self.shape
+        height, width = (math.ceil(side * length) for length in sides)
+        return images * n * self.factor * multiply_accumulates(self.network, height, width)
 
 
 class Asked(Teacher):
     """Notes which image of the batch it is asked about, and what it answers."""
 
-    image = ""
-
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
+        self.image = ""
         self.kept: dict[tuple[str, str], Tensor] = {}  # by image and tap
 
     def output(self, name: str) -> Tensor:
@@ -173,8 +162,8 @@ class Asked(Teacher):
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         self.image = name
         found = super().features(name, taps) if taps else {}
-        answers = {"": super().output(name), **found}
-        self.kept |= {(name, tap): answer for tap, answer in answers.items()}
+        for tap, answer in {"": super().output(name), **found}.items():
+            self.kept[name, tap] = answer
         self.image = ""
         return found
 
@@ -197,33 +186,28 @@ def watched(member: Member, teacher: Asked) -> Iterator[list[Pass]]:
             learns = any(p.requires_grad for p in network.parameters())
             factor = 3 if learns else 2 if inputs[0].requires_grad else 1
             factor = factor if torch.is_grad_enabled() else 1
-            n, _, height, width = inputs[0].shape
-            passes.append(Pass(network, n, height, width, factor, teacher.image))
+            passes.append(Pass(network, inputs[0].shape, factor, teacher.image))
 
-    handle = register_module_forward_pre_hook(see)
-    try:
+    with register_module_forward_pre_hook(see):
         yield passes
-    finally:
-        handle.remove()
 
 
-@dataclass
-class Step:
+class Step(NamedTuple):
     """A cohort's step: one student of each method, ``copies`` of each, beside one teacher."""
 
     copies: int  # by seeds and widths in bits
     students: int
-    passes: list[Pass] = field(default_factory=list)  # of one copy, were each student by itself
-    updates: int = 0  # of all optimisers
-    memory: int = 0  # peak bytes; students take turns: one's activations are there at a time
-    weights: int = 0  # bytes of the students' checkpoints
-    resume: int = 0  # bytes that are saved to resume from
+    updates: int  # of all optimisers
+    weights: int  # bytes of the students' checkpoints
+    resume: int  # bytes that are saved to resume from
+    memory: int  # peak bytes; students take turns: one's activations are there at a time
+    passes: list[Pass]  # of one copy of each student, were it by itself
 
-    def operations(self, images: float = 1, side: float = 1, copies: int = 0) -> float:
+    def operations(self, images: float = 1, side: float = 1) -> float:
         """Multiply-accumulates of the step, the teacher's answers shared."""
         own = sum(one.operations(images, side) for one in self.passes if not one.image)
         answers = {one.image: one.operations(images, side) for one in self.passes if one.image}
-        return (copies or self.copies) * own + sum(answers.values())
+        return self.copies * own + sum(answers.values())
 
     def operations_apart(self) -> float:
         """The same where each student has the teacher to itself."""
@@ -232,20 +216,21 @@ class Step:
 
 def count_step(study: Study, stage: str, name: str) -> Step:
     """The step of a training, as the notebook of its stage ("teach" or "distil") takes it."""
-    entry, copies = entry_of(study, stage, name), 1
-    if isinstance(entry, Cohort):
-        copies = study.seeds(name) * max(1, len(entry.bits))
+    entry = entry_of(study, stage, name)
     training = study.schedule(entry)
+    copies = 1 if isinstance(entry, TeacherEntry) else study.seeds(name) * max(1, len(entry.bits))
     batch = noise(study, entry, training.batch, training.patch, CPU).draw(0).to(META)
     members, network = untrained(study, entry, META)
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    step, kept, most = Step(copies, copies * len(members)), dict[tuple[str, str], Tensor](), 0
+    kept, passes, rows, most = dict[tuple[str, str], Tensor](), list[Pass](), [], 0
     for member in members:
         member.network.train()
         teacher = Asked(network)
         teacher.see(batch)
-        with watched(member, teacher) as passes:
+        with watched(member, teacher) as found:
             updates = _activations(member, teacher, batch)
+        # about an image the teacher answers once, though it be asked for output and features
+        passes += {one.image or i: one for i, one in enumerate(found)}.values()
         kept |= teacher.kept
         known = {t.untyped_storage() for t in (*held, *member.trained, *teacher.kept.values())}
         for saved in updates:
@@ -254,25 +239,17 @@ def count_step(study: Study, stage: str, name: str) -> Step:
         trained, weights = _bytes(member.trained), _bytes(member.network.parameters())
         twins = bool(member.ema) + (not getattr(member.method, "trains_student", True))
         resume = 3 * trained + twins * weights  # with Adam's moments
-        vgg = {one.network for one in passes if isinstance(one.network, VGG19)}
+        vgg = {one.network for one in found if isinstance(one.network, VGG19)}
         frozen = sum(_bytes(network.parameters()) for network in vgg)
-        step.passes += {one.image or i: one for i, one in enumerate(passes)}.values()
-        step.updates += copies * len(updates)
-        step.weights += copies * weights
-        step.resume += copies * resume
-        step.memory += copies * (resume + trained + frozen)  # with gradients
-    step.memory += most + _bytes([*held, *network.parameters(), *kept.values()])
-    return step
+        rows.append((1, len(updates), weights, resume, resume + trained + frozen))  # gradients
+    students, changes, weights, resume, memory = (copies * sum(c) for c in zip(*rows, strict=True))
+    memory += most + _bytes([*held, *network.parameters(), *kept.values()])
+    return Step(copies, students, changes, weights, resume, memory, passes)
 
 
-def _activations(
-    member: Member, teacher: Teacher, batch: Batch
-) -> list[dict[UntypedStorage, Tensor]]:
-    """What each update keeps for its backward pass, a tensor for each piece of memory.
-
-    There is an update for each group of terms, whose activations go before the next one's come.
-    """
-    updates, saved = [], dict[UntypedStorage, Tensor]()
+def _activations(member: Member, teacher: Teacher, batch: Batch) -> list[dict[Any, Tensor]]:
+    """What each update, one a group of terms, keeps for its backward pass: by piece of memory."""
+    updates, saved = [], dict[Any, Tensor]()
 
     def keep(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage()] = tensor
