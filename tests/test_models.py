@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from augkd.errors import UserError
 from augkd.models import NETWORKS, SIZES, create_model, load_checkpoint
-from augkd.models.swinir import DropPath, SwinLayer, WindowAttention, shift_mask
+from augkd.models.swinir import DropPath, SwinLayer, shift_mask
 from augkd.models.upscale import SelfEnsemble
-from augkd.study.cost.passes import multiply_accumulates, parameters
+from augkd.study.cost.passes import parameters
 from tests.golden_networks import CASES, Case
 
 _WINDOWS = {"window_size": 4, "mlp_ratio": 2}
@@ -85,55 +85,29 @@ def test_features_equal_the_reference(
 # --- Table 1 ----------------------------------------------------------------------------------
 
 # Parameters at x2, x3, x4, counted once from the published definitions; then Table 1 of the paper
-# at x4: parameters in millions, and "FLOPs" in G for an input of 256 x 256.
+# at x4, in millions.
 TABLE_1 = {
-    ("edsr", "teacher"): (40_729_603, 43_680_003, 43_089_923, 43.09, 3293.35),
-    ("edsr", "student"): (2_551_555, 2_736_195, 2_699_267, 2.70, 207.28),
-    ("rcan", "teacher"): (15_444_643, 15_629_283, 15_592_355, 15.59, 1044.03),
-    ("rcan", "student"): (5_023_603, 5_208_243, 5_171_315, 5.17, 366.98),
-    ("swinir", "teacher"): (11_752_487, 11_937_127, 11_900_199, 11.90, 861.27),
-    ("swinir", "student"): (1_087_727, 1_272_367, 1_235_439, 1.24, 121.48),
+    ("edsr", "teacher"): (40_729_603, 43_680_003, 43_089_923, 43.09),
+    ("edsr", "student"): (2_551_555, 2_736_195, 2_699_267, 2.70),
+    ("rcan", "teacher"): (15_444_643, 15_629_283, 15_592_355, 15.59),
+    ("rcan", "student"): (5_023_603, 5_208_243, 5_171_315, 5.17),
+    ("swinir", "teacher"): (11_752_487, 11_937_127, 11_900_199, 11.90),
+    ("swinir", "student"): (1_087_727, 1_272_367, 1_235_439, 1.24),
 }
 
 
 @pytest.mark.parametrize(("name", "role"), TABLE_1)
 def test_sizes_are_the_papers(name: str, role: str) -> None:
-    *counts, millions, operations = TABLE_1[name, role]
+    *counts, millions = TABLE_1[name, role]
     for scale, count in zip((2, 3, 4), counts, strict=True):
         with torch.device("meta"):
             model = create_model(name, role, scale)
         assert parameters(model) == count
     assert round(count / 1e6, 2) == millions
-    counted = multiply_accumulates(create_model(name, role, 4), 256, 256)
-    assert counted == pytest.approx(operations, abs=0.01)
 
 
 def test_every_network_has_both_roles() -> None:
     assert {(name, role) for name in NETWORKS for role in SIZES[name]} == set(TABLE_1)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_count_is_that_of_every_layer(name: str) -> None:
-    """At a size that the count extrapolates to, in whole windows."""
-    model, counts = tiny(name, 3).train(), []
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        match module:
-            case nn.Conv2d() | nn.Linear():
-                counts.append(output.numel() * module.weight[0].numel())
-            case nn.LayerNorm():
-                counts.append(5 * output.numel())
-            case nn.AdaptiveAvgPool2d():
-                counts.append(inputs[0].numel())
-            case WindowAttention():  # two products over the tokens of a window
-                counts.append(2 * output.numel() * output.shape[1])
-
-    counted = multiply_accumulates(model, 12, 20)
-    assert model.training
-    for module in model.modules():
-        module.register_forward_hook(count)
-    model(torch.rand(1, 3, 12, 20))
-    assert counted * 1e9 == pytest.approx(sum(counts))
 
 
 # --- the contract of every network --------------------------------------------------------------
