@@ -1,7 +1,4 @@
-"""params.yaml, validated: the whole study as typed values, and the line that chooses a budget.
-
-Nothing here needs torch but what says so: pages of the report start two seconds sooner.
-"""
+"""params.yaml as typed values, without torch but for what says so, and the choice of a budget."""
 
 import os
 import re
@@ -23,6 +20,7 @@ Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Degradation = Literal["bicubic", "bsrgan"]
 Stage = Literal["teach", "distil"]
+_LINE = re.compile(r"^(budget:[ \t]*\*)([\w.-]+)", re.MULTILINE)  # of the chosen budget
 
 
 class Section(BaseModel):
@@ -77,9 +75,8 @@ class Cohort(Section):
 
     def variants(self) -> dict[str, tuple[str, int | None]]:
         """Its students by name, seeds apart: the method of each, and its bits if quantised."""
-        if not self.bits:
-            return {method: (method, None) for method in self.methods}
-        return {f"{m}_{bits}bit": (m, bits) for bits in self.bits for m in self.methods}
+        every = [(method, bits) for bits in self.bits or (None,) for method in self.methods]
+        return {f"{method}_{bits}bit" if bits else method: (method, bits) for method, bits in every}
 
 
 class TeacherEntry(Section):  # by a door that params.yaml lists; files are relative to the study
@@ -206,8 +203,7 @@ class Study:
 
     def training_set(self, of: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
         """The datasets that it is trained on, and how many of their images; None is all."""
-        datasets = self.budget.images.datasets
-        if datasets is None:
+        if not (datasets := self.budget.images.datasets):
             return None, of.training_images if isinstance(of, Cohort) else None
         return datasets.train + (datasets.expanded if of.expanded else ()), None
 
@@ -220,8 +216,7 @@ class Study:
         return (*self.budget.backbones, "extras", *(["mixed"] if self.budget.mixed else []))
 
     def group(self, cohort: str) -> str:
-        """With which others a cohort is scored: those of its network, the extras of EDSR, or
-        those that need several networks."""
+        """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""
         network = self.cohort(cohort).network
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
@@ -243,24 +238,22 @@ class Study:
         """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
         from augkd.models import SIZES
 
-        where = f"budgets.{self.budget.name}.networks.{network}:"
-        own = _entry(self.budget.networks[network], role, where)
-        return {**SIZES[network].get(role, {}), **own}
+        own = _entry(self.budget.networks[network], role, f"networks.{network}:")
+        return {**SIZES.get(network, {}).get(role, {}), **own}
 
 
 def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
     """The study as a notebook sees it: run as a stage at ``budget``, or opened by hand."""
-    study = load_study(budget, check_methods=check_methods)
-    return replace(study, by_hand=STAGE not in os.environ)
+    by_hand = STAGE not in os.environ
+    return replace(load_study(budget, check_methods=check_methods), by_hand=by_hand)
 
 
 def load_study(
     budget: str | None = None, root: Path | None = None, *, check_methods: bool = True
 ) -> Study:
-    """Reads params.yaml of the study that ``root`` (or the working directory) lies in.
+    """The study that lies in ``root``, or round the working directory, at a budget.
 
-    ``budget`` is a name; without it params.yaml chooses. To check names and options of methods and
-    networks too needs torch. Whatever is wrong is a UserError.
+    Without its name params.yaml chooses. To check methods and their options too needs torch.
     """
     root = root or find_root()
     params = _valid(Params, read_params(root / "params.yaml")[1])
@@ -271,8 +264,7 @@ def load_study(
 
 def _problems(params: Params, check_methods: bool) -> Iterator[str]:
     """What types do not say, as "key: what is wrong: the mend"; the first is refused."""
-    if check_methods:
-        from augkd.models import NETWORKS
+    networks = dict.fromkeys(name for budget in params.budgets.values() for name in budget.networks)
     for name, entry in params.teachers.items():
         where, doors = f"teachers.{name}", ("network", "spandrel", "factory")
         given = [door for door in doors if getattr(entry, door)]
@@ -284,8 +276,8 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
         if entry.start and not entry.trained:
             yield f"{where}.start: only a teacher that is trained here has one: remove it"
         _entry(params.teachers, entry.start or name, f"{where}.start")
-        if check_methods and entry.network:
-            _entry(NETWORKS, entry.network, f"{where}.network:")
+        if entry.network:
+            _entry(networks, entry.network, f"{where}.network:")
     for name, cohort in params.cohorts.items():
         where, source = f"cohorts.{name}", cohort.teacher
         if source.trained:
@@ -300,15 +292,12 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             yield f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
         for key in cohort.seeds:
             _entry(params.budgets, key, f"{where}.seeds: budget")
-        if check_methods:
-            _entry(NETWORKS, cohort.network, f"{where}.network:")
-            for method in cohort.methods:
-                cohort.method(method, where)
+        _entry(networks, cohort.network, f"{where}.network:")
+        for method in cohort.methods if check_methods else ():
+            cohort.method(method, where)
     for name, budget in params.budgets.items():
         where, study = f"budgets.{name}", Study(params, budget, Path())
         public, datasets = bool(budget.public), bool(budget.images.datasets)
-        if name != budget.name:
-            yield f"{where}.name: must be {name}, not {budget.name!r}"
         for key in ("mixed", "slow_pages", "teaching", "public"):
             if getattr(budget, key) not in ([], [name]):
                 yield f"{where}.{key}: give [{name}], or [] for none"
@@ -381,9 +370,6 @@ def read_params(path: Path) -> tuple[str, Any]:
         mark, problem = (getattr(error, key, None) for key in ("problem_mark", "problem"))
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}: not YAML{line} ({problem}): mend the YAML there") from None
-
-
-_LINE = re.compile(r"^(budget:[ \t]*\*)([\w.-]+)", re.MULTILINE)
 
 
 def read_budgets(path: Path) -> tuple[str, dict[str, Any]]:

@@ -17,18 +17,17 @@ from augkd.errors import replacing
 from augkd.study.params import Study
 from augkd.train import Curves, finish
 
+# curves: loss (step, member, term, value) and validation PSNR (step, member, value)
 Frames = tuple[pd.DataFrame, pd.DataFrame]
-"""Curves: loss (step, member, term, value) and validation PSNR (step, member, value)."""
 
 
 def code_hash() -> str:
     """SHA-256 over what the code does that training runs through: the core, and its caller."""
     from augkd.study.pipeline.sources import hash_code  # here, since no weights rest on it
 
-    package, beside = Path(__file__).parents[1], Path(__file__).parent
-    code = [file for file in package.rglob("*.py") if beside not in file.parents]
-    core = [file for file in code if file.stem not in ("cli", "__main__")]
-    return hash_code([*core, beside / "runs.py"])
+    room = Path(__file__).parent
+    code = [file for file in room.parent.rglob("*.py") if room not in file.parents]
+    return hash_code([f for f in code if f.stem not in ("cli", "__main__")] + [room / "runs.py"])
 
 
 class Run:
@@ -44,12 +43,11 @@ class Run:
         told = subprocess.run(git, cwd=study.root, shell=True, capture_output=True, text=True)
         revision, _, changed = told.stdout.strip().partition("-")
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
-        self.record |= {"members": ["teacher"], "steps": 0}  # a training says what it has
-        self.record |= {"started": self.begun.isoformat(timespec="seconds")}
-        self.record |= {"revision": revision, "dirty": bool(changed), "code": code_hash()}
-        self.record |= {"device": device_name(self.device), "processes": group.count}
+        self.record |= {"members": ["teacher"], "steps": 0, "processes": group.count}
+        self.record |= {"started": self.begun.isoformat(timespec="seconds"), "revision": revision}
+        self.record |= {"dirty": bool(changed), "code": code_hash(), "torch": torch.__version__}
+        self.record |= {"device": device_name(self.device), "python": platform.python_version()}
         self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
-        self.record |= {"torch": torch.__version__, "python": platform.python_version()}
 
     def end(self, curves: Curves) -> Frames:
         """Once weights are there: the main process writes curves and record, drops the state."""
@@ -80,8 +78,7 @@ def by_method(frame: pd.DataFrame) -> pd.DataFrame:
     """Curves with a column a method: terms summed, then the mean over seeds, as dvc plots wants."""
     total = frame.groupby(["step", "member"], sort=False)["value"].sum().reset_index()
     method = total["member"].astype(str).str.replace(r"-\d+$", "", regex=True).rename("method")
-    wide = total.pivot_table("value", "step", method, sort=False)
-    return wide.round(6).reset_index()
+    return total.pivot_table("value", "step", method, sort=False).round(6).reset_index()
 
 
 def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
@@ -94,11 +91,10 @@ def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
     size = (9, 3.2 + 0.18 * (1 + len(psnr.columns) // 5))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     for axis, frame in zip(axes, (loss, psnr), strict=True):
-        axis.set_xlabel("step")
         for method, values in frame.items():
             axis.plot(values, label=method)
-    axes[0].set(title="Training loss", ylabel="loss (weighted sum of terms)", yscale="log")
-    axes[1].set(title="Validation", ylabel="PSNR-Y (dB)")
+    axes[0].set(title="Training loss", xlabel="step", ylabel="weighted sum of terms", yscale="log")
+    axes[1].set(title="Validation", xlabel="step", ylabel="PSNR-Y (dB)")
     if len(psnr.columns):  # networks that were taken from elsewhere have no curves
         axes[1].set_ylim(bottom=psnr.iloc[1:].min().min() - 0.5)
     if len(psnr.columns) > 1:

@@ -39,10 +39,7 @@ def pick_device() -> torch.device:
 
 
 def build(study: Study, network: str, role: str, scale: int, seed: int) -> SRNetwork:
-    """A network of the budget's size with the initial weights of one seed.
-
-    Methods of one seed start from the same weights: they differ by method, not by luck.
-    """
+    """A network of the budget's size, with the weights that all methods of one seed start from."""
     key = zlib.crc32(f"{study.params.seed}/{network}/{role}/{scale}/{seed}".encode())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key)
@@ -115,8 +112,7 @@ def teach(study: Study, name: str) -> Frames:
     if not entry.trained:
         file = study.root / entry.file if entry.file else None
         taken = open_network(study, entry, file)
-        source = ({"factory": entry.factory} if entry.factory else {}) | source_of(file)
-        run.record["source"] = source
+        run.record["source"] = source = entry.spec(None) | source_of(file)
         if entry.spandrel and file:  # which finds the architecture by the file's own names
             save_weights(out, read_weights(file), source)
         else:
@@ -157,10 +153,8 @@ def distil(study: Study, name: str) -> Frames:
 def launch(study: Study, stage: str, name: str) -> bool:
     """Trains in several processes, where the budget asks for them, and shows what they print.
 
-    Fresh processes, not forks of a notebook's kernel, whose threads and CUDA forks cannot use.
-
-    Raises:
-        UserError: fewer GPUs than processes, or a process failed: what the main one says.
+    Fresh processes, not forks of a notebook's kernel, whose threads and CUDA forks cannot use. What
+    the main one says as it fails is raised again.
     """
     processes, gpus = study.budget.processes, torch.cuda.device_count()
     if processes == 1 or joined().count > 1:
@@ -194,9 +188,8 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
     drawn |= {"images": images, "datasets": datasets, "degradation": entry.degradation}
     drawn |= {"scale": entry.scale, "patch": training.patch, "batch": training.batch}
     sampler = PatchSampler(store, seed=params.seed, device=run.device, **drawn)
-    facts = [params.seed, params.augment, params.optimiser, params.data.edges, training, entry]
-    facts += [datasets, images, store.index, torch.__version__]
-    facts += [run.record["code"], run.record["device"]]
+    facts = [params.seed, params.optimiser, training, entry, drawn, store.index]
+    facts += [run.record[key] for key in ("torch", "code", "device")]
     digest = hashlib.sha256(repr(facts).encode())
     for options in getattr(entry, "methods", {}).values():
         if vgg := options.get("vgg"):  # weights that a method reads
@@ -208,15 +201,13 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
     # named by all that the training depends on, so that it is not resumed into another one
     run.state = study.root / ".state" / f"{run.label}-{digest.hexdigest()[:16]}"
     lock = FileLock(run.state / "lock", timeout=0) if run.main else nullcontext()
-    frozen = Teacher(teacher) if teacher else None
-    start = members, frozen, sampler, training, params.optimiser
+    start = members, Teacher(teacher) if teacher else None, sampler, training, params.optimiser
     validate = validation(study, entry, run.device)
     try:
         with lock:
             curves = train(*start, state=run.state, validate=validate, label=run.label)
-    except Timeout as error:
-        problem = f"another process is training it (lock: {error.lock_file})"
-        raise UserError(f"{run.label}: {problem}: wait for it or stop it") from None
+    except Timeout:
+        raise UserError(f"{run.label}: another process is training it: wait, or stop it") from None
     for member in members if run.main else ():
         file = run.out / ("students" if teacher else "") / f"{member.name}.safetensors"
         save_checkpoint(file, member.result(), {"method": member.name} if teacher else None)
@@ -224,8 +215,7 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
 
 
 def validation(study: Study, entry: Task, device: torch.device) -> Callable[[SRNetwork], float]:
-    """Mean PSNR-Y over the centres of the test photographs, or of the datasets that the budget
-    watches: for the curves, never for choosing. The last weights are what is scored."""
+    """Mean PSNR-Y over the centres of the test store's images: for curves, never for choosing."""
     from augkd.metrics.fidelity import psnr_y  # here, since no weights rest on it
 
     store = ImageStore(study.folder("prepare") / "test")

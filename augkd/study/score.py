@@ -19,8 +19,7 @@ from augkd.study.params import Cohort, Study
 from augkd.study.runs import load_student, load_teacher, pick_device, read_pair
 from augkd.train import single_core
 
-COLUMNS = ["cohort", "network", "scale", "method", "seed"]
-COLUMNS += ["dataset", "split", "image", "metric", "value"]
+KEY = ["cohort", "network", "scale", "method", "seed", "dataset", "split", "image"]
 # dataset, split, image, lr (3, h, w), and hr (3, s*h, s*w) or None; uint8
 Scored = tuple[str, str, str, Tensor, Tensor | None]
 
@@ -32,12 +31,11 @@ def scored_images(study: Study, cohort: Cohort) -> Iterator[Scored]:
     budget names real datasets, cohorts of another degradation are tested on those alone (Table 5).
     """
     chosen, datasets = study.budget.score, study.budget.images.datasets
-    real = datasets.real if datasets else ()
+    real, bicubic_lr = datasets.real if datasets else (), cohort.degradation == "bicubic"
     for part in ("benchmarks",) if datasets else ("test", "benchmarks"):
         store = ImageStore(study.folder("prepare") / part)
-        for dataset, image in store.keys:
-            if real and (dataset in real) != (cohort.degradation != "bicubic"):
-                continue
+        keys = [key for key in store.keys if not real or (key[0] in real) != bicubic_lr]
+        for dataset, image in keys:
             if dataset not in real:
                 yield dataset, "test", image, *read_pair(store, (dataset, image), cohort)
             elif store.has(dataset, image, 1):
@@ -61,7 +59,6 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     cohort, chosen, device = study.cohort(name), study.budget.score, pick_device()
     scale, every = cohort.scale, chosen.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
-    ensemble = SelfEnsemble(teacher)
     students: dict[tuple[str, str, int], nn.Module] = {}
     for student, (method, bits) in cohort.variants().items():
         place = f"{name}_{bits}bit" if bits else name
@@ -74,11 +71,11 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     with single_core(device):
         for dataset, split, image, lr, hr in tqdm(images, f"score {name}", unit="image", ncols=88):
             low = lr[None].to(device).float().div(255)
-            taught = (ensemble if every else teacher)(low)
+            taught = (SelfEnsemble(teacher) if every else teacher)(low)
             enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
             answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
             if (dataset, image) in few:
-                answers[name, "teacher_ensemble", -1] = ensemble(low)
+                answers[name, "teacher_ensemble", -1] = SelfEnsemble(teacher)(low)
             near = Reference((taught * 255).round().clamp(0, 255).to(torch.uint8), scale)
             truth = None if hr is None else Reference(hr[None].to(device), scale)
             others = ((key, network(low)) for key, network in students.items())
@@ -95,7 +92,7 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
                     values["niqe"] = niqe(sr)
                 entry = (place, cohort.network, scale, method, seed, dataset, split, image)
                 rows += [(*entry, key, round(float(value), 6)) for key, value in values.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=[*KEY, "metric", "value"])
 
 
 def ensembled(images: list[Scored], limit: int | None) -> set[tuple[str, str]]:
