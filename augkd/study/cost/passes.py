@@ -219,7 +219,11 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     entry = entry_of(study, stage, name)
     training = study.schedule(entry)
     copies = 1 if isinstance(entry, TeacherEntry) else study.seeds(name) * max(1, len(entry.bits))
-    batch = noise(study, entry, training.batch, training.patch, CPU).draw(0).to(META)
+    batch = (
+        noise(study, entry, training.batch, training.patch, CPU)
+        .draw(0)
+        .each(lambda tensor: tensor.to(META))
+    )
     members, network = untrained(study, entry, META)
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
     kept, passes, rows, most = dict[tuple[str, str], Tensor](), list[Pass](), [], 0

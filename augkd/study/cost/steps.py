@@ -115,7 +115,7 @@ def time_steps(
     methods: Mapping[str, Any], pair: Pair, batch: Batch, device: torch.device, *limits: Any
 ) -> pd.DataFrame:
     """``time_rounds`` of whole steps: forward, backward, update; the batch is there already."""
-    batch, calls = batch.to(device), dict[str, Call]()
+    batch, calls = batch.each(lambda tensor: tensor.to(device)), dict[str, Call]()
     for name, method in methods.items():
         calls[name] = partial(update, *learner(name, method, pair, device), batch)
     return time_rounds(calls, device, *limits)

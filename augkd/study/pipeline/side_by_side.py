@@ -178,8 +178,7 @@ def wanted_jobs() -> int:
     Raises:
         UserError: AUGKD_JOBS is not a number from 1 on.
     """
-    text = os.environ.get(JOBS, "")
-    if text:
+    if text := os.environ.get(JOBS, ""):
         if not text.isdigit() or not int(text):
             raise UserError(f"{JOBS}={text}: give a number of stages from 1 on (make repro JOBS=2)")
         return int(text)
@@ -190,12 +189,12 @@ def wanted_jobs() -> int:
 def here(root: Path, jobs: int) -> int:
     """Runs what is stale on this machine, ``jobs`` stages at once; Ctrl-C ends them all."""
     children: list[subprocess.Popen[bytes]] = []
-    share = str(max(1, cores() // jobs))
     stopped = threading.Event()
 
     def work(stage: Stage) -> Done:
         if stopped.is_set():
             return Done(130, "", 0)
+        share = str(max(1, cores() // jobs))
         own = {} if stage.notebook in TIMED else {"OMP_NUM_THREADS": share}
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         child = _start(stage.name, cwd=root, env=os.environ | own, **pipe)

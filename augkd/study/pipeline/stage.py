@@ -107,14 +107,11 @@ def find(study: "Study", notebook: str, entry: str = "") -> Stage:
         UserError: the budget has none.
     """
     stages = pipeline(study.root, study.budget.name).values()
-    of = [stage for stage in stages if stage.notebook == notebook]
-    for stage in of:
-        if stage.entry == entry:
-            return stage
-    known = ", ".join(stage.entry for stage in of) or "no such notebook"
-    raise UserError(
-        f"{notebook} '{entry}': budget '{study.budget.name}' has no such stage: it has {known}"
-    )
+    of = {stage.entry: stage for stage in stages if stage.notebook == notebook}
+    if entry not in of:
+        has = f"budget '{study.budget.name}' has no such stage: it has {', '.join(of) or 'none'}"
+        raise UserError(f"{notebook} '{entry}': {has}")
+    return of[entry]
 
 
 def need(study: "Study", notebook: str, entry: str = "") -> None:
@@ -136,10 +133,8 @@ def need(study: "Study", notebook: str, entry: str = "") -> None:
     if all((study.root / out).exists() for out in results):
         return
     if study.budget.name != "smoke" or study.params.budget.name != "smoke":
-        raise UserError(
-            f"{results[0]}: not there yet: run 'make repro BUDGET={study.budget.name}' first, "
-            f"or 'dvc repro {stage.name}'"
-        )
+        how = f"run 'make repro BUDGET={study.budget.name}' first, or 'dvc repro {stage.name}'"
+        raise UserError(f"{results[0]}: not there yet: {how}")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", stage.name]
     done = subprocess.run(command, cwd=study.root, capture_output=True, text=True)
     if done.returncode:
@@ -156,14 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def place(label: str, notebook: str, entry: str) -> str:
-    """A stage as the terminal names it: "[n/m] notebook entry", numbered where DVC runs it."""
-    names = list(pipeline()) if label else []
-    where = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
-    return f"{where}{notebook} {entry}".rstrip()
-
-
-def run_notebook(notebook: str, budget: str, entry: str) -> Path:
+def run_notebook(notebook: str, budget: str, entry: str) -> None:
     """Executes notebooks/NOTEBOOK.ipynb into a copy, which takes its name once every cell has run.
 
     Raises:
@@ -201,7 +189,6 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
             raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
         raise
     os.replace(failed, folder / "notebook.ipynb")
-    return folder / "notebook.ipynb"
 
 
 def run(notebook: str, budget: str, entry: str) -> None:
@@ -241,15 +228,17 @@ def main(arguments: list[str]) -> int:
     notebook, budget, entry = [*arguments, "", "", ""][:3]
     begun = time.monotonic()
     try:
-        announced = place(os.environ.get("DVC_STAGE", ""), notebook, entry)
-        print(f"\n{announced}", flush=True)
+        names, label = list(pipeline()), os.environ.get("DVC_STAGE", "")  # where DVC runs it
+        number = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
+        print(f"\n{number}{notebook} {entry}".rstrip(), flush=True)
         run(notebook, budget, entry)
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(f"{announced}: done in {time.monotonic() - begun:.0f} s", flush=True)
+    took = time.monotonic() - begun
+    print(f"{number}{notebook} {entry}".rstrip() + f": done in {took:.0f} s", flush=True)
     return 0
 
 
