@@ -210,7 +210,7 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
         raise UserError(f"{run.label}: another process is training it: wait, or stop it") from None
     for member in members if run.main else ():
         file = run.out / ("students" if teacher else "") / f"{member.name}.safetensors"
-        save_checkpoint(file, member.result(), {"method": member.name} if teacher else None)
+        save_checkpoint(file, member.result(), {"method": member.name} if teacher else {})
     return run.end(curves)
 
 

@@ -16,8 +16,6 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from augkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,12 +32,8 @@ _PLACE = re.compile(r"\$\{([\w.]+)\}")
 class Stage(NamedTuple):
     """A stage as dvc.yaml and params.yaml make it together; paths are relative to the study.
 
-    Attributes:
-        name: DVC's, e.g. "distil@cpu-edsr-2".
-        command: what DVC runs.
-        deps, outs: what it reads and writes.
-        notebook: what the command runs: a notebook, or "sources", "fetch", "site".
-        entry: what of it: a cohort, a teacher, a group of scores, a page; "" where it is one.
+    Its command runs a notebook ("sources", "fetch" and "site" are none), for an entry: a cohort, a
+    teacher, a group of scores, a page; "" where there is but one.
     """
 
     name: str
@@ -55,11 +49,13 @@ def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
 
     DVC can list the chosen budget's too, in over a second: too long for every stage.
     """
-    stages, params = _read(root / "dvc.yaml")["stages"], _read(root / "params.yaml")
+    from augkd.study.params import read_params  # which calls this module
+
+    (_, dvc), (_, params) = (read_params(root / name) for name in ("dvc.yaml", "params.yaml"))
     if budget:
         params["budget"] = params["budgets"][budget]
     found: dict[str, Stage] = {}
-    for stage, body in stages.items():
+    for stage, body in dvc["stages"].items():
         lists = [_fill(values, params) for values in body.get("matrix", {}).values()]
         for chosen in product(*lists):
             name = "@".join([stage, "-".join(map(str, chosen))]) if lists else stage
@@ -141,16 +137,6 @@ def need(study: "Study", notebook: str, entry: str = "") -> None:
         raise UserError(f"dvc repro {stage.name} failed: run it in a shell to see why")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: run in a clone of the study") from None
-    except yaml.YAMLError:
-        raise UserError(f"{path}: not YAML: mend it (git diff shows what changed)") from None
-    return values
-
-
 def run_notebook(notebook: str, budget: str, entry: str) -> None:
     """Executes notebooks/NOTEBOOK.ipynb into a copy, which takes its name once every cell has run.
 
@@ -164,21 +150,18 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
 
     from augkd.study.pipeline.engine import InProcess
 
-    folder = Path("runs", budget) / (
-        Path("teach" if notebook == "take" else notebook, entry)
-        if notebook in RUNS
-        else Path("pages", entry or notebook)
-    )
+    own = Path("teach" if notebook == "take" else notebook, entry)
+    folder = Path("runs", budget, own if notebook in RUNS else Path("pages", entry or notebook))
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
+    parameters = {"budget": budget} | ({ENTRIES.get(notebook, "page"): entry} if entry else {})
     os.environ[STAGE] = notebook  # for the notebook
     papermill_engines.register("in_process", InProcess)
     try:
         execute_notebook(
             Path("notebooks", f"{notebook}.ipynb"),
             failed,
-            parameters={"budget": budget}
-            | ({ENTRIES.get(notebook, "page"): entry} if entry else {}),
+            parameters=parameters,
             engine_name="in_process",
             progress_bar=False,
             autosave_cell_every=0,
