@@ -129,14 +129,12 @@ def noise(study: Study, entry: Entry, n: int, patch: int, device: torch.device) 
 
 
 class Pass(NamedTuple):
-    """Images (n, 3, height, width) through a network.
-
-    ``factor`` times a forward pass' operations: 1 where nothing is differentiated, 2 where the
-    gradient goes through frozen weights to the input, 3 where weights are trained.
-    """
+    """Images (n, 3, height, width) through a network."""
 
     network: nn.Module
     shape: torch.Size
+    # times a forward pass' operations: 1 where nothing is differentiated, 2 where the gradient goes
+    # through frozen weights to the input, 3 where weights are trained
     factor: int
     image: str  # of the batch, about which the teacher answers; "" of a pass of the student's own
 
