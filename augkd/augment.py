@@ -33,11 +33,8 @@ def zoom_in(hr: Tensor, size: int, offsets: Tensor) -> Tensor:
         raise ValueError(f"zoom_in: expected offsets (K*{n}, 2), not {tuple(offsets.shape)}")
     if bool((offsets < 0).any() or (offsets > last).any()):
         raise ValueError(f"zoom_in: a {size} x {size} crop leaves its {height} x {width} image")
-    crops = [
-        hr[i % n, :, int(row) : int(row) + size, int(column) : int(column) + size]
-        for i, (row, column) in enumerate(offsets.tolist())
-    ]
-    return torch.stack(crops)
+    corners = enumerate(offsets.tolist())
+    return torch.stack([hr[i % n, :, r : r + size, c : c + size] for i, (r, c) in corners])
 
 
 def zoom_out(lr: Tensor, scale: int, edges: Edges = "replicate") -> Tensor:
@@ -72,12 +69,6 @@ class Invertible:
     def draw(n: int, generator: Generator, p: float = 0.3) -> "Invertible":
         """Draws each operation for each of n images independently with probability p."""
         return Invertible(torch.from_numpy(generator.random((n, 4)) < p))
-
-    def __getitem__(self, index: slice) -> "Invertible":
-        return Invertible(self.flags[index])
-
-    def to(self, device: torch.device) -> "Invertible":
-        return Invertible(self.flags.to(device, non_blocking=True))
 
     def apply(self, x: Tensor) -> Tensor:
         """F(x) for images (N, C, H, W) in [0, 1]; transposing some of a batch needs H = W."""

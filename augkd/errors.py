@@ -32,10 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.copymode(target, partial)
         os.replace(partial, target)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{path}: cannot be written ({reason}): free the space or choose another place"
-        ) from None
+        problem = f"cannot be written ({error.strerror or error})"
+        raise UserError(f"{path}: {problem}: free the space or choose another place") from None
     finally:
         with suppress(OSError):  # there is none, or its folder could not be made
             partial.unlink()

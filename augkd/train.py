@@ -45,29 +45,21 @@ def single_core(device: torch.device) -> Iterator[None]:
 
 
 class Member:
-    """One student: its network, its method, its optimiser and, if wanted, its average.
-
-    Args:
-        name: unique in the cohort, e.g. "augkd-0".
-        network: the student, with its initial weights.
-        method: an entry of ``augkd.distill.METHODS`` with its options.
-        teacher: for methods that bind to both networks.
-    """
+    """One student: its network, its method, its optimiser and, if wanted, its average."""
 
     def __init__(
         self,
-        name: str,
-        network: SRNetwork,
-        method: Any,
-        teacher: nn.Module | None,
+        name: str,  # unique in the cohort, e.g. "augkd-0"
+        network: SRNetwork,  # the student, with its initial weights
+        method: Any,  # an entry of ``augkd.distill.METHODS`` with its options
+        teacher: nn.Module | None,  # for methods that bind to both networks
         optimiser: Optimiser,
         training: Training,
         device: torch.device,
     ) -> None:
         # on the CPU, convolutions on channels-last memory take about half the time
         self.network: SRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.name = name
-        self.key = zlib.crc32(name.encode())
+        self.name, self.key = name, zlib.crc32(name.encode())
         self.per_image: bool = getattr(method, "per_image", False)
         self.part: Part | None = None
         # none can be had for "meta", on which a step is counted and nothing is drawn
@@ -78,15 +70,13 @@ class Member:
             self.method = method.bind(self.network, teacher)
         trains_student = getattr(self.method, "trains_student", True)
         self.trained = list(self.network.parameters()) if trains_student else []
+        self.parts: dict[str, Any] = {"network": self.network}
         if isinstance(self.method, nn.Module):
-            self.trained += self.method.to(device).parameters()
-        self.optimiser = torch.optim.Adam(
-            self.trained,
-            lr=training.lr,
-            betas=optimiser.betas,
-            eps=optimiser.eps,
-            fused=device.type in ("cpu", "cuda"),
-        )
+            self.parts["method"] = self.method.to(device)
+            self.trained += self.method.parameters()
+        lr, betas, eps = training.lr, optimiser.betas, optimiser.eps
+        self.optimiser = torch.optim.Adam(self.trained, lr, betas, eps, fused=device.type != "meta")
+        self.parts["optimiser"] = self.optimiser
         self.ema = training.ema
         self.average = [p.detach().clone() for p in self.network.parameters()] if self.ema else []
         self.sums: dict[str, Tensor] = {}
@@ -148,17 +138,13 @@ class Member:
         return averaged.eval()
 
     def state(self) -> dict[str, Any]:
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         return {**parts, "average": self.average, "sums": self.sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.average, self.sums = state["average"], state["sums"]
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"network": self.network, "method": self.method, "optimiser": self.optimiser}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
 
 @dataclass
@@ -203,7 +189,6 @@ def train(
     members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     validate = validate if processes.main else None
-    state.mkdir(parents=True, exist_ok=True)
     curves = Curves()
     start = _load(state / "state.pt", members, curves)
     processes.wait()  # until all have read the state, before a newer one is written
@@ -252,10 +237,8 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
         means = member.means(steps)
         loss = sum(means.values())
         if not abs(loss) < float("inf"):
-            raise UserError(
-                f"{member.name}: the loss is not finite at step {done}: lower the learning rate "
-                "(lr) of this budget"
-            )
+            problem = f"the loss is not finite at step {done}"
+            raise UserError(f"{member.name}: {problem}: lower the budget's learning rate (lr)")
         total += loss / len(members)
         for term, value in means.items():
             curves.loss.append({"step": done, "member": member.name, "term": term, "value": value})

@@ -13,18 +13,20 @@ def tables(registry: Registry) -> str:
     """Datasets, checkpoints and files, as Markdown."""
     datasets = ["dataset", "role", "images", "what for", "files", "licence", "citation"]
     checkpoints = ["checkpoint", "role", "file", "PSNR-Y", "licence", "citation"]
-    files = ((name, _size(f), _hash(f), _origin(f)) for name, f in registry.files.items())
-    return "\n".join(
-        [
-            "### Datasets\n",
-            _table(datasets, _datasets(registry)),
-            "\n### Checkpoints\n",
-            "PSNR-Y in dB of a single pass, as published.\n",
-            _table(checkpoints, _checkpoints(registry)),
-            "\n### Files\n",
-            _table(["file", "bytes", "verified by", "from"], files),
-        ]
-    )
+    files = (_file(name, file) for name, file in registry.files.items())
+    return f"""### Datasets
+
+{_table(datasets, _datasets(registry))}
+
+### Checkpoints
+
+PSNR-Y in dB of a single pass, as published.
+
+{_table(checkpoints, _checkpoints(registry))}
+
+### Files
+
+{_table(["file", "bytes", "verified by", "from"], files)}"""
 
 
 def _datasets(registry: Registry) -> Iterator[Iterable[str]]:
@@ -39,7 +41,9 @@ def _checkpoints(registry: Registry) -> Iterator[Iterable[str]]:
     for name, entry in registry.checkpoints.items():
         psnr = expected_scores(entry).query("metric == 'psnr_y'")
         scores = ", ".join(f"{r.dataset} {r.value:.{r.decimals}f}" for r in psnr.itertuples())
-        files = " or ".join(s.file + (f" ({s.member})" if s.member else "") for s in entry.sources)
+        files = " or ".join(
+            s.files[0] + (f" ({s.member})" if s.member else "") for s in entry.sources
+        )
         citation = entry.citation + (f". Note: {entry.note}" if entry.note else "")
         link = f"[{name}]({entry.page})"
         yield link, entry.role, files, scores or "none", entry.licence, citation
@@ -50,23 +54,16 @@ def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
 
 
-def _size(file: RemoteFile) -> str:
-    if file.bytes:
-        return f"{file.bytes:,}"
-    return f"about {file.about_bytes:,}" if file.about_bytes else "not published"
-
-
-def _hash(file: RemoteFile) -> str:
+def _file(name: str, file: RemoteFile) -> Iterable[str]:
+    about = f"about {file.about_bytes:,}" if file.about_bytes else "not published"
     kinds = {"SHA-256": file.sha256, "MD5": file.md5, "start of SHA-256": file.sha256_begins}
     found = [f"{kind} `{value}`" for kind, value in kinds.items() if value]
-    if not file.known_hash:
+    if not (file.sha256 or file.md5):
         found.append("the hash of the first fetch")
-    return ", ".join(found) + (f"; from {file.hash_from}" if file.hash_from else "")
-
-
-def _origin(file: RemoteFile) -> str:
+    verified = ", ".join(found) + (f"; from {file.hash_from}" if file.hash_from else "")
     hosts = [f"[{url.split('/')[2]}]({url})" for url in file.urls]
-    return ", ".join(hosts + ([f"by hand: {file.by_hand}"] if file.by_hand else []))
+    hosts += [f"by hand: {file.by_hand}"] if file.by_hand else []
+    return name, f"{file.bytes:,}" if file.bytes else about, verified, ", ".join(hosts)
 
 
 def update(registry: Registry) -> str:

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 @dataclass
@@ -15,29 +13,23 @@ class Served:
     """One address: what it serves, and how. Lists hold one value a request, then the last stays.
 
     Attributes:
-        body: the bytes; ``bodies`` instead, one a request, for a file that changes.
+        body: the bytes, or a list of them.
+        etag: the validator, if any, or a list; ``If-Range`` is judged by it.
         ranges: whether ranges are served.
-        etag, modified: validators, if any; ``If-Range`` is judged by them.
-        cut: bytes of the answer after which the connection is cut (None: never).
-        stall: bytes after which nothing more comes, for ``pause`` seconds.
+        cut: bytes of the answer after which the connection is cut (None: never), or a list.
+        stall: bytes after which nothing more comes for three seconds, or a list.
         status: codes before the file is served.
         headers: extra, or in place of others.
-        drip: bytes at a time, with ``pause`` seconds between.
         chunked: without a Content-Length.
     """
 
-    body: bytes = b""
-    bodies: list[bytes] = field(default_factory=list)
+    body: Any
+    etag: Any = '"1"'
     ranges: bool = True
-    etag: str | None = '"1"'
-    etags: list[str | None] = field(default_factory=list)
-    modified: str | None = None
-    cut: list[int | None] = field(default_factory=list)
-    stall: list[int | None] = field(default_factory=list)
+    cut: Any = None
+    stall: Any = None
     status: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
-    drip: int = 0
-    pause: float = 3
     chunked: bool = False
 
 
@@ -50,9 +42,6 @@ class Loopback:
 
     def url(self, name: str) -> str:
         return f"{self.base}/{name}"
-
-    def ranges(self) -> list[str | None]:
-        return [asked[1] for asked in self.asked]
 
 
 @contextmanager
@@ -74,17 +63,11 @@ def loopback() -> Iterator[Loopback]:
             if served is None or served.status:
                 code = served.status.pop(0) if served else 404
                 home.asked.append((name, wanted, condition, code))
-                self.send_response(code)
-                for header in (served.headers if served else {}).items():
-                    self.send_header(*header)
-                self.send_header("Content-Length", "0")
-                self.send_header("Connection", "close")
-                self.end_headers()
+                self.send_error(code)
                 return
-            body = _turn(served.bodies, served.body)
-            etag = _turn(served.etags, served.etag)
+            body, etag = _turn(served.body), _turn(served.etag)
             start = 0
-            if wanted and served.ranges and condition in (None, etag, served.modified):
+            if wanted and served.ranges and condition in (None, etag):
                 start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             code = 416 if start >= len(body) and start else 206 if start else 200
             home.asked.append((name, wanted, condition, code))
@@ -92,39 +75,20 @@ def loopback() -> Iterator[Loopback]:
             headers = {"Content-Length": str(len(answer)), "Connection": "close"}
             if etag:
                 headers["ETag"] = etag
-            if served.modified:
-                headers["Last-Modified"] = served.modified
-            if code == 416:
-                headers["Content-Range"] = f"bytes */{len(body)}"
-            elif start:
+            if code == 206:
                 headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             if served.chunked:
-                del headers["Content-Length"]
-                headers["Transfer-Encoding"] = "chunked"
+                headers = {"Transfer-Encoding": "chunked"}
+                answer = b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer)
             self.send_response(code)
             for header in {**headers, **served.headers}.items():
                 self.send_header(*header)
             self.end_headers()
-            self._send(answer, served)
-
-        def _send(self, answer: bytes, served: Served) -> None:
-            if served.chunked:
-                for at in range(0, len(answer), 1000):
-                    piece = answer[at : at + 1000]
-                    self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-                self.wfile.write(b"0\r\n\r\n")
-            elif served.drip:
-                for at in range(0, len(answer), served.drip):
-                    self.wfile.write(answer[at : at + served.drip])
-                    self.wfile.flush()
-                    if stop.wait(served.pause):
-                        return
-            elif (stall := _turn(served.stall, None)) is not None:
-                self.wfile.write(answer[:stall])
+            stall = _turn(served.stall)
+            self.wfile.write(answer[: _turn(served.cut) if stall is None else stall])
+            if stall is not None:
                 self.wfile.flush()
-                stop.wait(served.pause)
-            else:
-                self.wfile.write(answer[: _turn(served.cut, None)])
+                stop.wait(3)
 
         def handle(self) -> None:
             try:
@@ -148,7 +112,7 @@ def loopback() -> Iterator[Loopback]:
         server.server_close()
 
 
-def _turn(values: list[T], otherwise: T) -> T:
-    if not values:
-        return otherwise
+def _turn(values: Any) -> Any:
+    if not isinstance(values, list):
+        return values
     return values.pop(0) if len(values) > 1 else values[0]

@@ -135,6 +135,4 @@ def registry(folder: Path, base: str | None = None) -> Registry:
 
 def write_registry(path: Path, made: Registry) -> None:
     values = made.model_dump(mode="json", exclude_none=True)
-    for file in values["files"].values():
-        del file["name"]
     path.write_text(yaml.safe_dump(values, sort_keys=False))

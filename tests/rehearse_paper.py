@@ -56,17 +56,17 @@ def make_mirror(mirror: Path, networks: dict[str, Any]) -> Registry:
     for checkpoint in real.checkpoints.values():
         source = checkpoint.sources[0]
         if checkpoint.role == "feature network":
-            torch.save(VGG19().state_dict(), mirror / source.file)
+            torch.save(VGG19().state_dict(), mirror / source.files[0])
         if checkpoint.role != "teacher":
             continue
         size = networks[checkpoint.network]["teacher"]
         network = create_model(checkpoint.network, scale=checkpoint.scale or 4, **size)
         if source.member is None:
-            publish(network, mirror / source.file)
+            publish(network, mirror / source.files[0])
             continue
         member = mirror / Path(source.member).name
         publish(network, member)
-        with zipfile.ZipFile(mirror / source.file, "a") as archive:
+        with zipfile.ZipFile(mirror / source.files[0], "a") as archive:
             archive.write(member, source.member)
         member.unlink()
     made = registry(mirror, "http://127.0.0.1:9")
@@ -92,7 +92,7 @@ def scores(mirror: Path, made: Registry, networks: dict[str, Any]) -> Iterator[d
         scale, source = checkpoint.scale, checkpoint.sources[0]
         size = networks[checkpoint.network]["teacher"]
         network: SRNetwork = create_model(checkpoint.network, scale=scale, **size).eval()
-        file = mirror / source.file
+        file = mirror / source.files[0]
         if source.member:
             with zipfile.ZipFile(file) as archive:
                 file = Path(archive.extract(source.member, mirror / "unpacked"))

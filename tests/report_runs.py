@@ -1,7 +1,9 @@
 """A small study that has been run: what the report is built from, with real outputs."""
 
 import json
+from base64 import encodebytes
 from io import BytesIO, StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ TITLES = {
     "distil/edsr_x4": "A cohort learns",
     "score/edsr": "Scores of a cohort",
 }
+RUN: dict[str, Any] = {
+    "revision": "0123456789abcdef",
+    "dirty": True,
+    "code": "fedc",
+    "device": "cpu",
+}
+RUN |= {"cpu_count": 2, "torch": "2.13.0+cpu", "python": "3.11.9", "seconds": 93.0, "steps": 1000}
+RUN["members"] = ["kd-0", "kd-1", "augkd-0", "augkd-1"]
 CLAIMS: list[dict[str, Any]] = [
     {"id": "best", "verdict": "holds", "paper_gain": 0.12, "gain": 0.08, "low": 0.03, "high": 0.13}
     | {"seeds": 2},
@@ -36,6 +46,7 @@ CLAIMS: list[dict[str, Any]] = [
     {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
     {"id": "counted", "verdict": "holds", "unit": "", "topic": "Others", "title": "By <count>"},
 ]
+LINKS = {"Table 2": "#table_02", "gone": "#table_99", "all": ""}
 TEXT = "AugKD is <b>best</b> & “first”"
 
 
@@ -48,32 +59,14 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
         made = one_of_several(title) if place == "pages/table_03" else notebook(title)
         (folder / "notebook.ipynb").write_text(nbformat.writes(made), encoding="utf-8")
         if place.startswith(("teach", "distil")):
-            run = {
-                "cohort": folder.name,
-                "budget": budget,
-                "revision": "0123456789abcdef",
-                "dirty": True,
-                "code": "fedc",
-                "device": "cpu",
-                "cpu_count": 2,
-                "torch": "2.13.0+cpu",
-                "python": "3.11.9",
-                "started": f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00",
-                "seconds": 93.0,
-                "steps": 1000,
-                "members": ["kd-0", "kd-1", "augkd-0", "augkd-1"],
-            }
+            started = f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00"
+            run = RUN | {"cohort": folder.name, "budget": budget, "started": started}
             (folder / "run.json").write_text(json.dumps(run))
     (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
     (runs / "score/edsr/scores").mkdir()
-    (runs / "score/edsr/scores/edsr_x2.csv").write_text(
-        "cohort,method,seed,dataset,image,metric,value\n"
-        + "".join(
-            f"edsr_x2,kd,{seed},photos,{image},psnr_y,30\n"
-            for seed in (-1, 0, 1)
-            for image in ("astronaut", "cat", "coffee")
-        )
-    )
+    scored = product(["edsr_x2"], ["kd"], (-1, 0, 1), ["photos"], ("astronaut", "cat", "coffee"))
+    scores = pd.DataFrame(scored, columns=["cohort", "method", "seed", "dataset", "image"])
+    scores.assign(value=30).to_csv(runs / "score/edsr/scores/edsr_x2.csv", index=False)
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
     params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
     params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
@@ -84,16 +77,15 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults: dict[str, Any] = {"section": "4.2", "text": TEXT, "paper_verdict": "holds"}
     defaults |= {"unit": "dB", "seeds": 1, "images": 3}
-    numbers = ("paper_gain", "gain", "low", "high")
-    empty = dict.fromkeys(("id", "topic", "title", "verdict", "note", *numbers), "")
-    pd.DataFrame([empty | defaults | claim for claim in claims]).to_csv(path, index=False)
+    defaults |= dict.fromkeys(("topic", "note", "paper_gain", "gain", "low", "high"), "")
+    rows = [defaults | {"title": claim["id"]} | claim for claim in claims]
+    pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def notebook(title: str) -> Any:
     """An executed notebook with every kind of output that the study's notebooks have."""
-    bars = "".join(
-        f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00, 9it/s]" for n in range(101)
-    )
+    bars = "".join(f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00]" for n in range(101))
+    nested = "\ra: 10%|█  | 1/10\n\rb: 50%|██ | 5/10\x1b[A\ra: 100%|███| 10/10\nsaved\n5% off\n"
     warning = "/somewhere/ipykernel_123/4567.py:8: UserWarning: mind <this>\n"
     code = [
         new_code_cell("budget = 'cpu'", metadata={"tags": ["parameters"]}),
@@ -102,7 +94,7 @@ def notebook(title: str) -> Any:
             "train(a < b)",
             outputs=[
                 new_output("stream", name="stderr", text=bars[:400]),
-                new_output("stream", name="stderr", text=bars[400:] + "\n" + warning),
+                new_output("stream", name="stderr", text=bars[400:] + "\n" + warning + nested),
                 new_output("stream", name="stdout", text="a <b> & \x1b[31mred\x1b[0m\n"),
             ],
         ),
@@ -111,7 +103,7 @@ def notebook(title: str) -> Any:
         new_code_cell("photo()", outputs=[_shown("image/png", png())]),
         new_code_cell("1 / 0", outputs=[new_output("error", ename="E", traceback=["1 <2"])]),
     ]
-    opening = f"# {title}\n\n> What $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
+    opening = f"# {title}\n\nWhat $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
     cells = [new_markdown_cell(opening), *code]
     cells.append(
         new_markdown_cell(
@@ -130,14 +122,13 @@ def notebook(title: str) -> Any:
 def one_of_several(title: str) -> Any:
     """A page of a parameterised notebook, which says in its first cell what pages it makes."""
     opening = f"# {title}\n\nWhat *this* page says.\n\n**What to look at:** more."
-    links = (
-        "[Table 2](backbone.ipynb#table_02), [gone](backbone.ipynb#table_99), [all](backbone.ipynb)"
-    )
+    links = ", ".join(f"[{text}](backbone.ipynb{page})" for text, page in LINKS.items())
     cells = [
         new_markdown_cell("# Tables 2 and 3\n\nTwo pages.", metadata={"tags": ["introduction"]}),
         new_code_cell("page = 'table_03'", metadata={"tags": ["injected-parameters"]}),
         new_code_cell("opening(page)", outputs=[_shown("text/markdown", opening)]),
         new_code_cell("note()", outputs=[_shown("text/markdown", f"A note: {links}.")]),
+        new_code_cell("plot()", outputs=[_shown("image/svg+xml", f"<svg>{' ' * 200_000}</svg>")]),
     ]
     return new_notebook(cells=cells)
 
@@ -176,8 +167,6 @@ def svg() -> str:
 
 
 def png() -> str:
-    from base64 import encodebytes
-
     file = BytesIO()
     Image.new("RGB", (8, 8), "red").save(file, "png")
     return encodebytes(file.getvalue()).decode()

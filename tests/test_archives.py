@@ -1,6 +1,7 @@
 """Archives that lie: nothing leaves the folder, nothing swells, damage is one line."""
 
 import io
+import re
 import stat
 import tarfile
 import zipfile
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from augkd.errors import UserError
 from augkd.study.acquire import archives
-from augkd.study.acquire.archives import Archive, safe_name
+from augkd.study.acquire.archives import open_archive
 from tests.miniature_archives import write_archive
 
 CONTENT = {"set/HR/a.png": bytes(range(256)) * 40, "set/b.txt": b"b", "c": b""}
@@ -47,9 +48,14 @@ def zip_of(path: Path, *infos: zipfile.ZipInfo) -> Path:
     return path
 
 
+def names(path: Path) -> list[str]:
+    with open_archive(path) as members:
+        return list(members)
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        Archive(path)
+        names(path)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{path}: ")
@@ -57,57 +63,34 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_are_read_and_unpacked(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / kind
+def test_members_are_read_where_they_lie(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / kind, tmp_path / "new" / "file"
     write_archive(path, CONTENT)
-    with Archive(path) as archive:
-        assert list(archive.members) == list(CONTENT)
-        assert archive.in_place == (kind != "a.tar.gz")
-        assert {name: archive.read(name) for name in CONTENT} == CONTENT
-        out = archive.unpack("set/b.txt", tmp_path / "new" / "b")
-        assert out.read_bytes() == b"b"
-        archive.extract(tmp_path / "all", CONTENT)
-        with pytest.raises(UserError, match="has no 'set/none'"):
-            archive.unpack("set/none", tmp_path / "none")
-    assert {name: (tmp_path / "all" / name).read_bytes() for name in CONTENT} == CONTENT
-    assert {path.name for path in tmp_path.iterdir()} == {kind, "new", "all"}
+    with open_archive(path) as members:
+        assert list(members) == list(CONTENT)
+        for name in reversed(CONTENT):
+            assert members[name].unpack(out).read_bytes() == CONTENT[name]
+    unpacked = {f"{kind}.unpacked"} if kind.endswith("gz") else set()
+    assert {path.name for path in tmp_path.iterdir()} == {kind, "new"} | unpacked
 
 
-def test_a_folder_is_made_anew_only_of_another_archive(tmp_path: Path) -> None:
-    path, folder = tmp_path / "a.tar.gz", tmp_path / "out"
+def test_a_tar_gz_is_unpacked_anew_only_if_it_is_another(tmp_path: Path) -> None:
+    path, tar = tmp_path / "a.tar.gz", tmp_path / "a.tar.gz.unpacked"
     write_archive(path, CONTENT)
-    with Archive(path) as archive:
-        archive.extract(folder, ["set/b.txt"])
-        assert not (folder / "c").exists()
-        made = (folder / "set" / "b.txt").stat().st_ino
-        archive.extract(folder, ["set/b.txt"])
-        assert (folder / "set" / "b.txt").stat().st_ino == made
+    assert names(path) == list(CONTENT)
+    made = tar.stat()
+    assert names(path) == list(CONTENT)
+    assert tar.stat().st_ctime_ns == made.st_ctime_ns
     write_archive(path, {"set/b.txt": b"another"})
-    with Archive(path) as archive:
-        archive.extract(folder, ["set/b.txt"])
-    assert (folder / "set" / "b.txt").read_bytes() == b"another"
+    assert names(path) == ["set/b.txt"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(PARTS)
-def test_no_name_leaves_its_folder(parts: list[str]) -> None:
-    name = safe_name("/".join(parts))
-    if name is None:
-        return
-    folder = Path("/folder")
-    assert not (set(name) & set("\\\x00\n"))
-    assert ".." not in name.split("/")
-    assert (folder / name).resolve().is_relative_to(folder)
-    assert name == safe_name(name)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PARTS, st.booleans())
-def test_no_archive_writes_outside_its_folder(parts: list[str], zipped: bool) -> None:
+def test_no_name_leaves_its_folder(parts: list[str], zipped: bool) -> None:
     raw = "/".join(parts)
     with TemporaryDirectory() as temporary:
-        home = Path(temporary)
-        path = home / "archive"
+        path = Path(temporary) / "archive"
         try:
             if zipped:
                 zip_of(path, zipfile.ZipInfo(raw))
@@ -116,28 +99,20 @@ def test_no_archive_writes_outside_its_folder(parts: list[str], zipped: bool) ->
         except (ValueError, IndexError):
             return  # a name that cannot be written
         try:
-            with Archive(path) as archive:
-                archive.extract(home / "deep" / "out", archive.members)
+            (name,) = names(path)
         except UserError:
-            pass
-        assert {file.name for file in home.iterdir()} <= {"archive", "deep"}
-        if (home / "deep").exists():
-            assert {file.name for file in (home / "deep").iterdir()} <= {"out"}
+            return
+    folder = Path("/folder")
+    assert not (set(name) & set("\\\x00\n"))
+    assert ".." not in name.split("/")
+    assert (folder / name).resolve().is_relative_to(folder)
 
 
-def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", zipfile.ZipInfo("x"))
-    path.write_bytes(path.read_bytes().replace(b"x", b"\0"))
-    assert "would leave" in refusal(path)
-
-
-@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\\..\\x", "C:/x", "a\nb", ""])
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\\..\\x", "C:/x", "a\nb"])
 def test_names_that_are_ways_out_are_refused(tmp_path: Path, name: str) -> None:
-    good = tar_info("good")
-    text = refusal(tar_of(tmp_path / "a.tar", good, tar_info(name)))
-    assert "would leave its folder" in text
-    if name:
-        assert "would leave" in refusal(zip_of(tmp_path / "a.zip", zipfile.ZipInfo(name)))
+    made = tar_of(tmp_path / "a.tar", tar_info("good"), tar_info(name))
+    assert "would leave its folder" in refusal(made)
+    assert "would leave" in refusal(zip_of(tmp_path / "a.zip", zipfile.ZipInfo(name)))
 
 
 @pytest.mark.parametrize(
@@ -145,43 +120,34 @@ def test_names_that_are_ways_out_are_refused(tmp_path: Path, name: str) -> None:
 )
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     text = refusal(tar_of(tmp_path / "a.tar", tar_info("good"), tar_info("bad", kind)))
-    assert "a link, a device or an encrypted file, 'bad'" in text
+    assert "'bad' is a link or a device" in text
 
 
-def test_links_and_secrets_in_a_zip_are_refused(tmp_path: Path) -> None:
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    assert "a link" in refusal(zip_of(tmp_path / "link.zip", link))
-    data = bytearray(zip_of(tmp_path / "secret.zip", zipfile.ZipInfo("x")).read_bytes())
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of an encrypted member
-    (tmp_path / "secret.zip").write_bytes(data)
-    assert "encrypted" in refusal(tmp_path / "secret.zip")
-
-
-def test_members_that_come_twice_or_contradict_are_refused(tmp_path: Path) -> None:
-    assert "'a' twice" in refusal(tar_of(tmp_path / "a.tar", tar_info("a"), tar_info("./a")))
-    contradiction = tar_of(tmp_path / "b.tar", tar_info("a/b"), tar_info("a"))
-    assert "both as a file and as a folder" in refusal(contradiction)
+    assert "is a link" in refusal(zip_of(tmp_path / "link.zip", link))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bombs_are_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / kind
     write_archive(path, {f"{n}": bytes(3_000_000) for n in range(2)})
-    Archive(path).close()  # six megabytes are no bomb
+    names(path)  # six megabytes are no bomb
     monkeypatch.setattr(archives, "SLACK", 1_000_000)
     if kind == "a.tar":
-        Archive(path).close()  # nor is what is as large packed
+        names(path)  # nor is what is as large packed
         data = bytearray(path.read_bytes())
         info = tar_info("0", size=1 << 40)  # a header that promises more than there is
         data[:512] = info.tobuf(tarfile.GNU_FORMAT)
         path.write_bytes(data)
-        assert "unpacks to 1099511627776 bytes or more" in refusal(path)
-        return
-    assert "over 100 times its own size" in refusal(path)
-    monkeypatch.setattr(archives, "SLACK", 1 << 30)
-    monkeypatch.setattr(archives, "MEMBERS", 1)
-    assert "more than 1 members" in refusal(path)
+    elif kind == "a.tar.gz":
+        unpacked = tmp_path / f"{kind}.unpacked"
+        unpacked.unlink()
+        write_archive(path, {f"{n}": bytes(3_000_000) for n in range(4)})
+    assert "over 100 times" in refusal(path)
+    if kind == "a.tar.gz":
+        assert unpacked.stat().st_size < 5_000_000  # it was not unpacked to the end
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,18 +159,17 @@ def test_a_truncated_archive_is_damaged(tmp_path: Path, kind: str) -> None:
     assert "damaged" in refusal(path)
 
 
-def flip(data: bytes, at: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar.gz"])
-def test_damage_inside_leaves_nothing_behind(tmp_path: Path, kind: str) -> None:
+def test_damage_inside_is_found(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     write_archive(path, {"a": bytes(range(256)) * 40})
-    path.write_bytes(flip(path.read_bytes(), 150))
-    with pytest.raises(UserError, match="damaged archive"), Archive(path) as archive:
-        archive.extract(tmp_path / "out", ["a"])
-    assert {file.name for file in tmp_path.iterdir()} == {kind}
+    data = bytearray(path.read_bytes())
+    data[150] ^= 0xFF
+    path.write_bytes(data)
+    words = f"^{re.escape(str(path))}: cannot be unpacked"
+    with pytest.raises(UserError, match=words), open_archive(path) as members:
+        members["a"].unpack(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -223,9 +188,7 @@ def test_what_is_no_archive(tmp_path: Path, make: Callable[[Path], object], word
 
 def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
     write_archive(tmp_path / "inner.zip", {"x": b"x"})
-    inner = (tmp_path / "inner.zip").read_bytes()
     path = tmp_path / "a.tar"
-    write_archive(path, {"inner.zip": inner})
+    write_archive(path, {"inner.zip": (tmp_path / "inner.zip").read_bytes()})
     assert zipfile.is_zipfile(path)  # so the library would read the wrong one
-    with Archive(path) as archive:
-        assert list(archive.members) == ["inner.zip"]
+    assert names(path) == ["inner.zip"]

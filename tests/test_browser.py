@@ -17,6 +17,10 @@ import pytest
 from augkd.study.report.site import build
 from tests.report_runs import write_study
 
+Seen = tuple[list[dict[str, Any]], list[str]]
+"""What the script found, a dictionary a page and width; and the browser's console."""
+
+CHROMIUM = shutil.which("chromium") or ""
 WIDTHS = (1280, 390)
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
 --disable-background-networking --disable-component-update --disable-sync
@@ -75,19 +79,18 @@ addEventListener("load", () => {
 """
 
 
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium")
+
+
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the script found, a dictionary a page and width; and the browser's console."""
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     root = tmp_path_factory.mktemp("study")
     write_study(root)
     build("smoke", root)
-    return look(chromium, sorted((root / "reports").rglob("*.html")), root)
+    return look(sorted((root / "reports").rglob("*.html")), root)
 
 
-def look(chromium: str, pages: list[Path], root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def look(pages: list[Path], root: Path) -> Seen:
     frames = "".join(
         f'<iframe data-page="{page.name}" src="{page.as_uri()}" width="{width}" height="900">'
         "</iframe>"
@@ -96,7 +99,7 @@ def look(chromium: str, pages: list[Path], root: Path) -> tuple[list[dict[str, A
     )
     probe = root / "probe.html"
     probe.write_text(f"<body>{frames}<script>{PROBE}</script>", encoding="utf-8")
-    command = [chromium, *FLAGS.split(), f"--user-data-dir={root / 'profile'}", probe.as_uri()]
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={root / 'profile'}", probe.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found, done.stderr[-2000:]
@@ -106,33 +109,23 @@ def look(chromium: str, pages: list[Path], root: Path) -> tuple[list[dict[str, A
     return seen, console
 
 
-def test_the_console_is_empty(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
-    assert opened[1] == []
-
-
-def test_pages_fit_and_are_whole(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+def test_pages_fit_and_are_whole_in_both_themes(opened: Seen) -> None:
+    assert opened[1] == []  # no complaint
     for one in opened[0]:
         assert one["overflow"] <= 0, one  # negative: a scroll bar
         assert one["broken"] == 0, one
         assert int(one["styled"]) > 600, one  # the style sheet was found
-
-
-def test_dark_and_light(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
-    for one in opened[0]:
         assert {one["first"], one["second"]} == {"dark", "light"}
         assert one["paper"][0] != one["paper"][1]
 
 
-def test_a_heading_sorts(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
+def test_a_heading_sorts_and_a_figure_enlarges(opened: Seen) -> None:
     sortable = [one for one in opened[0] if "sorts" in one]
     assert {one["width"] for one in sortable} == set(WIDTHS)
     for one in sortable:
         assert one["sorts"] == ["ascending", "descending", None]
         assert one["restored"]
         assert one["focusable"]
-
-
-def test_a_figure_enlarges(opened: tuple[list[dict[str, Any]], list[str]]) -> None:
     shown = [one for one in opened[0] if one["figures"]]
     assert shown
     for one in shown:
@@ -141,15 +134,12 @@ def test_a_figure_enlarges(opened: tuple[list[dict[str, Any]], list[str]]) -> No
 
 def test_the_probe_sees_faults(tmp_path: Path) -> None:
     """A page with a missing file, an error and a wide line must not pass."""
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium")
     bad = tmp_path / "bad.html"
     bad.write_text(
         '<h1>x</h1><button class="theme"></button><dialog class="zoom"></dialog>'
         '<div style="width:2000px">wide</div><img src="gone.png">'
         '<script>console.error("complaint")</script>'
     )
-    seen, console = look(chromium, [bad], tmp_path)
+    seen, console = look([bad], tmp_path)
     assert all(one["overflow"] > 0 and one["broken"] == 1 for one in seen)
     assert any("complaint" in line for line in console)

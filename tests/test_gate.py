@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from augkd.data.store import ImageStore
 from augkd.errors import UserError
 from augkd.metrics import psnr_y
 from augkd.models import SIZES, create_model, load_network
-from augkd.study import gate
 from augkd.study.acquire.fetch import fetch_study
-from augkd.study.acquire.registry import load_registry
-from augkd.study.gate import TOLERANCE, measure, take
+from augkd.study.gate import TOLERANCE, take
 from augkd.study.params import Study, load_study
 from augkd.study.pipeline import stage
-from augkd.study.prepare import prepare_datasets, prepare_study
+from augkd.study.prepare import find_datasets, prepare_pairs, prepare_study
 from augkd.study.runs import load_teacher, validation
 from augkd.study.score import scored_images
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
@@ -30,18 +27,25 @@ from tests.public_layouts import publish
 from tests.study_copy import ROOT
 
 SIZE: dict[str, Any] = {"channels": 4, "blocks": 1, "res_scale": 1.0}
+KINDS = ("weight", "bias")
 REAL = ("RealSR", "DRealSR", "OST300")
+LAYERS = (
+    *(("conv_first", "head.0"), ("conv_after_body", "body.1"), ("conv_last", "tail.1")),
+    *(("body.0.conv1", "body.0.body.0"), ("body.0.conv2", "body.0.body.2")),
+    ("upsample.0", "tail.0.0"),
+)
+"""Ours, and those of the published layout."""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose budget `paper` is small, with all that it fetches, and nothing run."""
     root = tmp_path_factory.mktemp("study")
-    mirror = root / "mirror"
+    mirror, fetched = root / "mirror", root / "data" / "fetched"
     make_archives(mirror, 96)
     torch.manual_seed(3)
-    for scale, file in ((2, "edsr_x2.pt"), (3, "edsr_x3.pt"), (4, "edsr_x4.pt")):
-        publish(create_model("edsr", scale=scale, **SIZE), mirror / file)
+    for scale in (2, 3, 4):
+        publish(create_model("edsr", scale=scale, **SIZE), mirror / f"edsr_x{scale}.pt")
     write_registry(root / "registry.yaml", registry(mirror, "http://127.0.0.1:9"))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     paper = params["budgets"]["paper"]
@@ -56,10 +60,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = load_study(None, root)
     files = {file.name for file in fetch_study(study)}
     assert files >= {"edsr_x2.pt", "DIV2K_train_HR.zip", "benchmark.tar", "OST300_img.zip"}
-    before = sorted(p.relative_to(root) for p in (root / "data" / "fetched").rglob("*"))
+    before = sorted(fetched.rglob("*"))
     prepare_study(study)
-    after = sorted(p.relative_to(root) for p in (root / "data" / "fetched").rglob("*"))
-    assert before == after  # a stage must not change what it depends on
+    assert sorted(fetched.rglob("*")) == before  # a stage must not change what it depends on
     return root
 
 
@@ -71,26 +74,10 @@ def study(made: Path) -> Study:
 
 def published(study: Study, **off: float) -> pd.DataFrame:
     """What the x2 stand-in scores, found without the gate's code; some figures wrong."""
-    (file,) = (study.root / "mirror").glob("edsr_x2.pt")
-    weights = torch.load(file, weights_only=True)
+    weights = torch.load(study.root / "mirror" / "edsr_x2.pt", weights_only=True)
     network = create_model("edsr", scale=2, **SIZE).eval()
-    network.load_state_dict(
-        network.state_dict()
-        | {
-            "conv_first.weight": weights["head.0.weight"],
-            "conv_first.bias": weights["head.0.bias"],
-            "body.0.conv1.weight": weights["body.0.body.0.weight"],
-            "body.0.conv1.bias": weights["body.0.body.0.bias"],
-            "body.0.conv2.weight": weights["body.0.body.2.weight"],
-            "body.0.conv2.bias": weights["body.0.body.2.bias"],
-            "conv_after_body.weight": weights["body.1.weight"],
-            "conv_after_body.bias": weights["body.1.bias"],
-            "upsample.0.weight": weights["tail.0.0.weight"],
-            "upsample.0.bias": weights["tail.0.0.bias"],
-            "conv_last.weight": weights["tail.1.weight"],
-            "conv_last.bias": weights["tail.1.bias"],
-        }
-    )
+    parts = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in LAYERS for kind in KINDS]
+    network.load_state_dict(network.state_dict() | {own: weights[name] for own, name in parts})
     store, rows = ImageStore(study.folder("prepare") / "benchmarks"), []
     for dataset in ("Set5", "Urban100"):
         values = []
@@ -105,7 +92,7 @@ def published(study: Study, **off: float) -> pd.DataFrame:
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame) -> None:
-    monkeypatch.setattr(gate, "expected_scores", lambda checkpoint: table)
+    monkeypatch.setattr("augkd.study.gate.expected_scores", lambda checkpoint: table)
 
 
 @pytest.mark.parametrize("off", [0.0, 0.05, -0.05])
@@ -113,21 +100,26 @@ def test_a_teacher_that_scores_as_published_is_taken(
     study: Study, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
     expect(monkeypatch, published(study, Set5=off))
-    table = take(study, "edsr_x2")
+    table, out = take(study, "edsr_x2"), study.folder("teach", "edsr_x2")
     assert table["difference"].to_list() == [pytest.approx(-off), 0.0]
     assert table["dataset"].to_list() == ["Set5", "Urban100"]
     assert table["images"].to_list() == [2, 2]
-    out = study.folder("teach", "edsr_x2")
     names = {path.name for path in out.iterdir()}
     assert names == {"teacher.safetensors", "curves", "run.json", "gate.csv"}
-    assert pd.read_csv(out / "gate.csv")["measured"].to_list() == table["measured"].to_list()
+    pd.testing.assert_frame_equal(pd.read_csv(out / "gate.csv"), table)
     record = json.loads((out / "run.json").read_text())
-    assert record["source"]["file"] == "edsr_x2.pt"
+    assert (record["source"]["file"], record["steps"]) == ("edsr_x2.pt", 0)
     assert record["source"]["checkpoint"] == "edsr_x2"
-    assert record["steps"] == 0
     taught = load_teacher(study, study.cohort("edsr_x2"), torch.device("cpu"))
     again = load_network(out / "teacher.safetensors").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in taught.state_dict().items())
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    asked: list[tuple[str, str]] = []  # opened by hand, it shows what was taken
+    monkeypatch.setattr(stage, "need", lambda study, *names: asked.append(names))
+    pd.testing.assert_frame_equal(take(replace(study, by_hand=True), "edsr_x2"), table)
+    assert asked == [("take", "edsr")]
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
 @pytest.mark.parametrize("off", [0.06, -0.06])
@@ -161,38 +153,21 @@ def test_a_set_that_was_not_prepared(study: Study, monkeypatch: pytest.MonkeyPat
         take(study, "edsr_x2")
 
 
-def test_opened_by_hand_it_shows_what_was_taken(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expect(monkeypatch, published(study))
-    table, out = take(study, "edsr_x2"), study.folder("teach", "edsr_x2")
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(stage, "need", lambda study, *names: asked.append(names))
-    pd.testing.assert_frame_equal(take(replace(study, by_hand=True), "edsr_x2"), table)
-    assert asked == [("take", "edsr")]
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-
-
 def test_images_are_those_that_the_budget_names(study: Study) -> None:
     folder = study.folder("prepare")
-    held = {
-        part: list(dict.fromkeys(dataset for dataset, _ in ImageStore(folder / part).keys))
-        for part in ("train", "test", "benchmarks")
-    }
-    assert held == {
-        "train": ["DIV2K", "Flickr2K"],
-        "test": ["DIV2K-valid"],
-        "benchmarks": ["Set5", "Set14", "B100", "Urban100", *REAL],
-    }
+    for part, datasets in (
+        ("train", ["DIV2K", "Flickr2K"]),
+        ("test", ["DIV2K-valid"]),
+        ("benchmarks", ["Set5", "Set14", "B100", "Urban100", *REAL]),
+    ):
+        assert list(dict.fromkeys(key[0] for key in ImageStore(folder / part).keys)) == datasets
     index = pd.read_csv(folder / "train" / "index.csv", keep_default_na=False)
     assert set(index[index.scale > 1]["lr_source"]) == {"shipped"}
-    train = study.training_set(study.cohort("edsr_x2"))
-    assert train == study.training_set(study.cohort("unexpanded_x4")) == (("DIV2K",), None)
-    expanded = (("DIV2K", "Flickr2K"), None)
-    assert study.training_set(study.cohort("expanded_x4")) == expanded
-    assert study.training_set(study.cohort("real_x4")) == expanded
-    assert study.training_set(study.teacher("real_x4")) == expanded
+    cohorts = ("edsr_x2", "unexpanded_x4", "expanded_x4", "real_x4")
+    entries: list[Any] = [*map(study.cohort, cohorts), study.teacher("real_x4")]
+    plain, expanded = (("DIV2K",), None), (("DIV2K", "Flickr2K"), None)
+    sets = [plain, plain, expanded, expanded, expanded]
+    assert [study.training_set(entry) for entry in entries] == sets
     validate = validation(study, study.cohort("edsr_x2"), torch.device("cpu"))
     assert 0 < validate(create_model("edsr", scale=2, **SIZE)) < 60
 
@@ -206,84 +181,54 @@ def test_what_a_cohort_is_scored_on(study: Study, cohort: str, expected: set[str
     tests = [row for row in scored if row[1] == "test"]
     assert {row[0] for row in tests} == expected
     assert {row[0] for row in tests if row[4] is None} == expected & {"OST300"}
+    store = ImageStore(study.folder("prepare") / "benchmarks")
     for dataset, _, image, lr, hr in tests:
-        store = ImageStore(study.folder("prepare") / "benchmarks")
         assert torch.equal(lr, store.image(dataset, image, 4))  # as it was shipped
-        if hr is not None:
-            assert hr.shape == (3, 4 * lr.shape[1], 4 * lr.shape[2])
+        assert hr is None or hr.shape == (3, 4 * lr.shape[1], 4 * lr.shape[2])
     assert {row[0] for row in scored if row[1] == "train"} <= {"DIV2K", "Flickr2K"}
 
 
 def test_a_set_without_lr_is_reduced(study: Study, tmp_path: Path) -> None:
     """Flickr2K's second source ships HR alone."""
-    fetched = study.root / "data" / "fetched"
     shutil.copyfile(study.root / "mirror" / "Flickr2K.zip", tmp_path / "Flickr2K.zip")
-    listed = load_registry(study.root / "registry.yaml")
-    images = list(prepare_datasets(["Flickr2K"], tmp_path, listed, "replicate"))
-    shipped = list(prepare_datasets(["Flickr2K"], fetched, listed, "replicate"))
-    assert [image.lr_source for image in images] == ["bicubic"] * 2
-    assert [image.lr_source for image in shipped] == ["shipped"] * 2
-    for one, two in zip(images, shipped, strict=True):
+    found = []
+    for folder, source in ((tmp_path, "bicubic"), (study.budget.origin, "shipped")):
+        of = replace(study, budget=study.budget.model_copy(update={"origin": folder}))
+        found.append(list(prepare_pairs(of, find_datasets(of, ["Flickr2K"]))))
+        assert [image.lr_source for image in found[-1]] == [source] * 2
+    for one, two in zip(*found, strict=True):
         assert all(torch.equal(one.lr[scale], two.lr[scale]) for scale in (2, 3, 4))
 
 
 def test_what_a_budget_does_not_fetch(study: Study) -> None:
     with pytest.raises(UserError, match="budget 'smoke' fetches nothing"):
         fetch_study(load_study("smoke", study.root))
-    with pytest.raises(UserError, match="budget 'smoke' names no checkpoint for it"):
-        take(load_study("smoke", study.root), "edsr_x2")
-
-
-def test_measure_takes_one_pass(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    expect(monkeypatch, published(study))
-    seen = []
-
-    class Counted(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.ones(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(x.shape)
-            return torch.nn.functional.interpolate(x, scale_factor=2.0)
-
-    checkpoint: Any = None
-    measure(study, Counted(), 2, checkpoint)
-    assert len(seen) == 4  # two images of two sets
-
-
-Change = Callable[[dict[str, Any]], None]
-
-
-def change(path: str, value: Any) -> Change:
-    """Sets a key of budget `paper`; None removes it."""
-
-    def apply(params: dict[str, Any]) -> None:
-        *parents, last = path.split(".")
-        table = params["budgets"]["paper"]
-        for key in parents:
-            table = table[key]
-        table[last] = value
-
-    return apply
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("key", "value", "message"),
     [
-        (change("public", ["papers"]), r"budgets\.paper\.public: give \[paper\], or \[\]"),
-        (change("teaching", ["paper"]), "budgets.paper: give either teaching or public"),
-        (change("images", {"train": None}), r"paper\.images\.datasets: give them where public"),
-        (change("checkpoints.edsr_x9", "edsr_x2"), r"paper\.checkpoints: edsr_x9: give one for"),
-        (change("checkpoints", {}), r"paper\.checkpoints: edsr_x2: give one for each backbone"),
-        (change("methods", {"csf": {}}), r"paper\.methods: no cohort has 'csf'"),
-        (change("methods", {"csd": {"vgh": 1}}), r"paper\.methods\.csd\.vgh: unknown key"),
-        (change("images.datasets.tests", ["Set5"]), r"images\.datasets\.tests: unknown key"),
+        ("public", ["papers"], r"budgets\.paper\.public: give \[paper\], or \[\]"),
+        (
+            "teaching",
+            ["paper"],
+            r"budgets\.paper: give either teaching as \[paper\], or public and",
+        ),
+        ("images", {"train": None}, r"paper: give either .*, or public and images\.datasets"),
+        ("checkpoints.edsr_x9", "edsr_x2", r"paper\.checkpoints: edsr_x9: give one for"),
+        ("checkpoints", {}, r"paper\.checkpoints: edsr_x2: give one for each backbone"),
+        ("methods", {"csf": {}}, r"paper\.methods: no cohort has 'csf'"),
+        ("methods", {"csd": {"vgh": 1}}, r"paper\.methods\.csd\.vgh: unknown key"),
+        ("images.datasets.tests", ["Set5"], r"images\.datasets\.tests: unknown key"),
     ],
 )
-def test_a_wrong_value_is_named(edit: Change, message: str, tmp_path: Path) -> None:
+def test_a_wrong_value_is_named(key: str, value: Any, message: str, tmp_path: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    edit(params)
+    *parents, last = key.split(".")
+    table = params["budgets"]["paper"]
+    for parent in parents:
+        table = table[parent]
+    table[last] = value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(UserError, match=message) as error:
         load_study("smoke", tmp_path)
@@ -292,15 +237,14 @@ def test_a_wrong_value_is_named(edit: Change, message: str, tmp_path: Path) -> N
 
 def test_the_paper_is_as_published() -> None:
     """Appendix A.1 and Table 1, at the budget of that name."""
-    budget = load_study("paper", ROOT).budget
-    for training in (budget.distil, budget.teach):
+    study = load_study("paper", ROOT)
+    for training in (study.budget.distil, study.budget.teach):
         assert (training.steps, training.batch, training.patch) == (250_000, 16, 48)
         assert (training.lr, training.decay_every) == (1e-4, 100_000)
-    study = load_study("paper", ROOT)
     for network, roles in SIZES.items():
         for role, size in roles.items():
             assert study.size(network, role) == size
-            assert budget.networks[network][role] == {}  # Table 1 stands in one place
+            assert study.budget.networks[network][role] == {}  # Table 1 stands in one place
     assert study.cohort("edsr_x4").methods["csd"]["vgg"].startswith("data/fetched/vgg19")
     assert study.cohort("controls_x2").methods["csd_features"] == {"method": "csd"}
     assert "vgg" not in load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"]

@@ -9,12 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-import yaml
 
 from augkd.distill import METHODS
 from augkd.study.params import load_study
-from augkd.study.pipeline import sources
-from augkd.study.pipeline.sources import LEFT_OUT_OF_RUNS, modules, values, write_sources
+from augkd.study.pipeline.sources import LEFT_OUT_OF_RUNS, Sources, write_sources
 from augkd.study.pipeline.stage import Stage, pipeline, upstream
 from tests.study_copy import ROOT, copy_study, environment
 
@@ -44,7 +42,8 @@ class Graph:
 
     def __init__(self, root: Path, budget: str) -> None:
         self.root, self.budget = root, budget
-        self.params = yaml.safe_load((root / "params.yaml").read_text())
+        self.sources = Sources(root, budget)
+        self.params = self.sources.params
         self.stages = pipeline(root, budget)
         self.parents = upstream(self.stages)
 
@@ -71,11 +70,6 @@ class Graph:
                 found.add(parent)
                 waiting.append(parent)
         return found
-
-    def modules(self, stage: Stage) -> set[str]:
-        """The modules that a stage's file of sources is made of."""
-        found = modules(self.root, stage)
-        return {path.relative_to(self.root).as_posix() for path in found}
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +126,7 @@ def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph
     for stage in graph.pages:
         name, page = stage.name, graph.page_name(stage)
         if page in ("methods", "table_11"):  # about the training code itself
-            assert "augkd/train.py" in graph.modules(stage)
+            assert "augkd/train.py" in graph.sources.modules(stage)
             continue
         if page in ("table_01", "audit"):  # parameters counted, the paper's own tables
             continue
@@ -141,7 +135,8 @@ def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph
             continue
         built = () if page == "table_05" else ("augkd/models",)  # it counts parameters
         for code in (*TRAINING, *built, "augkd/study/score.py", "augkd/data/sampler.py"):
-            assert not any(touches(code, file) for file in graph.modules(stage)), (name, code)
+            own = graph.sources.modules(stage)
+            assert not any(touches(code, file) for file in own), (name, code)
         assert "score" in graph.above(name), name
         # whatever it rests on in the end was scored, taught and prepared by a stage
         notebooks = {graph.stages[other].notebook for other in graph.ancestors(name)}
@@ -170,12 +165,12 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
             needed |= imported(files[options.get("method", method)], "augkd/distill/")
         if cohort and cohort.bits:
             needed.add("augkd/models/quantize.py")
-        listed = graph.modules(stage)
+        listed = graph.sources.modules(stage)
         assert needed <= listed, stage
         others = {f"augkd/models/{network}.py" for network in networks - own}
         unused = set(files.values()) - needed
         assert not listed & (others | unused), stage
-        read = values(graph.root, graph.budget, stage)
+        read = graph.sources.values(stage)
         table = "teachers" if taught else "cohorts"
         assert read["seed"] == study.params.seed
         assert read[f"{table}.{stage.entry}"] == graph.params[table][stage.entry]
@@ -197,7 +192,7 @@ def test_public_teachers_stand_before_their_students(graph: Graph) -> None:
         above = {graph.stages[name].notebook for name in graph.ancestors(stage.name)}
         assert "take" in above, stage
     for stage in take:
-        assert {"augkd/study/gate.py", "augkd/metrics/fidelity.py"} <= graph.modules(stage)
+        assert {"augkd/study/gate.py", "augkd/metrics/fidelity.py"} <= graph.sources.modules(stage)
         assert graph.above(stage.name) == {"sources", "fetch", "prepare"}
         assert "augkd/study/paper/external.csv" in stage.deps
 
@@ -244,7 +239,7 @@ def loaded_modules() -> frozenset[str]:
 def test_sources_are_what_python_loads(graph: Graph) -> None:
     """The list that is read off the imports, against the modules that an import brings."""
     loaded = loaded_modules()
-    listed = graph.modules(next(s for s in graph.of("score") if s.entry == "edsr"))
+    listed = graph.sources.modules(next(s for s in graph.of("score") if s.entry == "edsr"))
     chosen = {path for path in loaded if path.startswith(("augkd/distill/", "augkd/models/"))}
     # what a package's own page of contents brings, and only some cohorts use
     chosen |= {"augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py"}
@@ -257,10 +252,10 @@ def test_groups_are_those_of_the_study(graph: Graph) -> None:
     study = load_study(graph.budget, graph.root)
     for stage in graph.of("score"):
         members = [name for name in study.params.cohorts if study.group(name) == stage.entry]
-        read = values(graph.root, graph.budget, stage)
+        read = graph.sources.values(stage)
         assert {k.removeprefix("cohorts.") for k in read if "cohorts." in k} == set(members)
         networks = {f"augkd/models/{study.cohort(name).network}.py" for name in members}
-        assert networks <= graph.modules(stage)
+        assert networks <= graph.sources.modules(stage)
 
 
 def test_every_source_that_is_named_is_there(graph: Graph) -> None:
@@ -305,8 +300,6 @@ def study(tmp_path: Path) -> Path:
 
 
 def texts(study: Path) -> dict[str, str]:
-    for cached in (sources._imports, sources._statements_of, sources.methods_by_file):
-        cached.cache_clear()
     write_sources("cpu", study, Path("out"))
     return {file.stem: file.read_text() for file in (study / "out" / "cpu").glob("*.txt")}
 

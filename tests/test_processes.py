@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,36 +82,31 @@ assert not kill  # it was
 """
 
 
+def edit(root: Path, old: str, new: str) -> None:
+    params = root / "params.yaml"
+    text = params.read_text()
+    assert old in text
+    params.write_text(text.replace(old, new, 1))
+
+
 def study_with(root: Path) -> Path:
     small_study(root)
-    params = root / "params.yaml"
-    text = params.read_text().replace("\ncohorts:\n", "\ncohorts:" + COHORT, 1)
-    params.write_text(text.replace("steps: 4, batch: 3,", "steps: 6, batch: 5,", 1))
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    edit(root, "\ncohorts:\n", "\ncohorts:" + COHORT)
+    edit(root, "steps: 4, batch: 3,", "steps: 6, batch: 5,")
     return root
 
 
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def work(root: Path, processes: int, kill: int) -> None:
-    """Trains the three in so many processes, which torch connects, and which stop all at once
-    after step ``kill`` of the first, to go on from its saved state."""
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
-    address |= {"WORLD_SIZE": str(processes), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORK, str(root), str(kill)],
-            env=os.environ | address | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    errors = [process.communicate()[1] for process in started]
-    assert not any(process.returncode for process in started), errors
+def work(root: Path, kill: int) -> None:
+    """Trains the three in two processes, which stop all at once after step ``kill`` of the first,
+    to go on from its saved state."""
+    script = root.with_suffix(".py")
+    script.write_text(WORK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += [str(script), str(root), str(kill)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
 
 
 STAGES = (("teach", "edsr_x2"), ("distil", "shared_x2"), ("distil", "dropping_x2"))
@@ -123,7 +118,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     one, two = (study_with(tmp_path_factory.mktemp("study") / name) for name in ("one", "two"))
     for call, (_, name) in zip((teach, distil, distil), STAGES, strict=True):
         call(load_study("smoke", one), name)
-    work(two, processes=2, kill=3)
+    work(two, kill=3)
     return one, two
 
 
@@ -167,36 +162,32 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
 # --- started from a notebook or a shell ---
 
 
-def ask_for(root: Path, processes: int) -> None:
-    params = root / "params.yaml"
-    old = "    name: smoke\n"
-    params.write_text(params.read_text().replace(old, f"{old}    processes: {processes}\n"))
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A study whose trainings two processes are asked to share."""
+    root = study_with(tmp_path)
+    edit(root, "    name: smoke\n", "    name: smoke\n    processes: 2\n")
+    return root
 
 
 @pytest.mark.slow
 def test_a_budgets_processes_are_started(
-    studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    studies: tuple[Path, Path], shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = study_with(tmp_path)
-    ask_for(root, 2)
-    loss, psnr = teach(load_study("smoke", root), "edsr_x2")
-    assert json.loads((root / "runs/smoke/teach/edsr_x2/run.json").read_text())["processes"] == 2
+    loss, psnr = teach(load_study("smoke", shared), "edsr_x2")
+    assert json.loads((shared / "runs/smoke/teach/edsr_x2/run.json").read_text())["processes"] == 2
     expected = curves(studies[0], "teach", "edsr_x2", "terms")
     assert (loss.value - expected.value).abs().max() < 1e-5
-    assert by_method(psnr).equals(curves(root, "teach", "edsr_x2", "psnr"))
-    shown = capsys.readouterr().err
-    assert shown.count("8/8 [") == 1  # one bar
+    assert by_method(psnr).equals(curves(shared, "teach", "edsr_x2", "psnr"))
+    assert capsys.readouterr().err.count("8/8 [") == 1  # one bar
 
 
 @pytest.mark.slow
-def test_what_a_process_says_is_passed_on(tmp_path: Path) -> None:
-    root = study_with(tmp_path)
-    ask_for(root, 2)
-    params = root / "params.yaml"
-    params.write_text(params.read_text().replace("steps: 8, batch: 2,", "steps: 8, batch: 1,"))
+def test_what_a_process_says_is_passed_on(shared: Path) -> None:
+    edit(shared, "steps: 8, batch: 2,", "steps: 8, batch: 1,")
     with pytest.raises(UserError, match=r"^2 processes cannot share a batch of 1: use at most 1"):
-        teach(load_study("smoke", root), "edsr_x2")
-    assert not (root / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
+        teach(load_study("smoke", shared), "edsr_x2")
+    assert not (shared / "runs/smoke/teach/edsr_x2/teacher.safetensors").exists()
 
 
 def test_a_process_among_others_needs_all_that_it_rests_on(

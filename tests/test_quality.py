@@ -1,6 +1,5 @@
-"""Lint, layout, types and notebooks free of outputs: what ``make check`` does, as tests."""
+"""Lint, layout, types, imports, notebooks free of outputs: what ``make check`` does, as tests."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,14 +12,15 @@ from tests.notebooks_are_clean import dirty_notebooks
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
+@pytest.mark.parametrize(
+    "command", ["ruff check .", "ruff format --check .", "mypy", "lint-imports --no-cache"]
+)
 def test_the_sources_are_clean(command: str) -> None:
-    tool, *arguments = command.split()
-    if importlib.util.find_spec(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    done = subprocess.run(
-        [sys.executable, "-m", tool, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    name, *arguments = command.split()
+    tool = Path(sys.executable).with_name(name)
+    if not tool.exists():
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run([tool, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -184,7 +184,7 @@ def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def stage(notebook: str) -> Stage:
-    return Stage(notebook, f"python -m augkd.study.pipeline.stage {notebook} smoke")
+    return Stage(notebook, "", notebook=notebook)
 
 
 def test_what_others_wait_for_longest_comes_first() -> None:
@@ -294,7 +294,7 @@ def test_without_a_terminal_a_bar_is_seen_now_and_then(
 # --- Dask
 
 # counts to 6, leaving its count behind as a training leaves its state; "right" kills its worker
-# once, on the way, and leaves a child of a session of its own, as a notebook's kernel is
+# once, on the way, and leaves a child of its own
 COUNT = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -306,7 +306,7 @@ for i in range(begun, 6):
     state.write_text(str(i + 1))
     if name == "right" and i == 2 and not once.exists():
         once.touch()
-        sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        sleeper = subprocess.Popen(["sleep", "60"])
         child.write_text(str(sleeper.pid))
         runner = "augkd.study.pipeline.side_by_side"
         (task,) = [p for p in psutil.Process().parents() if runner in p.cmdline()]

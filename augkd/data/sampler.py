@@ -20,36 +20,25 @@ from augkd.errors import UserError
 class Batch:
     """One step's images, RGB in [0, 1], for N patches of p x p LR pixels at scale s.
 
-    Attributes:
-        lr: (N, 3, p, p).
-        hr: (N, 3, s*p, s*p).
-        zoom_in: (K*N, 3, p, p), crops of ``hr`` (Section 3.3); crop k*N + i is of image i.
-        zoom_out: (N, 3, p/s, p/s), ``lr`` reduced once more (Section 3.3).
-        transform: the drawn F of Section 3.4, for K*N images.
-        uniform: (K*N, 4), what ``transform`` was drawn from: of another probability p, F is
-            ``Invertible(uniform < p)``. None where no such control is trained.
-        zoom_cell: as ``zoom_in``, but one cell of the scale x scale grid for the whole batch, as
-            the predecessor's released code crops. Likewise None.
-        seed: the number from which a method that must draw (dropout, sampling) may seed itself.
+    The last two are for controls, and None where none is trained.
     """
 
-    lr: Tensor
-    hr: Tensor
-    zoom_in: Tensor
-    zoom_out: Tensor
-    transform: Invertible
-    seed: int
+    lr: Tensor  # (N, 3, p, p)
+    hr: Tensor  # (N, 3, s*p, s*p)
+    zoom_in: Tensor  # (K*N, 3, p, p), crops of hr (Section 3.3); crop k*N + i is of image i
+    zoom_out: Tensor  # (N, 3, p/s, p/s), lr reduced once more (Section 3.3)
+    transform: Invertible  # the drawn F of Section 3.4, for K*N images
+    seed: int  # from which a method that must draw (dropout, sampling) may seed itself
+    # (K*N, 4), what F was drawn from: that of another probability p is Invertible(uniform < p)
     uniform: Tensor | None = None
+    # as zoom_in, but one cell of the s x s grid for all images, as the predecessor's code crops
     zoom_cell: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with ``change`` made to every tensor, the flags of F among them."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        own = vars(self).items()
+        changed: dict[str, Any] = {name: change(v) for name, v in own if isinstance(v, Tensor)}
         return replace(self, **changed, transform=Invertible(change(self.transform.flags)))
-
-    def to(self, device: torch.device) -> "Batch":
-        return self.each(lambda tensor: tensor.to(device))
 
 
 def make_batch(
@@ -111,48 +100,39 @@ def _complete(
     seed = int(generator.integers(2**31))
     cells = generator.choice(scale**2, crops, replace=False)
     corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
-    low = lr()
-    return Batch(
-        lr=low,
-        hr=hr,
-        zoom_in=zoom_in(hr, patch, torch.from_numpy(offsets)),
-        zoom_out=zoom_out(low, scale, edges),
-        transform=Invertible(uniform < probability),
-        seed=seed,
-        uniform=uniform,
-        zoom_cell=zoom_in(hr, patch, torch.from_numpy(corners)),
-    )
+    crop, cell = (zoom_in(hr, patch, torch.from_numpy(at)) for at in (offsets, corners))
+    low, transform = lr(), Invertible(uniform < probability)
+    return Batch(low, hr, crop, zoom_out(low, scale, edges), transform, seed, uniform, cell)
 
 
 SHARE = 0.5  # of the free memory that images may take: networks and their gradients need the rest
 
 Places = NDArray[np.int64]
-"""(n, 3): offset into the flat pixels, height and width of each image, (3, height, width) uint8."""
+"""(2, n, 3): offset into the flat pixels, height and width of each LR image, and of each HR image.
+There lie (3, height, width) bytes."""
 
 
-def size(*places: Places) -> int:
+def size(places: Places) -> int:
     """Bytes of all the images."""
-    return int(sum(3 * (p[:, 1] * p[:, 2]).sum() for p in places))
+    return int(3 * (places[..., 1] * places[..., 2]).sum())
 
 
-def fits(device: torch.device, *places: Places) -> bool:
+def fits(device: torch.device, places: Places) -> bool:
     """Whether a GPU has room for the images; on a CPU they stay mapped: the system keeps what is
     read in memory, and gives it up when it is needed."""
-    return device.type == "cuda" and size(*places) <= SHARE * torch.cuda.mem_get_info(device)[0]
+    return device.type == "cuda" and size(places) <= SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def pack(
-    pixels: Tensor, lr: Places, hr: Places, device: torch.device
-) -> tuple[Tensor, Places, Places]:
+def pack(pixels: Tensor, places: Places, device: torch.device) -> tuple[Tensor, Places]:
     """A copy on ``device`` of these images alone, one after the other, and where they are there."""
-    packed = torch.empty(size(lr, hr), dtype=torch.uint8, device=device)
-    moved, at = np.concatenate([lr, hr]), 0
-    for row, (offset, height, width) in enumerate(moved.tolist()):
+    packed, moved, at = pixels.new_empty(size(places), device=device), places.copy(), 0
+    for place in moved.reshape(-1, 3):
+        offset, height, width = place.tolist()
         count = 3 * height * width
         packed[at : at + count] = pixels[offset : offset + count]
-        moved[row, 0] = at
+        place[0] = at
         at += count
-    return packed, moved[: len(lr)], moved[len(lr) :]
+    return packed, moved
 
 
 class PatchSampler:
@@ -195,13 +175,9 @@ class PatchSampler:
         on_device: Literal["auto", "never"] = "auto",
     ) -> None:
         if patch % scale:
-            raise UserError(
-                f"patch {patch} is not divisible by the scale {scale}: correct the budget's patch"
-            )
+            raise UserError(f"patch {patch} is not divisible by the scale {scale}: correct it")
         if crops > scale**2:
-            raise UserError(
-                f"augment.crops {crops} is more than the {scale**2} cells of a patch: use fewer"
-            )
+            raise UserError(f"augment.crops {crops} is more than the {scale**2} cells of a patch")
         self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
         self.edges, self.crops, self.probability = edges, crops, probability
         self.degradation = degradation
@@ -209,39 +185,34 @@ class PatchSampler:
         chosen = [e for e in store.index if datasets is None or e.dataset in datasets]
         low, high = (evenly([e for e in chosen if e.scale == s], images) for s in (scale, 1))
         if not low:
-            raise UserError(
-                f"no training images at x{scale} of {', '.join(datasets or ['any dataset'])}: "
-                "correct the budget's images, and run the prepare stage"
-            )
-        for entry in low:
-            if min(entry.height, entry.width) < patch:
-                raise UserError(
-                    f"{entry.image}: its x{scale} LR image ({entry.width} x {entry.height}) is "
-                    f"smaller than a patch ({patch} x {patch}): make the budget's patch smaller or "
-                    "remove the image"
-                )
-        lr, hr = (np.array([e[3:6] for e in some], np.int64) for some in (low, high))
-        positions = (lr[:, 1] - patch + 1) * (lr[:, 2] - patch + 1)
+            names = ", ".join(datasets or ["any dataset"])
+            mend = "correct the budget's images, and run the prepare stage"
+            raise UserError(f"no training images at x{scale} of {names}: {mend}")
+        for e in low:
+            if min(e.height, e.width) < patch:
+                small = f"its x{scale} LR image ({e.width} x {e.height}) is smaller than a patch"
+                raise UserError(f"{e.image}: {small} ({patch}): use smaller ones or remove it")
+        self.pixels = store.pixels
+        self._places = np.array([[e[3:6] for e in some] for some in (low, high)], np.int64)
+        positions = np.prod(self._places[0, :, 1:] - patch + 1, 1)
         self._share = positions / positions.sum()
-        self.pixels, self._lr, self._hr = store.pixels, lr, hr
-        if on_device == "auto" and fits(self.device, lr, hr):
-            self.pixels, self._lr, self._hr = pack(store.pixels, lr, hr, self.device)
+        if on_device == "auto" and fits(self.device, self._places):
+            self.pixels, self._places = pack(self.pixels, self._places, self.device)
 
     def draw(self, step: int) -> Batch:
         """The batch of a step, on the sampler's device."""
         n, scale, patch = self.batch, self.scale, self.patch
         generator = step_generator(self.seed, step)
-        image = generator.choice(len(self._lr), n, p=self._share)
-        row = generator.integers(0, self._lr[image, 1] - patch + 1)
-        column = generator.integers(0, self._lr[image, 2] - patch + 1)
+        low, high = self._places[:, generator.choice(len(self._share), n, p=self._share)]
+        row, column = (generator.integers(0, low[:, axis] - patch + 1) for axis in (1, 2))
         flags = generator.random((n, 4)) < 0.5
         flags[:, 0] = False  # paired augmentation has no colour inversion
-        paired = Invertible(torch.from_numpy(flags)).to(self.device)
-        hr = paired.apply(self._cut(self._hr[image], scale * row, scale * column, scale * patch))
+        paired = Invertible(torch.from_numpy(flags).to(self.device))
+        hr = paired.apply(self._cut(high, scale * row, scale * column, scale * patch))
 
         def lr() -> Tensor:
             if self.degradation == "bicubic":
-                return paired.apply(self._cut(self._lr[image], row, column, patch))
+                return paired.apply(self._cut(low, row, column, patch))
             from augkd.degrade.bsrgan import Degradation  # here: other cohorts do not rest on it
 
             made = [Degradation.draw(scale, generator).apply(one) for one in hr.cpu()]
@@ -249,9 +220,9 @@ class PatchSampler:
 
         return _complete(hr, lr, scale, generator, self.crops, self.probability, self.edges)
 
-    def _cut(self, place: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
+    def _cut(self, places: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""
-        offset, height, width = place.T
+        offset, height, width = places.T
         numbers = np.stack([offset + row * width + column, height * width, width])
         corner, plane, line = torch.from_numpy(numbers).to(self.pixels.device).view(3, -1, 1, 1, 1)
         channel = torch.arange(3, device=corner.device).view(3, 1, 1)

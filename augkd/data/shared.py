@@ -2,13 +2,12 @@
 
     torchrun --standalone --nproc_per_node 2 -m augkd train edsr_x2
 
-Every process draws the whole batch of a step, which is a function of seed and step alone, and
-trains on its part of the images. Each weighs its loss by its share of them, and the gradients are
-added up: batch, draws and updates are those of a single process, up to rounding (losses within
-1e-5 after several steps, tested). A method takes part in this if it says ``per_image``: its loss
-is a mean over images. Methods that compare images with one another or divide by a mean over the
-batch (RKD, FitNet, CSD) do not, and neither does a method that says nothing: such members
-see the whole batch in the main process alone, whose results are the only ones that are kept.
+Every process draws the whole batch of a step, a function of seed and step alone, and trains on its
+part of the images. Each weighs its loss by its share of them, and the gradients are added up:
+batch, draws and updates are those of a single process, up to rounding (losses within 1e-5 after
+several steps, tested). A method takes part if it says ``per_image``: its loss is a mean over
+images. The others (RKD, FitNet and CSD compare images or divide by a mean over the batch) see the
+whole batch in the main process alone, whose results are the only ones that are kept.
 
 The main process alone validates, writes files and shows a bar. Any number of processes may go on
 with a state that another number has left. Each has a GPU of its own, and NCCL connects them; where
@@ -18,6 +17,7 @@ there is no GPU, gloo does.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,8 +27,7 @@ from augkd.data.sampler import Batch
 from augkd.errors import UserError
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A process' images of every batch: ``first`` to ``last`` - 1 of ``whole``."""
 
     first: int
@@ -46,8 +45,7 @@ class Part:
     def draw(self, count: int, device: torch.device, generator: torch.Generator) -> Tensor:
         """What ``torch.rand`` draws for its ``count`` images where it draws for the whole batch."""
         every = count * self.whole // (self.last - self.first)
-        drawn = torch.rand(every, generator=generator, device=device)
-        return drawn if every == count else drawn[self.rows(every).to(device)]
+        return torch.rand(every, generator=generator, device=device)[self.rows(every).to(device)]
 
     def of(self, batch: Batch) -> Batch:
         """Its images of a batch, in their order."""
@@ -74,10 +72,8 @@ class Group:
         if self.count == 1:
             return None
         if batch < self.count:
-            raise UserError(
-                f"{self.count} processes cannot share a batch of {batch}: use at most {batch}, "
-                "or a larger batch"
-            )
+            mend = f"use at most {batch}, or a larger batch"
+            raise UserError(f"{self.count} processes cannot share a batch of {batch}: {mend}")
         first, last = (rank * batch // self.count for rank in (self.rank, self.rank + 1))
         return Part(first, last, batch)
 
@@ -99,10 +95,10 @@ class Group:
         Returns:
             The losses of the whole batch, (terms,).
         """
-        whole = (part.share * losses).sum()
-        gradients = torch.autograd.grad(whole, parameters, allow_unused=True)
+        own = part.share * losses
+        gradients = torch.autograd.grad(own.sum(), parameters, allow_unused=True)
         moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        flat = torch.cat([part.share * losses.detach(), *(g.flatten() for _, g in moved)])
+        flat = torch.cat([own.detach(), *(g.flatten() for _, g in moved)])
         dist.all_reduce(flat)
         values, *pieces = torch.split(flat, [len(losses), *(g.numel() for _, g in moved)])
         for (p, _), piece in zip(moved, pieces, strict=True):

@@ -5,7 +5,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,8 +23,7 @@ def evenly(items: Sequence[T], count: int | None) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """One image: ``hr`` (3, H, W) uint8 and, for each scale, ``lr`` (3, H // s, W // s) uint8.
 
     ``hr`` is None for a photograph that is enlarged as it is (OST300, Table 5).
@@ -66,9 +64,7 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
                 for scale, pixels in (high | image.lr).items():
                     height, width = pixels.shape[-2:]
                     source = "" if scale == 1 else image.lr_source
-                    index.append(
-                        Entry(image.dataset, image.name, scale, offset, height, width, source)
-                    )
+                    index.append(Entry(*image[:2], scale, offset, height, width, source))
                     offset += file.write(pixels.contiguous().numpy().tobytes())
         with (partial / "index.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([Entry._fields, *index])
@@ -97,10 +93,7 @@ class ImageStore:
                 _, *rows = csv.reader(file)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no prepared images: run the prepare stage") from None
-        self.index = [
-            Entry(dataset, image, int(scale), int(offset), int(height), int(width), source)
-            for dataset, image, scale, offset, height, width, source in rows
-        ]
+        self.index = [Entry._make([*row[:2], *map(int, row[2:6]), row[6]]) for row in rows]
         empty = np.zeros(0, np.uint8)
         pixels = np.memmap(folder / "pixels.u8", np.uint8, "r") if self.index else empty
         with warnings.catch_warnings():
@@ -111,7 +104,7 @@ class ImageStore:
 
     def image(self, dataset: str, name: str, scale: int) -> Tensor:
         """(3, H, W) uint8; scale 1 is the HR image."""
-        _, _, _, offset, height, width, _ = self._entries[dataset, name, scale]
+        offset, height, width = self._entries[dataset, name, scale][3:6]
         return self.pixels[offset : offset + 3 * height * width].view(3, height, width)
 
     def has(self, dataset: str, name: str, scale: int) -> bool:

@@ -54,13 +54,6 @@ def _taps(scale: int, up: bool) -> tuple[list[list[tuple[int, int]]], int]:
     return [[(offset, weight // common) for offset, weight in taps] for taps in phases], total
 
 
-def _mirrored(index: int, size: int, edges: Edges) -> int:
-    if edges == "replicate":
-        return min(max(index, 0), size - 1)
-    index %= 2 * size
-    return index if index < size else 2 * size - 1 - index
-
-
 @lru_cache(maxsize=256)
 def _blocks(
     size: int, scale: int, up: bool, edges: Edges, device: torch.device
@@ -77,14 +70,17 @@ def _blocks(
     for start in range(0, out, _BLOCK):
         entries = []
         for i in range(start, min(start + _BLOCK, out)):
-            origin, phase = (i // scale, i % scale) if up else (i * scale, 0)
-            for offset, weight in phases[phase]:
-                entries.append((_mirrored(origin + offset, size, edges), i - start, weight))
-        rows, columns, weights = zip(*entries, strict=True)
-        first, last = min(rows), max(rows)
-        matrix = torch.zeros(last + 1 - first, max(columns) + 1, dtype=torch.float64)
-        where = (torch.tensor(rows) - first, torch.tensor(columns))
-        matrix.index_put_(where, torch.tensor(weights, dtype=torch.float64), accumulate=True)
+            origin = i // scale if up else i * scale
+            for offset, weight in phases[i % len(phases)]:
+                entries.append((origin + offset, i - start, weight))
+        rows, columns, weights = torch.tensor(entries).T
+        if edges == "symmetric":
+            rows = rows.remainder(2 * size)
+            rows = torch.minimum(rows, 2 * size - 1 - rows)
+        rows = rows.clamp(0, size - 1)
+        first, last = int(rows.min()), int(rows.max())
+        matrix = torch.zeros(last + 1 - first, int(columns.max()) + 1, dtype=torch.float64)
+        matrix.index_put_((rows - first, columns), weights.double(), accumulate=True)
         blocks.append((first, matrix.to(device)))
     return blocks, total
 

@@ -15,8 +15,7 @@ Pillow's, whose pixels were equal to OpenCV's at every quality tried.
 
 import io
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -52,8 +51,7 @@ def gaussian_kernel(size: int, variances: tuple[float, float], angle: float = 0.
     return kernel / kernel.sum()
 
 
-@dataclass(frozen=True)
-class Blur:
+class Blur(NamedTuple):
     """Convolution with a Gaussian of the given size, variances and angle."""
 
     size: int
@@ -74,8 +72,7 @@ class Blur:
         return _filter(image, gaussian_kernel(self.size, self.variances, self.angle))
 
 
-@dataclass(frozen=True)
-class Shrink:
+class Shrink(NamedTuple):
     """Resize to 1/factor of the present size, rounded down."""
 
     factor: float
@@ -86,8 +83,7 @@ class Shrink:
         return resize(image, height, width, self.filter).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """Blur by a 25 x 25 Gaussian of deviation sigma, then every stride-th pixel.
 
     The kernel is shifted by (stride - 1) / 2, so that a sample stands for its block's middle.
@@ -106,15 +102,13 @@ class Sample:
         return blurred[..., :: self.stride, :: self.stride].clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """Resize to the size of the LR image."""
 
     filter: Filter
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """Normal noise with a covariance between R, G and B, drawn from its own seed.
 
     The covariance is in squares of the [0, 1] scale. It may be indefinite (KAIR takes absolute
@@ -135,8 +129,7 @@ class Noise:
             covariance = np.abs((25 / 255) ** 2 * basis @ np.diag(generator.random(3)) @ basis.T)
         else:  # independent in each channel
             covariance = level**2 * np.eye(3)
-        rows = tuple(tuple(row) for row in covariance.tolist())
-        return Noise(rows, int(generator.integers(2**63)))
+        return Noise(tuple(map(tuple, covariance.tolist())), int(generator.integers(2**63)))
 
     def apply(self, image: Tensor) -> Tensor:
         values, vectors = np.linalg.eigh(np.array(self.covariance))
@@ -145,8 +138,7 @@ class Noise:
         return (image + torch.from_numpy(noise).to(image)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Jpeg:
+class Jpeg(NamedTuple):
     """JPEG there and back, after rounding to 8 bits."""
 
     quality: int
@@ -166,19 +158,13 @@ class Jpeg:
 Step = Blur | Shrink | Sample | Fit | Noise | Jpeg
 
 
-@dataclass(frozen=True)
-class Degradation:
-    """One drawn degradation.
+class Degradation(NamedTuple):
+    """One drawn degradation."""
 
-    Attributes:
-        scale: LR images are 1/scale as large.
-        halve: how the image is halved before all else, if it is; "matlab" is ``bicubic``.
-        steps: what is done, in order. It ends with JPEG.
-    """
-
-    scale: int
+    scale: int  # LR images are 1/scale as large
+    # how the image is halved before all else, if it is; "matlab" is ``bicubic``
     halve: Literal["linear", "cubic", "area", "matlab"] | None
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # what is done, in order; the last is JPEG
 
     @staticmethod
     def draw(scale: int, generator: Generator) -> "Degradation":
@@ -189,7 +175,7 @@ class Degradation:
         if scale == 4 and generator.random() < 0.25:
             halve = "matlab" if generator.random() < 0.5 else _draw_filter(generator)
             rest = 2
-        order = [int(i) for i in generator.permutation(6)]
+        order = generator.permutation(6).tolist()
         first, second = sorted((order.index(2), order.index(3)))
         order[first], order[second] = 2, 3  # the fit comes after the other reduction
         steps: list[Step] = []
@@ -197,8 +183,7 @@ class Degradation:
             if operation in (0, 1):
                 steps.append(Blur.draw(rest, generator))
             elif operation == 2 and generator.random() < 0.75:
-                factor = generator.uniform(1, 2 * rest)
-                steps.append(Shrink(factor, _draw_filter(generator)))
+                steps.append(Shrink(generator.uniform(1, 2 * rest), _draw_filter(generator)))
             elif operation == 2:
                 steps.append(Sample(generator.uniform(0.1, 0.6 * rest), rest))
             elif operation == 3:
@@ -251,8 +236,8 @@ def _filter(image: Tensor, kernel: Tensor) -> Tensor:
 def resize(image: Tensor, height: int, width: int, filter: Filter) -> Tensor:
     """Resizes (C, H, W) without antialiasing, or to the mean over the covered area ("area")."""
     if filter == "area":
-        rows = _coverage(image.shape[-2], height).to(image)
-        columns = _coverage(image.shape[-1], width).to(image)
+        sides = zip(image.shape[-2:], (height, width), strict=True)
+        rows, columns = (_coverage(*pair).to(image) for pair in sides)
         return rows @ image @ columns.T
     mode = "bilinear" if filter == "linear" else "bicubic"
     return interpolate(image[None], size=(height, width), mode=mode)[0]

@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from augkd.distill.features import FeatureMethod, Taps
+from augkd.distill.features import FeatureMethod, Maps, Taps, over_taps
 from augkd.distill.teacher import Terms
 from augkd.options import Weight, options
 
@@ -43,6 +42,5 @@ class AT(FeatureMethod):
     attention: Weight = 1000 / 255
     taps: Taps = (1, 2, 3)
 
-    def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
-        losses = [attention_loss(own, target) for own, target in zip(student, teacher, strict=True)]
-        return {"attention": self.attention * torch.stack(losses).sum()}
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
+        return {"attention": self.attention * over_taps(attention_loss, student, teacher)}

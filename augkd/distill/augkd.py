@@ -82,10 +82,9 @@ class AugKD:
     def _base(self, student: nn.Module, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
         if "lr" not in self.consistency or not self.kd:
             return response(plain, teacher, batch, self.rec, self.kd)
+        rec = response(plain, teacher, batch, self.rec, 0)
         aligned = self._consistent(student, batch, "lr")
-        return response(plain, teacher, batch, self.rec, 0) | response(
-            aligned, teacher, batch, 0, self.kd
-        )
+        return rec | response(aligned, teacher, batch, 0, self.kd)
 
     def _auxiliary(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         terms = {}
@@ -110,6 +109,6 @@ class AugKD:
         if self.probability is not None:
             assert batch.uniform is not None  # the sampler gives it
             transform = Invertible(batch.uniform < self.probability)
-        transform = transform[: len(image)]
+        transform = Invertible(transform.flags[: len(image)])
         output = student(transform.apply(image))
         return transform.invert(output) if self.inverse == "exact" else transform.apply(output)

@@ -25,9 +25,7 @@ def crossed(first: nn.Module, second: nn.Module) -> nn.Module:
     stages = head[: len(head) // 2] + tail[len(tail) // 2 :]
     whole.add_module("conv_first", first.get_submodule("conv_first"))
     whole.add_module("body", nn.Sequential(*stages))
-    for name, shift in first.named_buffers(recurse=False):
-        if name == "mean_in":  # taken from the image before the head
-            whole.register_buffer(name, shift)
+    whole.register_buffer("mean_in", first.get_buffer("mean_in"))  # before the head
     return whole
 
 
@@ -67,13 +65,8 @@ class CrossKD:
 
     def bind(self, student: nn.Module, teacher: nn.Module) -> "CrossKD":
         own, theirs = of_one_backbone("crosskd", student, teacher)
-        if own.name == "swinir":
-            raise UserError(
-                "method 'crosskd' is defined for rcan and edsr, not swinir: choose another method"
-            )
-        if own.channels != theirs.channels:
-            raise UserError(
-                "method 'crosskd' connects halves of teacher and student and needs them of one "
-                f"width, not {theirs.channels} and {own.channels}: choose another method"
-            )
+        if own.name == "swinir" or own.channels != theirs.channels:
+            need = "an rcan or edsr teacher and student of one width"
+            given = f"{own.name} of {theirs.channels} and {own.channels}: choose another method"
+            raise UserError(f"method 'crosskd' connects halves of {need}, not {given}")
         return self

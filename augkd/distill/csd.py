@@ -3,7 +3,6 @@
 Also its control, a student that only starts as a slice of the teacher.
 """
 
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar
@@ -16,25 +15,19 @@ from torch.utils.checkpoint import checkpoint
 
 from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
-from augkd.distill.features import of_one_backbone, points
-from augkd.distill.kd import Scratch
-from augkd.distill.teacher import Teacher, Terms, with_features
+from augkd.distill.features import Maps, of_one_backbone, points
+from augkd.distill.kd import Scratch, response
+from augkd.distill.teacher import Teacher, Terms
 from augkd.distill.vgg import load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 from augkd.options import Count, Weight, options
 
+# of VGG19's five levels, as released; fewer levels take the last ones
 LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""Of VGG19's five levels, as released; fewer levels take the last ones."""
 
 
-def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().mean()
-
-
-def contrast(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], negative: Sequence[Tensor]
-) -> Tensor:
+def contrast(student: Maps, teacher: Maps, negative: Maps) -> Tensor:
     """Sum over levels of weight * |T - S|_1 / (sum over K of |N_k - S|_1 + 1e-7).
 
     Args:
@@ -47,10 +40,10 @@ def contrast(
         # one negative at a time, computed anew in the backward pass: the first level of ten
         # negatives against sixteen 192 x 192 images would hold 1.5 GB
         repelled = [
-            checkpoint(_mean_distance, own, one, use_reentrant=False, preserve_rng_state=False)
-            for one in far
+            checkpoint(l1_loss, own, one, use_reentrant=False, preserve_rng_state=False)
+            for one in far[:, None].expand(-1, *own.shape)
         ]
-        total = total + weight * _mean_distance(own, target) / (torch.stack(repelled).sum() + 1e-7)
+        total = total + weight * l1_loss(own, target) / (torch.stack(repelled).sum() + 1e-7)
     return total
 
 
@@ -74,12 +67,10 @@ def _require_slice(method: str, student: nn.Module, teacher: nn.Module) -> SRNet
     made = f"method '{method}' makes the student of the teacher's first channels"
     if own.name != "edsr":
         raise UserError(f"{made} and is defined for edsr, not {own.name}: choose another method")
-    thinner = own.sizes["blocks"] == theirs.sizes["blocks"] and own.channels <= theirs.channels
-    if not thinner or own.scale != theirs.scale:
-        raise UserError(
-            f"{made}: the student needs as many blocks as the teacher, the same scale, and no more "
-            "channels"
-        )
+    alike = (own.stages, own.scale) == (theirs.stages, theirs.scale)
+    if not alike or own.channels > theirs.channels:
+        mend = "give it as many blocks as the teacher, the same scale, and no more channels"
+        raise UserError(f"{made}: {mend}")
     return theirs
 
 
@@ -130,11 +121,8 @@ class JointlyTrained(nn.Module):
     def forward(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
         method = self.method
         small = functional_call(student, first_channels(self.shared, student), (batch.lr,))
-        terms = {}
-        if method.rec:
-            terms["rec"] = method.rec * l1_loss(small, batch.hr)
-        if method.teacher or method.contrast:
-            large = self.shared(batch.lr)
+        terms = response(small, teacher, batch, method.rec, 0)
+        large = self.shared(batch.lr)
         if method.teacher:
             terms["teacher"] = method.teacher * l1_loss(large, batch.hr)
         if method.contrast:
@@ -149,17 +137,16 @@ class JointlyTrained(nn.Module):
         """Copies the shared first channels into the student."""
         student.load_state_dict(first_channels(self.shared, student))
 
-    def _features(self, image: Tensor, teacher: Teacher) -> list[Tensor]:
+    def _features(self, image: Tensor, teacher: Teacher) -> Maps:
         """One map a level of an image (N, 3, s*p, s*p) in [0, 1]."""
         for vgg in self._vgg:
-            levels: list[Tensor] = vgg.to(image.device)(image * 255)
+            levels: Maps = vgg.to(image.device)(image * 255)
             return levels
         height, width = (side // self.shared.scale for side in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[..., top : top + height, left : left + width]
-        network = with_features("method 'csd'", "teacher", teacher.network)
-        names = points(network)
-        features = network.features(middle, names)[1]
+        _, network = of_one_backbone("csd", self.shared, teacher.network)
+        features = network.features(middle, names := points(network))[1]
         return [features[name] for name in names]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 from torch.utils.checkpoint import checkpoint
 
-from augkd.distill.features import FeatureMethod, Taps
+from augkd.distill.features import FeatureMethod, Maps, Taps, over_taps
 from augkd.distill.teacher import Terms
 from augkd.options import Weight, options
 
@@ -35,20 +35,16 @@ def affinity_loss(student: Tensor, teacher: Tensor, entries: int = 2**24) -> Ten
     if group >= images:
         return _distance(student, teacher)
     total = student.new_zeros(())
-    for first in range(0, images, group):
-        own, target = student[first : first + group], teacher[first : first + group]
+    for own, target in zip(student.split(group), teacher.split(group), strict=True):
         part = checkpoint(_distance, own, target, use_reentrant=False, preserve_rng_state=False)
         total = total + part * (len(own) / images)
     return total
 
 
-def affinity_term(
-    weight: float, student: list[Tensor], teacher: list[Tensor], detach: bool = False
-) -> Terms:
+def affinity_term(weight: float, student: Maps, teacher: Maps, detach: bool = False) -> Terms:
     """weight * the sum over taps of the affinity loss; ``detach`` withholds its gradient."""
     with torch.set_grad_enabled(not detach):
-        losses = [affinity_loss(own, target) for own, target in zip(student, teacher, strict=True)]
-        return {"affinity": weight * torch.stack(losses).sum()}
+        return {"affinity": weight * over_taps(affinity_loss, student, teacher)}
 
 
 @options
@@ -79,5 +75,5 @@ class FAKD(FeatureMethod):
     taps: Taps = (1, 2, 3)
     detach: bool = False
 
-    def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
         return affinity_term(self.affinity, student, teacher, self.detach)

@@ -1,13 +1,13 @@
 """FAKD and AugKD together (Table 8)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
 from augkd.distill.augkd import AugKD
 from augkd.distill.fakd import affinity_term
-from augkd.distill.features import FeatureMethod, Taps
+from augkd.distill.features import FeatureMethod, Maps, Taps
 from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
 from augkd.options import Weight, options
@@ -33,13 +33,13 @@ class FAKDAugKD(FeatureMethod):
     affinity: Weight = 10 / 255
     taps: Taps = (1, 2, 3)
 
-    def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
         return affinity_term(self.affinity, student, teacher)
 
     def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
         return self.augkd.terms(student, teacher, batch, output)
 
-    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+    def bind(self, student: nn.Module, teacher: nn.Module) -> Any:
         if self.augkd.updates != 1:
             raise UserError("method 'fakd_augkd': augkd.updates is 2, expected 1 (one summed loss)")
         return super().bind(student, teacher)

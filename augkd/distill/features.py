@@ -22,13 +22,14 @@ levels), ours is 255 times smaller: the weights are divided by 255.
 """
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
 from augkd.distill.kd import response
-from augkd.distill.teacher import Teacher, Terms, with_features
+from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
 from augkd.models import SRNetwork
 from augkd.options import Rule, Weight
@@ -58,18 +59,26 @@ def of_one_backbone(
             ("conventional feature-based KD or self-distillation methods are inapplicable to the
             cross-architecture setting", Section 4.2).
     """
-    theirs = with_features(f"method '{method}'", "teacher", teacher)
-    own = with_features(f"method '{method}'", "student", student)
+    for role, network in (("teacher", teacher), ("student", student)):
+        if not isinstance(network, SRNetwork):
+            problem = f"reads the {role}'s feature maps, and {type(network).__name__} offers none"
+            mend = "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
+            raise UserError(f"method '{method}' {problem}: {mend}")
+    own, theirs = cast(SRNetwork, student), cast(SRNetwork, teacher)
     if own.name != theirs.name:
-        raise UserError(
-            f"method '{method}' needs teacher and student of one backbone, not {theirs.name} and "
-            f"{own.name}: choose kd, dfkd or augkd for this pair"
-        )
+        need = f"needs teacher and student of one backbone, not {theirs.name} and {own.name}"
+        raise UserError(f"method '{method}' {need}: choose kd, dfkd or augkd for this pair")
     return own, theirs
 
 
-Compare = Callable[[list[Tensor], list[Tensor]], Terms]
-"""Student's and teacher's feature maps, (N, C, H, W) each, to weighted terms."""
+Maps = list[Tensor]
+"""Feature maps (N, C, H, W), one a tap."""
+
+
+def over_taps(loss: Callable[[Tensor, Tensor], Tensor], student: Maps, teacher: Maps) -> Tensor:
+    """The sum over taps of a loss of the student's and the teacher's maps."""
+    pairs = zip(student, teacher, strict=True)
+    return torch.stack([loss(own, target) for own, target in pairs]).sum()
 
 
 class FeatureMethod:
@@ -82,36 +91,28 @@ class FeatureMethod:
     rec: Weight
     kd: Weight
     taps: Taps
-    compare: Compare
+    compare: Callable[[Maps, Maps], Terms]
+
+    def __call__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        batch: Batch,
+        adapt: Callable[[Maps], Maps] = list,
+    ) -> Terms:
+        """All terms; ``adapt`` is what the student's maps go through before they are compared."""
+        networks = of_one_backbone(self.name, student, teacher.network)
+        own, theirs = ([points(network)[i] for i in self.taps] for network in networks)
+        output, features = networks[0].features(batch.lr, own)
+        targets = teacher.features("lr", theirs)
+        terms = self.base(student, teacher, batch, output)
+        maps = adapt([features[tap] for tap in own])
+        return terms | self.compare(maps, [targets[tap] for tap in theirs])
 
     def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
         """The terms of the output S(x), which was computed with the features."""
         return response(output, teacher, batch, self.rec, self.kd)
 
-    def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
-        return FeatureMatching(self, student, teacher, self.compare)
-
-
-class FeatureMatching(nn.Module):
-    """A feature method, bound; if ``compare`` is a module, its parameters are trained along.
-
-    Raises:
-        UserError: a network without features, or two backbones.
-    """
-
-    def __init__(
-        self, method: FeatureMethod, student: nn.Module, teacher: nn.Module, compare: Compare
-    ) -> None:
-        super().__init__()
-        networks = of_one_backbone(method.name, student, teacher)
-        self.student_taps, self.teacher_taps = (
-            [points(network)[index] for index in method.taps] for network in networks
-        )
-        self.base, self.compare = method.base, compare
-
-    def forward(self, student: SRNetwork, teacher: Teacher, batch: Batch) -> Terms:
-        output, features = student.features(batch.lr, self.student_taps)
-        targets = teacher.features("lr", self.teacher_taps)
-        own = [features[tap] for tap in self.student_taps]
-        theirs = [targets[tap] for tap in self.teacher_taps]
-        return self.base(student, teacher, batch, output) | self.compare(own, theirs)
+    def bind(self, student: nn.Module, teacher: nn.Module) -> Any:
+        of_one_backbone(self.name, student, teacher)
+        return self

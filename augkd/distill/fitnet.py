@@ -2,41 +2,21 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from augkd.distill.features import FeatureMatching, FeatureMethod, Taps, of_one_backbone
-from augkd.distill.teacher import Terms
+from augkd.data.sampler import Batch
+from augkd.distill.features import FeatureMethod, Maps, Taps, of_one_backbone, over_taps
+from augkd.distill.teacher import Teacher, Terms
 from augkd.options import Weight, options
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two feature maps of one shape."""
-    return mse_loss(student, teacher)
+    """Mean squared difference of two maps of one shape, in units of the teacher's mean square.
 
-
-class Regressors(nn.Module):
-    """A 1 x 1 convolution a tap, from the student's width to the teacher's, and the hint loss.
-
-    Each loss is divided by the teacher's mean squared feature: a relative error, 1 where the
-    student answers zero. At equal widths a regressor starts as the identity.
+    A relative error: 1 where the student answers zero.
     """
-
-    def __init__(self, taps: int, width: int, teacher_width: int, weight: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Conv2d(width, teacher_width, 1) for _ in range(taps))
-        self.weight = weight
-        if width == teacher_width:
-            for name, parameter in self.layers.named_parameters():
-                (nn.init.dirac_ if name.endswith("weight") else nn.init.zeros_)(parameter)
-
-    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
-        errors = [
-            hint_loss(layer(own), target) / target.square().mean()
-            for layer, own, target in zip(self.layers, student, teacher, strict=True)
-        ]
-        return {"hint": self.weight * torch.stack(errors).sum()}
+    return mse_loss(student, teacher) / teacher.square().mean()
 
 
 @options
@@ -60,7 +40,30 @@ class FitNet(FeatureMethod):
     hint: Weight = 100 / 255
     taps: Taps = (2,)
 
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
+        return {"hint": self.hint * over_taps(hint_loss, student, teacher)}
+
     def bind(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
         own, theirs = of_one_backbone(self.name, student, teacher)
-        compare = Regressors(len(self.taps), own.channels, theirs.channels, self.hint)
-        return FeatureMatching(self, student, teacher, compare)
+        return Regressors(self, own.channels, theirs.channels)
+
+
+class Regressors(nn.Module):
+    """The method, bound: a 1 x 1 convolution a tap, from the student's width to the teacher's.
+
+    At equal widths a regressor starts as the identity.
+    """
+
+    def __init__(self, method: FitNet, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.method = method
+        self.layers = nn.ModuleList(nn.Conv2d(width, teacher_width, 1) for _ in method.taps)
+        if width == teacher_width:
+            for name, parameter in self.layers.named_parameters():
+                (nn.init.dirac_ if name.endswith("weight") else nn.init.zeros_)(parameter)
+
+    def regress(self, maps: Maps) -> Maps:
+        return [layer(own) for layer, own in zip(self.layers, maps, strict=True)]
+
+    def forward(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Terms:
+        return self.method(student, teacher, batch, adapt=self.regress)

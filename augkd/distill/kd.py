@@ -1,6 +1,5 @@
 """The plain methods: no teacher, the teacher's response, and the teacher's response alone."""
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -49,13 +48,11 @@ class KD:
     updates: Literal[1, 2] = 1
 
     def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Updates:
-        if self.updates == 2:
-            return self._twice(student, teacher, batch)
-        return response(student(batch.lr), teacher, batch, self.rec, self.kd)
-
-    def _twice(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
-        for _ in range(2):
-            yield response(student(batch.lr), teacher, batch, self.rec, self.kd)
+        groups = (
+            response(student(batch.lr), teacher, batch, self.rec, self.kd)
+            for _ in range(self.updates)  # each when it is asked for, after the step before
+        )
+        return groups if self.updates == 2 else next(groups)
 
 
 @options

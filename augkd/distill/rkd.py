@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
-from augkd.distill.features import FeatureMethod, Taps
+from augkd.distill.features import FeatureMethod, Maps, Taps, over_taps
 from augkd.distill.teacher import Terms
 from augkd.errors import UserError
 from augkd.options import Weight, options
@@ -58,17 +58,10 @@ class RKD(FeatureMethod):
     angle: Weight = 50 / 255
     taps: Taps = (3,)
 
-    def compare(self, student: list[Tensor], teacher: list[Tensor]) -> Terms:
-        if len(student[0]) < 3:
-            raise UserError(
-                "method 'rkd' compares triples of images within a batch: batch is "
-                f"{len(student[0])}, expected at least 3"
-            )
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
+        if (batch := len(student[0])) < 3:
+            problem = f"batch is {batch}, expected at least 3"
+            raise UserError(f"method 'rkd' compares triples of images within a batch: {problem}")
         own, theirs = ([each.mean((2, 3)) for each in maps] for maps in (student, teacher))
-        pairs = list(zip(own, theirs, strict=True))
-        distances = [rkd_distance(*pair) for pair in pairs]
-        angles = [rkd_angle(*pair) for pair in pairs]
-        return {
-            "distance": self.distance * torch.stack(distances).sum(),
-            "angle": self.angle * torch.stack(angles).sum(),
-        }
+        distance, angle = (over_taps(loss, own, theirs) for loss in (rkd_distance, rkd_angle))
+        return {"distance": self.distance * distance, "angle": self.angle * angle}

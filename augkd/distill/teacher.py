@@ -1,13 +1,12 @@
 """The frozen teacher of a cohort: computed once a batch, shared by every student."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkd.data.sampler import Batch
-from augkd.errors import UserError
-from augkd.models import SRNetwork
 
 Terms = dict[str, Tensor]
 """Named, weighted loss terms, each a scalar: what a method returns."""
@@ -27,20 +26,18 @@ class Teacher:
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)
         self._wanted: dict[str, set[str]] = {}
-        self._outputs: dict[str, Tensor] = {}
-        self._features: dict[str, dict[str, Tensor]] = {}
+        self._answers: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
 
     def see(self, batch: Batch) -> "Teacher":
         self._batch = batch
-        self._outputs.clear()
-        self._features.clear()
+        self._answers.clear()
         return self
 
     def output(self, name: str) -> Tensor:
         """T of the batch's image ``name``."""
-        if name not in self._outputs:
+        if name not in self._answers:
             self._compute(name)
-        return self._outputs[name]
+        return self._answers[name][0]
 
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         """T's features of the batch's image ``name`` at the given taps.
@@ -48,33 +45,19 @@ class Teacher:
         Taps asked for once are computed with the output from then on, in one forward pass.
 
         Raises:
-            UserError: the network has no features to read, or no such tap.
+            UserError: the network has no such tap.
         """
         wanted = self._wanted.setdefault(name, set())
-        if not wanted.issuperset(taps) or name not in self._features:
+        if not wanted.issuperset(taps) or name not in self._answers:
             wanted.update(taps)
             self._compute(name)
-        return {tap: self._features[name][tap] for tap in taps}
+        return {tap: self._answers[name][1][tap] for tap in taps}
 
     @torch.no_grad()
     def _compute(self, name: str) -> None:
         image = getattr(self._batch, name)
         if taps := sorted(self._wanted.get(name, ())):
-            network = with_features("a method", "teacher", self.network)
-            self._outputs[name], self._features[name] = network.features(image, taps)
+            network: Any = self.network  # one with features, or it would not have been asked
+            self._answers[name] = network.features(image, taps)
         else:
-            self._outputs[name] = self.network(image)
-
-
-def with_features(asker: str, role: str, network: nn.Module) -> SRNetwork:
-    """The network itself, where it is one whose features can be read.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not isinstance(network, SRNetwork):
-        raise UserError(
-            f"{asker} reads the {role}'s feature maps, and {type(network).__name__} offers none: "
-            "use edsr, rcan or swinir, or choose kd, dfkd or augkd"
-        )
-    return network
+            self._answers[name] = self.network(image), {}

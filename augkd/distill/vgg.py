@@ -7,11 +7,9 @@ from torch import Tensor, nn
 from augkd.errors import UserError
 from augkd.models.checkpoint import fit_weights, read_weights
 
+# convolutions up to the first of stage 5; 0 is a 2 x 2 max pooling
 _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
-"""Convolutions up to the first of stage 5; 0 is a 2 x 2 max pooling."""
-
-_KEPT = (1, 6, 11, 20, 29)
-"""Numbers of the first ReLU of each stage."""
+_KEPT = (1, 6, 11, 20, 29)  # numbers of the first ReLU of each stage
 
 
 class VGG19(nn.Module):
@@ -52,8 +50,8 @@ def load_vgg19(path: str | Path) -> VGG19:
     network, path = VGG19(), Path(path)
     try:
         weights = read_weights(path)
-        own = {key: weights[key] for key in network.state_dict() if key in weights}
-        fit_weights(path, own, network)
+        own = weights.keys() & network.state_dict().keys()
+        fit_weights(path, {key: weights[key] for key in own}, network)
     except UserError as error:
         raise UserError(f"{error}; csd's vgg is torchvision's vgg19, or null for none") from None
     return network.eval().requires_grad_(False)

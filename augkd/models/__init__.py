@@ -17,15 +17,8 @@ from augkd.models.network import SRNetwork
 from augkd.models.rcan import RCAN
 from augkd.models.swinir import SwinIR
 
-__all__ = [
-    "NETWORKS",
-    "SIZES",
-    "SRNetwork",
-    "create_model",
-    "load_checkpoint",
-    "load_network",
-    "save_checkpoint",
-]
+__all__ = ["NETWORKS", "SIZES", "SRNetwork", "create_model"]
+__all__ += ["load_checkpoint", "load_network", "save_checkpoint"]
 
 NETWORKS: dict[str, Callable[..., SRNetwork]] = {"edsr": EDSR, "rcan": RCAN, "swinir": SwinIR}
 
@@ -71,12 +64,10 @@ def create_model(name: str, role: str | None = None, scale: int = 4, **size: Any
         raise UserError(f"role '{role}' is unknown: choose teacher or student")
     known = dict(inspect.signature(NETWORKS[name]).parameters)
     del known["scale"]
-    for key in size:
-        if key not in known:
-            raise UserError(f"{name} has no size '{key}': it has {', '.join(known)}")
+    for key in size.keys() - known.keys():
+        raise UserError(f"{name} has no size '{key}': it has {', '.join(known)}")
     sizes = {**(SIZES[name][role] if role else {}), **size}
-    missing = [k for k, p in known.items() if k not in sizes and p.default is p.empty]
-    if missing:
+    if missing := [k for k, p in known.items() if k not in sizes and p.default is p.empty]:
         raise UserError(f"{name} without a role needs {', '.join(missing)}: give them or a role")
     return NETWORKS[name](scale=scale, **sizes)
 
@@ -90,9 +81,8 @@ def load_network(path: str | Path) -> SRNetwork:
     header = read_header(path)
     try:
         model = create_model(header["network"], scale=header["scale"], **header["sizes"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: its header does not describe a network of ours") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        problem = f"its header does not describe a network of ours ({error})"
+        raise UserError(f"{path}: {problem}: save one with save_checkpoint") from None
     load_checkpoint(path, model)
     return model

@@ -8,7 +8,8 @@ folded into the neighbouring weights.
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,9 @@ _HEADER = "augkd"  # one entry only: safetensors writes several in random order
 _NESTS = ("params_ema", "params", "state_dict")
 
 
-def save_checkpoint(path: Path, model: nn.Module, header: dict[str, str] | None = None) -> None:
-    """Writes a network's weights; one of ours is described in the header, ``header`` added to it.
-
-    Errors as for ``save_weights``.
-    """
-    description: dict[str, Any] = dict(header or {})
+def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}) -> None:
+    """Writes a network's weights, with ``header`` and, if it is ours, what it is of beside them."""
+    description = dict(header)
     if isinstance(model, SRNetwork):
         description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}
     save_weights(path, model.state_dict(), description)
@@ -44,9 +42,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[st
     Raises:
         UserError: the place cannot be written to; an older file is left as it was.
     """
-    # copies, since safetensors refuses weights that a network ties
-    plain = {"memory_format": torch.contiguous_format}
-    own = {key: value.detach().cpu().clone(**plain) for key, value in weights.items()}
+    plain = torch.contiguous_format  # copies, since safetensors refuses weights that a network ties
+    own = {key: value.detach().cpu().clone(memory_format=plain) for key, value in weights.items()}
     with replacing(path) as partial:
         save_file(own, partial, metadata={_HEADER: json.dumps(description, sort_keys=True)})
 
@@ -57,19 +54,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or not one of ours.
     """
-    path = Path(path)
-    mend = "load it into a network of its sizes with load_checkpoint, and save that"
-    if not _is_safetensors(path):
-        raise UserError(f"{path}: not a safetensors file, so it cannot say what it is of: {mend}")
-    try:
-        with safe_open(path, framework="pt") as file:
+    path, header = Path(path), None
+    if ours := _is_safetensors(path):
+        with _undamaged(path), safe_open(path, framework="pt") as file, suppress(ValueError):
             header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
-    except ValueError:
-        header = None
     if not isinstance(header, dict):
-        raise UserError(f"{path}: its header does not say what it is of: {mend}")
+        problem = "its header does not say" if ours else "not a safetensors file, so it cannot say"
+        mend = "load it into a network of its sizes with load_checkpoint, and save that"
+        raise UserError(f"{path}: {problem} what it is of: {mend}")
     return header
 
 
@@ -102,10 +94,8 @@ def read_weights(path: Path) -> Weights:
         UserError: the file is missing, damaged, or holds anything but tensors.
     """
     if _is_safetensors(path):
-        try:
+        with _undamaged(path):
             return dict(load_file(path))
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader of a damaged file fails in many ways
@@ -131,19 +121,22 @@ def fit_weights(path: Path, weights: Weights, model: nn.Module) -> None:
     Raises:
         UserError: it does not match; the model is then unchanged.
     """
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in weights.items()}
-    problems = [
-        f"'{key}' is {given[key]}, expected {shape}" if key in given else f"it lacks '{key}'"
-        for key, shape in wanted.items()
-        if given.get(key) != shape
-    ]
-    problems += [f"'{key}' has no place in it" for key in sorted(given.keys() - wanted.keys())]
-    if problems:
-        problem = f"not a checkpoint of this {type(model).__name__}: {problems[0]}"
-        mend = "give the network, the sizes and the scale that it was trained with"
-        raise UserError(f"{path}: {problem}: {mend}")
+    own, kind = model.state_dict(), type(model).__name__
+    for key in [*own, *weights]:
+        given, wanted = (tuple(part[key].shape) if key in part else None for part in (weights, own))
+        if given != wanted:
+            problem = f"'{key}' is {given or 'absent'}, expected {wanted or 'no such entry'}"
+            mend = "give the network, the sizes and the scale that it was trained with"
+            raise UserError(f"{path}: not a checkpoint of this {kind}: {problem}: {mend}")
     model.load_state_dict(weights)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged safetensors file ({error}): get it again") from None
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -195,10 +188,8 @@ def _ours(weights: Weights) -> Weights:
 
 
 def _renamed(key: str, table: list[tuple[str, str]]) -> str:
-    for pattern, name in table:
-        if re.match(pattern, key):
-            return re.sub(pattern, name, key, count=1)
-    return key
+    fitting = (row for row in table if re.match(row[0], key))
+    return next((re.sub(*row, key, count=1) for row in fitting), key)
 
 
 def _without_shifts(weights: Weights) -> Weights:

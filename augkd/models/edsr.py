@@ -1,7 +1,4 @@
-"""EDSR (Lim et al., CVPRW 2017): the network of Tables 1, 2, 6, 7, 8 and 9.
-
-Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
-"""
+"""EDSR (Lim et al., CVPRW 2017): the network of Tables 1, 2, 6, 7, 8 and 9."""
 
 import torch
 from torch import Tensor, nn
@@ -38,5 +35,4 @@ class EDSR(ResidualNetwork):
     def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
         # not yet built: initial weights are drawn in the order of computation
         body = (ResidualBlock(channels, res_scale) for _ in range(blocks))
-        super().__init__(channels, scale, body)
-        self.sizes = {"channels": channels, "blocks": blocks, "res_scale": res_scale}
+        super().__init__(body, scale, channels, blocks=blocks, res_scale=res_scale)

@@ -34,21 +34,20 @@ def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
     Raises:
         UserError: the spec, the file or the network is not as above.
     """
-    match sorted(spec):
-        case ["weights"]:
-            network: nn.Module = load_network(spec["weights"])
-        case ["spandrel"]:
-            network = _from_spandrel(Path(spec["spandrel"]))
-        case ["factory", *others] if others in ([], ["weights"]):
-            network = _from_factory(str(spec["factory"]), scale)
+    match spec:
+        case {"weights": file, **others} if not others:
+            network: nn.Module = load_network(file)
+        case {"spandrel": file, **others} if not others:
+            network = _from_spandrel(Path(file))
+        case {"factory": name, **others} if others.keys() <= {"weights"}:
+            network = _from_factory(str(name), scale)
             if others:
-                path = Path(spec["weights"])
+                path = Path(others["weights"])
                 fit_weights(path, read_weights(path), network)
-        case keys:
+        case _:
             mend = "give weights, or spandrel, or factory and weights"
-            raise UserError(f"teacher: {{{', '.join(keys)}}} is not understood: {mend}")
-    network.eval()
-    _try(network, scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
+            raise UserError(f"teacher: {{{', '.join(sorted(spec))}}} is not understood: {mend}")
+    _try(network.eval(), scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
     return network
 
 
@@ -67,15 +66,9 @@ class SpandrelNetwork(nn.Module):
 
 
 def _from_spandrel(path: Path) -> nn.Module:
-    """The file is read here, as data only; spandrel gets its tensors and finds the architecture.
-
-    Tested against a stand-in of spandrel's interface, since spandrel needs torchvision.
-    """
-    try:
+    """The file is read here, as data only; spandrel gets its tensors and finds the architecture."""
+    with _naming(f"{path}: needs spandrel (pip install 'augkd[spandrel]')"):
         import spandrel
-    except ImportError as error:
-        mend = "pip install 'augkd[spandrel]'"
-        raise UserError(f"{path}: needs spandrel ({error}): {mend}") from None
     weights = read_weights(path)
     try:
         descriptor = spandrel.ModelLoader().load_from_state_dict(weights)

@@ -1,7 +1,6 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,27 +8,18 @@ from torch import Tensor, nn
 
 from augkd.errors import UserError
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, as every public checkpoint has it
 RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
 
 
 class SRNetwork(nn.Module):
-    """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped.
+    """Maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w), not clamped."""
 
-    Attributes:
-        name: what ``create_model`` calls it.
-        scale: 2, 3 or 4.
-        channels: width of the feature maps.
-        stage, stages: what its body is a row of ("block", "group", "rstb"), and how many.
-        sizes: every other argument that builds the same network again.
-    """
-
-    name: str
-    scale: int
-    channels: int
-    stage: str
-    stages: int
-    sizes: dict[str, Any]
+    name: str  # what ``create_model`` calls it
+    scale: int  # 2, 3 or 4
+    channels: int  # width of the feature maps
+    stage: str  # what its body is a row of: "block", "group" or "rstb"
+    stages: int  # how many of them
+    sizes: dict[str, Any]  # every other argument that builds the same network again
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -37,48 +27,46 @@ class SRNetwork(nn.Module):
         stages = (f"{self.stage}{i}" for i in range(self.stages))
         return ("first_conv", *stages, "conv_after_body", "after_long_skip")
 
-    @abstractmethod
     def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The output, and the feature maps (N, channels, h, w) at the named points.
 
         Raises:
             UserError: the network has no such tap.
         """
+        kept: dict[str, Tensor] = {}
+        for tap in set(taps).difference(self.taps):
+            raise UserError(f"{self.name} has no tap '{tap}': it has {', '.join(self.taps)}")
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name in taps:
+                kept[name] = value
+            return value
+
+        return self.run(x, keep), kept
+
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The output; ``keep`` is shown each tap's name and map on the way, and returns the map."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x, ())[0]
 
 
-class Kept(dict[str, Tensor]):
-    """The feature maps asked for, caught as they pass: ``y = kept("first_conv", conv(x))``."""
-
-    def __init__(self, network: SRNetwork, taps: Sequence[str]) -> None:
-        super().__init__()
-        for tap in taps:
-            if tap not in network.taps:
-                known = ", ".join(network.taps)
-                raise UserError(f"{network.name} has no tap '{tap}': it has {known}")
-        self._wanted = frozenset(taps)
-
-    def __call__(self, name: str, value: Tensor) -> Tensor:
-        if name in self._wanted:
-            self[name] = value
-        return value
-
-
 class ResidualNetwork(SRNetwork):
-    """All of EDSR and RCAN but the stages of the body, which they hand over.
+    """All of EDSR and RCAN but the stages of the body, which they hand over with their sizes.
 
-    Features are on the inner scale, that of images in [0, 255]. The means are weights like any
-    other: official checkpoints hold some that training has moved.
+    Names of parameters are BasicSR's; ``load_checkpoint`` maps the official ones to them. Features
+    are on the inner scale, that of images in [0, 255]. The means are weights like any other:
+    official checkpoints hold some that training has moved.
     """
 
     mean_in: Tensor
     mean_out: Tensor
 
-    def __init__(self, channels: int, scale: int, body: Iterable[nn.Module]) -> None:
+    def __init__(self, body: Iterable[nn.Module], scale: int, channels: int, **sizes: Any) -> None:
         super().__init__()
         self.channels, self.scale = channels, scale
+        self.sizes = {"channels": channels, **sizes}
         self.register_buffer("mean_in", rgb_mean())
         self.register_buffer("mean_out", rgb_mean())
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
@@ -88,25 +76,24 @@ class ResidualNetwork(SRNetwork):
         self.upsample = upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        kept = Kept(self, taps)
-        y = first = kept("first_conv", self.conv_first((x - self.mean_in) * RANGE))
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        y = first = keep("first_conv", self.conv_first((x - self.mean_in) * RANGE))
         for i, stage in enumerate(self.body):
-            y = kept(f"{self.stage}{i}", stage(y))
-        y = kept("conv_after_body", self.conv_after_body(y))
-        y = kept("after_long_skip", y + first)
-        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out, kept
+            y = keep(f"{self.stage}{i}", stage(y))
+        y = keep("conv_after_body", self.conv_after_body(y))
+        y = keep("after_long_skip", y + first)
+        output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
+        return output
 
 
 def rgb_mean() -> Tensor:
-    """The mean as an image of one pixel, (1, 3, 1, 1)."""
-    return torch.tensor(RGB_MEAN).view(1, 3, 1, 1)
+    """DIV2K's, as every public checkpoint has it, as an image of one pixel, (1, 3, 1, 1)."""
+    return torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
 
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:
     """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
     layers: list[nn.Module] = []
     for factor in (2, 2) if scale == 4 else (scale,):
-        layers.append(nn.Conv2d(channels, channels * factor**2, 3, padding=1))
-        layers.append(nn.PixelShuffle(factor))
+        layers += [nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
     return nn.Sequential(*layers)

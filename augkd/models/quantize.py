@@ -6,12 +6,12 @@ distribution of what is quantised: one sigma for a layer's weights, one for each
 image for activations. sigma itself is quantised too, across the channels of an image.
 
 Inputs and weights of both 3x3 convolutions in each residual block are quantised; head, tail and
-skips stay in full precision. Gradients pass straight through, and statistics are constants.
+skips stay in full precision. Gradients pass straight through (levels + (x - x.detach()) are the
+levels to the bit, with the gradient of x), and statistics are constants.
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,48 +20,35 @@ from torch.nn.functional import conv2d
 from augkd.errors import UserError
 from augkd.models.edsr import ResidualBlock
 from augkd.models.network import SRNetwork
+from augkd.options import Rule, options
+
+Bits = Annotated[int, Rule("a whole number from 2 to 8", range(2, 9).__contains__)]
 
 # Step, in standard deviations, of the uniform quantiser with 2^bits levels that suits a Gaussian
 _STEP = {0: 2.0, 1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 0.057, 8: 0.031}
 
 
-@dataclass(frozen=True)
+@options
 class DAQ:
     """How to quantise. The last two are switches for what the released code does.
 
-    Attributes:
-        bits: of weights and activations, 2 to 8. The DAQ paper reports 2, 3 and 4.
-        sigma_bits: of the channels' deviations, 2 to 8; None leaves them exact. The DAQ paper
-            has 4 for the EDSR baseline and 8 for the large EDSR.
-        step: "bits" takes the step that suits ``bits``. The released code takes that of one bit
-            fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and
-            0.057 for every width of sigma ("fixed").
-        released_range: the released code does not clip above after a ReLU, so more than 2^bits
-            levels occur, and lets a quantised sigma below 0 through, whose channel becomes a
-            constant off its mean. By default the first is clipped, the second counts as 0.
+    ``step``: "bits" takes the step that suits ``bits``. The released code takes that of one bit
+    fewer ("behind"), or in its fine-tuning mode 1.596 for every width of the values and 0.057 for
+    every width of sigma ("fixed"). ``released_range``: the released code does not clip above after
+    a ReLU, so more than 2^bits levels occur, and lets a quantised sigma below 0 through, whose
+    channel becomes a constant off its mean. By default the first is clipped, the second is 0.
     """
 
-    bits: int
-    sigma_bits: int | None = 4
+    bits: Bits  # of weights and activations; the DAQ paper reports 2, 3 and 4
+    sigma_bits: Bits | None = 4  # of channels' deviations, None: exact; 8 for its large EDSR
     step: Literal["bits", "behind", "fixed"] = "bits"
     released_range: bool = False
-
-    def __post_init__(self) -> None:
-        widths = {"bits": self.bits}
-        if self.sigma_bits is not None:
-            widths["sigma_bits"] = self.sigma_bits
-        for name, bits in widths.items():
-            if type(bits) is not int or not 2 <= bits <= 8:
-                raise UserError(f"quantisation: {name} {bits!r} is not supported: choose 2 to 8")
-        if self.step not in ("bits", "behind", "fixed"):
-            known = "choose bits, behind or fixed"
-            raise UserError(f"quantisation: step '{self.step}' is unknown: {known}")
 
     def weights(self, weight: Tensor) -> Tensor:
         """A layer's weights on 2^bits levels, symmetric about 0; the gradient is the identity."""
         value = weight.detach()
         step = self._k(self.bits, 1.596) * value.std()
-        return _straight(weight, _round(value, step, self.bits))
+        return _round(value, step, self.bits) + (weight - value)
 
     def activations(self, x: Tensor, positive: bool) -> Tensor:
         """Activations (N, C, H, W) on the levels of their channel; the gradient is the identity.
@@ -79,18 +66,14 @@ class DAQ:
         else:
             mean = value.mean((2, 3), keepdim=True)
             sigma = value.std((2, 3), keepdim=True)
-        step = self._k(self.bits, 1.596) * self._quantised_sigma(sigma)
-        middle = (2 ** (self.bits - 1) - 0.5) * step if positive else mean  # of the levels
-        clip = self.bits if not (positive and self.released_range) else None
-        return _straight(x, _round(value - middle, step, clip) + middle)
-
-    def _quantised_sigma(self, sigma: Tensor) -> Tensor:
-        """sigma (N, C, 1, 1), quantised around its mean over the channels of each image."""
-        if self.sigma_bits is not None:
+        if self.sigma_bits is not None:  # around the mean over the channels of each image
             centre = sigma.mean(1, keepdim=True)
             step = self._k(self.sigma_bits, 0.057) * sigma.std(1, keepdim=True)
             sigma = _round(sigma - centre, step, self.sigma_bits) + centre
-        return sigma if self.released_range else sigma.clamp_min(0)
+        step = self._k(self.bits, 1.596) * (sigma if self.released_range else sigma.clamp_min(0))
+        middle = (2 ** (self.bits - 1) - 0.5) * step if positive else mean  # of the levels
+        clip = self.bits if not (positive and self.released_range) else None
+        return (_round(value - middle, step, clip) + middle) + (x - value)
 
     def _k(self, bits: int, fixed: float) -> float:
         return fixed if self.step == "fixed" else _STEP[bits - (self.step == "behind")]
@@ -108,11 +91,6 @@ def _round(x: Tensor, step: Tensor, bits: int | None) -> Tensor:
         return level
     top = (2 ** (bits - 1) - 0.5) * step
     return torch.maximum(torch.minimum(level, top), -top)
-
-
-def _straight(x: Tensor, quantised: Tensor) -> Tensor:
-    """``quantised`` to the bit, with the gradient of x."""
-    return quantised + (x - x.detach())
 
 
 class QuantizedConv2d(nn.Conv2d):
@@ -133,7 +111,7 @@ class QuantizedConv2d(nn.Conv2d):
         return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
 
 
-def quantize(network: SRNetwork, bits: int, **options: Any) -> SRNetwork:
+def quantize(network: SRNetwork, bits: int, **chosen: Any) -> SRNetwork:
     """A quantised copy of an EDSR, trainable; bits and options as for ``DAQ``.
 
     The state dict has the same keys and shapes as the network's, in full precision, so either
@@ -142,7 +120,10 @@ def quantize(network: SRNetwork, bits: int, **options: Any) -> SRNetwork:
     Raises:
         UserError: widths that are not 2 to 8, an unknown step, a network other than EDSR.
     """
-    daq = DAQ(bits, **options)
+    try:
+        daq = DAQ(bits, **chosen)
+    except ValueError as error:
+        raise UserError(f"quantisation: {error}") from None
     copied = copy.deepcopy(network)
     blocks = [module for module in copied.modules() if isinstance(module, ResidualBlock)]
     if not blocks:

@@ -1,7 +1,4 @@
-"""RCAN (Zhang et al., ECCV 2018): the network of Tables 1, 3 and 4.
-
-Names of parameters follow BasicSR's layout; ``load_checkpoint`` maps the official one to it.
-"""
+"""RCAN (Zhang et al., ECCV 2018): the network of Tables 1, 3 and 4."""
 
 from torch import Tensor, nn
 
@@ -79,10 +76,4 @@ class RCAN(ResidualNetwork):
             raise UserError(f"rcan: reduction {reduction} must be from 1 to channels ({channels})")
         # not yet built: initial weights are drawn in the order of computation
         body = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
-        super().__init__(channels, scale, body)
-        self.sizes = {
-            "channels": channels,
-            "groups": groups,
-            "blocks": blocks,
-            "reduction": reduction,
-        }
+        super().__init__(body, scale, channels, groups=groups, blocks=blocks, reduction=reduction)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from augkd.errors import UserError
-from augkd.models.network import Kept, SRNetwork, rgb_mean, upsampler
+from augkd.models.network import SRNetwork, rgb_mean, upsampler
 
 
 def windows(x: Tensor, window: int) -> Tensor:
@@ -43,28 +43,19 @@ def shift_mask(height: int, width: int, window: int, shift: int, device: torch.d
         return (tokens[:, None, :] != tokens[:, :, None]) * -100.0
 
 
-def _draw(count: int, device: torch.device) -> Tensor:
-    return torch.rand(count, device=device)
-
-
 class DropPath(nn.Module):
-    """Drops the residual branch of a whole sample, with the given rate, in training alone.
-
-    Attributes:
-        draw: count, device -> (count,) numbers in [0, 1), one a sample. ``torch.rand`` with the
-            global generator of the device; whoever trains puts one in its place that is seeded
-            for each step.
-    """
+    """Drops the residual branch of a whole sample, with the given rate, in training alone."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.draw: Callable[[int, torch.device], Tensor] = _draw
+        # a number in [0, 1) a sample; whoever trains puts in a draw that is seeded for each step
+        self.draw: Callable[..., Tensor] = torch.rand
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = self.draw(len(x), x.device).view(-1, 1, 1, 1) >= self.rate
+        kept = self.draw(len(x), device=x.device).view(-1, 1, 1, 1) >= self.rate
         return x * kept / (1 - self.rate)
 
 
@@ -106,8 +97,7 @@ class SwinLayer(nn.Module):
         self, dim: int, window: int, heads: int, hidden: int, shift: int, drop_path: float
     ) -> None:
         super().__init__()
-        self.window = window
-        self.shift = shift
+        self.window, self.shift = window, shift
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window, heads)
         self.norm2 = nn.LayerNorm(dim)
@@ -116,7 +106,7 @@ class SwinLayer(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = int(x.shape[1]), int(x.shape[2])
+        height, width = x.shape[1:3]
         y, mask = self.norm1(x), None
         if self.shift:
             y = y.roll((-self.shift, -self.shift), (1, 2))
@@ -186,10 +176,8 @@ class SwinIR(SRNetwork):
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
-            raise UserError(
-                f"swinir: depths names {len(depths)} RSTBs and num_heads {len(num_heads)}: "
-                "give one number for each in both"
-            )
+            given = f"depths names {len(depths)} RSTBs and num_heads {len(num_heads)}"
+            raise UserError(f"swinir: {given}: give one number for each in both")
         for heads in num_heads:
             if embed_dim % heads:
                 raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
@@ -217,9 +205,8 @@ class SwinIR(SRNetwork):
             self.layers.append(RSTB(width, layers))
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
-            nn.Conv2d(embed_dim, head_channels, 3, padding=1), nn.LeakyReLU(0.01)
-        )
+        narrowing = nn.Conv2d(embed_dim, head_channels, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(narrowing, nn.LeakyReLU(0.01))
         self.upsample = upsampler(head_channels, scale)
         self.conv_last = nn.Conv2d(head_channels, 3, 3, padding=1)
         for module in self.modules():
@@ -227,25 +214,24 @@ class SwinIR(SRNetwork):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
-        kept = Kept(self, taps)
-        height, width = int(x.shape[2]), int(x.shape[3])
+        height, width = x.shape[2:]
         if height % self.window or width % self.window:
-            rows = mirrored(height, self.window, x.device)
-            columns = mirrored(width, self.window, x.device)
+            rows, columns = (mirrored(side, self.window, x.device) for side in (height, width))
             x = x[:, :, rows[:, None], columns]
         cropped = (..., slice(height), slice(width))
 
         first = self.conv_first(x - self.mean)
-        kept("first_conv", first[cropped])
+        keep("first_conv", first[cropped])
         y = self.patch_embed["norm"](first.movedim(1, -1))
         for i, layer in enumerate(self.layers):
             y = layer(y)
-            kept(f"rstb{i}", y.movedim(-1, 1)[cropped])
+            keep(f"rstb{i}", y.movedim(-1, 1)[cropped])
         y = self.conv_after_body(self.norm(y).movedim(-1, 1))
-        kept("conv_after_body", y[cropped])
+        keep("conv_after_body", y[cropped])
         y = y + first
-        kept("after_long_skip", y[cropped])
+        keep("after_long_skip", y[cropped])
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
-        return y[..., : self.scale * height, : self.scale * width], kept
+        output: Tensor = y[..., : self.scale * height, : self.scale * width]
+        return output

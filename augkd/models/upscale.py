@@ -40,7 +40,9 @@ def upscale(
 
     Args:
         network: in evaluation mode, on any device.
-        tile, halo: as for ``tiled``; no tile: the whole image at once.
+        tile: side of a tile in input pixels, without its halo; None: the whole image at once.
+        halo: pixels read around a tile; None for the network's own reach, which changes nothing.
+            Less than the reach leaves seams.
         self_ensemble: mean over the eight flips and transpositions, at eight times the cost. The
             whole image is turned before it is cut, so tiles change nothing here either.
 
@@ -52,7 +54,7 @@ def upscale(
     if tile is None:
         image = image.to(next(network.parameters()).device)
     else:
-        enlarge = partial(tiled, network, tile=tile, halo=halo)
+        enlarge = partial(_tiled, network, tile=tile, halo=halo)
     sr = (SelfEnsemble(enlarge) if self_ensemble else enlarge)(image[None])
     return sr[0].to(lr.device)
 
@@ -61,8 +63,7 @@ class SelfEnsemble(nn.Module):
     """Mean of a network's outputs over the eight flips and transpositions, each undone.
 
     Geometric self-ensemble (Timofte et al., CVPR 2016), the level of Table 12's EDSR teacher.
-    Images may have any shape: a transposed rectangle is its own forward pass. Eight times the
-    cost, no more memory.
+    Eight times the cost, no more memory: each turned image is a forward pass of its own.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
@@ -78,22 +79,12 @@ class SelfEnsemble(nn.Module):
         return torch.stack(outputs).mean(0)
 
 
-def tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None = None) -> Tensor:
-    """Enlarges images (N, 3, h, w) to (N, 3, scale*h, scale*w) tile by tile.
-
-    The input may lie on another device than the network; the output lies where the input does.
-
-    Args:
-        network: the network to run, of any kind.
-        tile: side of a tile in input pixels, without its halo.
-        halo: pixels read around a tile; None for the network's own reach, which changes nothing.
-            Less than the reach leaves seams.
-    """
+def _tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None) -> Tensor:
+    """(N, 3, h, w) to (N, 3, scale*h, scale*w), on the device of ``x``, not the network's."""
     exact, grid = reach(network) or (None, 1)
     halo = exact if halo is None else halo
     if halo is None:
-        kind = type(network).__name__
-        raise ValueError(f"{kind} sees the whole image, so no halo is exact: give one")
+        raise ValueError(f"{network.name} sees the whole image, so no halo is exact: give one")
     if tile < 1 or halo < 0:
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale

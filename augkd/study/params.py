@@ -3,41 +3,30 @@
 Nothing here needs torch but what says so: pages of the report start two seconds sooner.
 """
 
-import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from augkd.errors import UserError, replacing
 from augkd.options import Optimiser, Training
+from augkd.study.pipeline import stage as stages
 
 T = TypeVar("T")
-STAGE = "AUGKD_STAGE"  # set in the notebook of a stage
+STAGE = stages.STAGE
 Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Degradation = Literal["bicubic", "bsrgan"]
+Stage = Literal["teach", "distil"]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def problems(self) -> Iterable[str]:
-        """What types do not say, as "key: what is wrong: the mend"; the first is refused."""
-        return ()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for problem in self.problems():
-            raise ValueError(problem)
-        return self
 
 
 class Data(Section):
@@ -49,25 +38,17 @@ class Data(Section):
 
 
 class Augment(Section):
-    probability: Share = 0.3
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.3
     crops: Positive = 1
 
 
-class TeacherSource(Section):
-    """Where a cohort's frozen teacher comes from."""
-
+class TeacherSource(Section):  # where a cohort's frozen teacher comes from
     trained: str | None = None  # an entry of `teachers`
     student: str | None = None  # or a cohort, of which `method` is the teacher (first seed)
     method: str | None = None
 
-    def problems(self) -> Iterator[str]:
-        if not (self.trained or (self.student and self.method)):
-            yield "give trained: NAME, or student: COHORT and method: NAME"
 
-
-class Start(Section):
-    """Whose weights a cohort's students start from."""
-
+class Start(Section):  # whose weights a cohort's students start from
     cohort: str
     method: str | None = None  # null: each from the student of its own method
 
@@ -86,16 +67,13 @@ class Cohort(Section):
     expanded: bool = False  # also on the datasets that the budget's images name under expanded
     longer: Positive = 1  # times the budget's steps
 
-    def method(self, name: str) -> Any:
+    def method(self, name: str, where: str = "cohort") -> Any:
         """The method named ``name`` with its options, ready to be called. Needs torch."""
         from augkd.distill import METHODS
 
-        options = dict(self.methods[name])
-        return TypeAdapter(METHODS[options.pop("method", name)]).validate_python(options)
-
-    def seeds_at(self, budget: "Budget") -> int:
-        """How many students a method has."""
-        return self.seeds.get(budget.name, budget.distil.seeds)
+        options, where = dict(self.methods[name]), f"{where}.methods.{name}"
+        kind = _entry(METHODS, options.pop("method", name), f"{where}: method")
+        return _valid(kind, options, where)
 
     def variants(self) -> dict[str, tuple[str, int | None]]:
         """Its students by name, seeds apart: the method of each, and its bits if quantised."""
@@ -103,32 +81,13 @@ class Cohort(Section):
             return {method: (method, None) for method in self.methods}
         return {f"{m}_{bits}bit": (m, bits) for bits in self.bits for m in self.methods}
 
-    def at(self, budget: "Budget") -> "Cohort":
-        """With the options that the budget adds to its methods."""
-        methods = {m: {**budget.methods.get(m, {}), **own} for m, own in self.methods.items()}
-        return self.model_copy(update={"methods": methods})
 
-
-class TeacherEntry(Section):
-    """A teacher, by exactly one of these doors; files are relative to the study.
-
-    =======================  ===================================================================
-    network (and start)      trained here, at the budget's size
-    network and weights      a checkpoint of that network at the budget's size, of any layout that
-                             ``load_checkpoint`` knows
-    weights                  a checkpoint of ours, which names its own network and sizes
-    spandrel                 a file of any network that spandrel knows
-    factory (and weights)    "module:function", which returns the network for ``scale=...``; without
-                             ``weights`` it loads them itself
-    =======================  ===================================================================
-    """
-
+class TeacherEntry(Section):  # by a door that params.yaml lists; files are relative to the study
     scale: Scale
     network: str | None = None
     start: str | None = None
     degradation: Degradation = "bicubic"
     expanded: bool = False  # as for a cohort
-    checkpoint: str | None = None  # of the registry: named by a budget alone (``checkpoints``)
     weights: Path | None = None
     spandrel: Path | None = None
     factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
@@ -136,7 +95,7 @@ class TeacherEntry(Section):
     @property
     def trained(self) -> bool:
         """Whether it is trained here."""
-        return self.network is not None and not (self.weights or self.checkpoint)
+        return bool(self.network and not self.weights)
 
     @property
     def file(self) -> Path | None:
@@ -145,30 +104,11 @@ class TeacherEntry(Section):
 
     def spec(self, file: Path | None) -> dict[str, Any]:
         """What ``augkd.models.foreign.load_teacher`` takes, with the weights in ``file``."""
-        if self.spandrel:
-            return {"spandrel": file}
-        door: dict[str, Any] = {"factory": self.factory} if self.factory else {}
-        return door | ({"weights": file} if file else {})
-
-    def problems(self) -> Iterator[str]:
-        chosen = [door for door in ("network", "spandrel", "factory") if getattr(self, door)]
-        if len(chosen) > 1 or not (chosen or self.weights):
-            yield (
-                f"{' and '.join(chosen) or 'nothing'} is given: give one of network (to train it "
-                "here), network and weights, weights alone (a file of this study), spandrel, or "
-                "factory and weights"
-            )
-        if self.spandrel and self.weights:
-            yield "weights: spandrel names the file already: remove one of them"
-        if self.checkpoint:
-            yield "checkpoint: a budget names it: move it to budgets.NAME.checkpoints"
-        if self.start and not self.trained:
-            yield "start: only a teacher that is trained here starts from another: remove it"
+        given = {"factory": self.factory, "spandrel" if self.spandrel else "weights": file}
+        return {door: value for door, value in given.items() if value}
 
 
-class Datasets(Section):
-    """Datasets of the registry, by what they are for."""
-
+class Datasets(Section):  # of the registry, by what they are for
     train: tuple[str, ...]
     expanded: tuple[str, ...] = ()  # beside those of train, where a cohort is expanded
     watch: tuple[str, ...]  # for the curves of validation; never scored
@@ -177,13 +117,10 @@ class Datasets(Section):
 
     def names(self) -> tuple[str, ...]:
         """All of them, each once."""
-        every = (*self.train, *self.expanded, *self.watch, *self.test, *self.real)
-        return tuple(dict.fromkeys(every))
+        return tuple(dict.fromkeys(name for _, names in self for name in names))
 
 
-class Images(Section):
-    """How many listed photographs are used, null is all; or datasets in place of them."""
-
+class Images(Section):  # how many listed photographs are used, null is all; or datasets instead
     train: Positive | None = None
     test: Positive | None = None
     datasets: Datasets | None = None
@@ -211,36 +148,9 @@ class Budget(Section):
     networks: dict[str, dict[str, dict[str, Any]]]  # sizes by role, where not Table 1's
     teach: Training
     distil: Training
-    # by network, what is another for it than in the two above
-    schedules: dict[str, dict[Literal["teach", "distil"], dict[str, Any]]]
+    schedules: dict[str, dict[Stage, dict[str, Any]]]  # what is another for a network
     score: Scoring
     processes: Positive = 1  # that share each training, a GPU each; results do not rest on it
-
-    def training(self, stage: Literal["teach", "distil"], network: str | None) -> Training:
-        """The schedule of a stage for a network; for one from elsewhere, the budget's."""
-        where, changes = f"budgets.{self.name}.schedules", {}
-        if network:
-            changes = _entry(self.schedules, network, where).get(stage, {})
-        with _named(f"{where}.{network}.{stage}"):
-            return TypeAdapter(Training).validate_python(asdict(getattr(self, stage)) | changes)
-
-    def problems(self) -> Iterator[str]:
-        for odd in sorted(self.schedules.keys() ^ self.networks.keys()):
-            yield f"schedules: {odd}: give one for each of `networks`, and no others"
-        for key, patch in (("teach", self.teach.patch), ("distil", self.distil.patch)):
-            if patch % 12:
-                yield (
-                    f"{key}.patch: {patch} is not divisible by 12, which zooming out by 2, 3 and 4 "
-                    "needs: correct the value"
-                )
-        if bool(self.public) == bool(self.teaching):
-            yield f"give either teaching or public as [{self.name}]"
-        only = f"where public is [{self.name}], and"
-        if bool(self.public) != bool(self.images.datasets):
-            yield f"images.datasets: give them {only} only there"
-        names = {f"{network}_x{scale}" for network in self.backbones for scale in (2, 3, 4)}
-        for odd in sorted(self.checkpoints.keys() ^ (names if self.public else set())):
-            yield f"checkpoints: {odd}: give one for each backbone and scale {only} no others"
 
 
 class Params(Section):
@@ -253,128 +163,6 @@ class Params(Section):
     budgets: dict[str, Budget]
     budget: Budget
 
-    def problems(self) -> Iterator[str]:
-        """Names that must be defined elsewhere in the file, and what goes with them."""
-        for name, cohort in self.cohorts.items():
-            yield from self._of_cohort(f"cohorts.{name}", cohort)
-        for name, entry in self.teachers.items():
-            if entry.start:
-                _entry(self.teachers, entry.start, f"teachers.{name}.start")
-        named = {method for cohort in self.cohorts.values() for method in cohort.methods}
-        for name, budget in self.budgets.items():
-            where = f"budgets.{name}"
-            if name != budget.name:
-                yield f"{where}.name: must be {name}, not {budget.name!r}"
-            for key in ("mixed", "slow_pages", "teaching", "public"):
-                if getattr(budget, key) not in ([], [name]):
-                    yield f"{where}.{key}: give [{name}], or [] for none"
-            for network, changes in budget.schedules.items():
-                for stage in changes:
-                    budget.training(stage, network)
-            for teacher in budget.checkpoints:
-                _entry(self.teachers, teacher, f"{where}.checkpoints")
-            for odd in sorted(budget.methods.keys() - named):
-                yield f"{where}.methods: no cohort has '{odd}': correct its name"
-
-    def _of_cohort(self, where: str, cohort: Cohort) -> Iterator[str]:
-        source, start, scale = cohort.teacher, cohort.start, cohort.scale
-        if source.trained:
-            taken = _entry(self.teachers, source.trained, f"{where}.teacher.trained")
-            if taken.scale != scale:
-                yield (
-                    f"{where}.teacher: {source.trained} enlarges x{taken.scale}, the students "
-                    f"x{scale}: choose a teacher of their scale"
-                )
-        else:
-            taught = _entry(self.cohorts, source.student, f"{where}.teacher.student")
-            _entry(taught.methods, source.method, f"{where}.teacher.method")
-        for name in cohort.seeds:
-            _entry(self.budgets, name, f"{where}.seeds: budget")
-        if not start:
-            return
-        parent = _entry(self.cohorts, start.cohort, f"{where}.start.cohort")
-        for method in [start.method] if start.method else cohort.methods:
-            _entry(parent.methods, method, f"{where}.start.cohort's method")
-        for name, budget in self.budgets.items():  # each student has one of its own seed
-            if (wanted := cohort.seeds_at(budget)) > (has := parent.seeds_at(budget)):
-                yield (
-                    f"{where}.seeds: {wanted} at budget {name}, but {start.cohort}, from which it "
-                    f"starts, has {has}: give it as many there"
-                )
-
-    def check_methods(self) -> None:
-        """Names of networks and methods, their sizes and options. Needs torch.
-
-        Raises:
-            UserError: one is unknown, or of the wrong kind.
-        """
-        from augkd.distill import METHODS
-        from augkd.models import NETWORKS
-
-        for name, teacher in self.teachers.items():
-            if teacher.network:
-                _entry(NETWORKS, teacher.network, f"teachers.{name}.network:")
-        for name, cohort in self.cohorts.items():
-            where = f"cohorts.{name}"
-            _entry(NETWORKS, cohort.network, f"{where}.network:")
-            for method, options in cohort.methods.items():
-                here = f"{where}.methods.{method}"
-                _entry(METHODS, options.get("method", method), f"{here}: method")
-                with _named(here):
-                    cohort.method(method)
-        for name, budget in self.budgets.items():
-            where = f"budgets.{name}"
-            for cohort in self.cohorts.values():
-                for method in budget.methods.keys() & cohort.methods.keys():
-                    with _named(f"{where}.methods.{method}"):
-                        cohort.at(budget).method(method)
-            where = f"{where}.networks"
-            for network in budget.backbones:
-                _entry(NETWORKS, network, f"budgets.{name}.backbones:")
-                roles = _entry(budget.networks, network, where)
-                _entry(roles, "teacher", f"{where}.{network}")
-                for other, cohort in self.cohorts.items():
-                    if cohort.network == network:
-                        mend = f", or add it to {where}.{network}"
-                        _entry(roles, cohort.student, f"cohorts.{other}.student:", mend)
-            for network, roles in budget.networks.items():
-                kind = _entry(NETWORKS, network, f"{where}:")
-                known = dict(inspect.signature(kind).parameters)
-                del known["scale"]
-                for role, sizes in roles.items():
-                    for key in sizes:
-                        _entry(known, key, f"{where}.{network}.{role}:")
-
-
-def _entry(table: Mapping[str, T], name: str | None, what: str, mend: str = "") -> T:
-    if name is None or name not in table:
-        known = ", ".join(table)
-        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}{mend}")
-    return table[name]
-
-
-@contextmanager
-def _named(*where: str) -> Iterator[None]:
-    """Makes one line of the first of pydantic's complaints: the key, what is wrong, the mend."""
-    try:
-        yield
-    except ValidationError as error:
-        detail = error.errors()[0]
-        key, given = ".".join([*where, *map(str, detail["loc"])]), repr(detail["input"])
-        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            problem = "unknown key: remove it or correct its name"
-        elif detail["type"] == "missing":
-            problem = "missing: add it"
-        elif detail["type"] == "value_error":  # of ``problems``, or of a dataclass of the core
-            problem = str(detail["ctx"]["error"])
-            if re.split(r"\W", problem)[0] in detail["input"]:
-                key, _, problem = f"{key}.{problem}".strip(".").partition(": ")
-            problem += ": correct the value" * problem.startswith("expected")
-        else:
-            given = given if len(given) < 80 else f"{given[:77]}..."
-            problem = f"{detail['msg']}, not {given}: correct the value"
-        raise UserError(f"params.yaml: {key or 'the file'}: {problem}") from None
-
 
 @dataclass(frozen=True)
 class Study:
@@ -385,55 +173,47 @@ class Study:
     root: Path
     by_hand: bool = False  # in a notebook that somebody opened, which writes no stage's results
 
-    def page(self, name: str) -> Path:
-        """Where the page ``name`` writes its files."""
-        if self.by_hand:
-            return self.root / "build" / "by_hand" / self.budget.name / "pages" / name
-        return self.folder("pages", name)
-
     def only_shows(self, notebook: str, entry: str = "") -> bool:
-        """Whether a stage's notebook is to show what the stage made, and to make nothing.
-
-        So it is where somebody opened it by hand. What it shows is there then.
-
-        Raises:
-            UserError: it is not there, and would take long: names the command that makes it.
-        """
-        if self.by_hand:
-            from augkd.study.pipeline.stage import need
-
-            need(self, notebook, entry)
+        """Whether a notebook was opened by hand, to show what its stage made: it is there then."""
+        stages.need(self, notebook, entry)
         return self.by_hand
 
     def folder(self, stage: str, name: str = "") -> Path:
         """runs/BUDGET/STAGE/NAME."""
         return self.root / "runs" / self.budget.name / stage / name
 
+    def page(self, name: str) -> Path:
+        """Where the page ``name`` writes its files."""
+        place = "build/by_hand" if self.by_hand else "runs"
+        return self.root / place / self.budget.name / "pages" / name
+
+    def scores(self, cohort: str) -> Path:
+        """The file of the cohort's scores."""
+        return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
+
     def cohort(self, name: str) -> Cohort:
         """A cohort, with the options that the budget adds to its methods."""
-        return _entry(self.params.cohorts, name, "cohort").at(self.budget)
+        cohort, more = _entry(self.params.cohorts, name, "cohort"), self.budget.methods
+        methods = {method: more.get(method, {}) | own for method, own in cohort.methods.items()}
+        return cohort.model_copy(update={"methods": methods})
 
     def teacher(self, name: str) -> TeacherEntry:
-        """A teacher, by the checkpoint that the budget names for it, if it names one."""
+        """A teacher; one that the budget takes from a checkpoint has the weights that it took."""
         entry = _entry(self.params.teachers, name, "teacher")
-        if name not in self.budget.checkpoints:
-            return entry
-        return entry.model_copy(update={"checkpoint": self.budget.checkpoints[name], "start": None})
+        file = self.folder("teach", name) / "teacher.safetensors"
+        taken = {"weights": file, "start": None} if name in self.budget.checkpoints else {}
+        return entry.model_copy(update=taken)
 
-    def training_set(
-        self, entry: Cohort | TeacherEntry
-    ) -> tuple[tuple[str, ...] | None, int | None]:
-        """The datasets that an entry is trained on (None: all that were prepared), and how many of
-        their images (None: all)."""
+    def training_set(self, of: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
+        """The datasets that it is trained on, and how many of their images; None is all."""
         datasets = self.budget.images.datasets
         if datasets is None:
-            return None, entry.training_images if isinstance(entry, Cohort) else None
-        return (*datasets.train, *(datasets.expanded if entry.expanded else ())), None
+            return None, of.training_images if isinstance(of, Cohort) else None
+        return datasets.train + (datasets.expanded if of.expanded else ()), None
 
     def trained(self, *cohorts: str) -> tuple[str, ...]:
         """Of the named cohorts, or of all, those that the budget trains."""
-        wanted = cohorts or tuple(self.params.cohorts)
-        return tuple(name for name in wanted if self.group(name) in self.groups())
+        return tuple(c for c in cohorts or self.params.cohorts if self.group(c) in self.groups())
 
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
@@ -446,28 +226,32 @@ class Study:
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
 
-    def schedule(self, entry: Cohort | TeacherEntry) -> Training:
+    def schedule(self, of: Cohort | TeacherEntry) -> Training:
         """How long and how fast a cohort or a teacher is trained."""
-        stage: Literal["teach", "distil"] = "distil" if isinstance(entry, Cohort) else "teach"
-        training = self.budget.training(stage, entry.network)
-        times = training.continued if entry.start else 1
-        return training.longer(times * (entry.longer if isinstance(entry, Cohort) else 1))
+        stage: Stage = "distil" if isinstance(of, Cohort) else "teach"
+        training: Training = getattr(self.budget, stage)
+        if own := self.budget.schedules.get(of.network or "", {}).get(stage):
+            where = f"budgets.{self.budget.name}.schedules.{of.network}.{stage}"
+            training = _valid(Training, asdict(training) | own, where)
+        return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
-        return self.cohort(cohort).seeds_at(self.budget)
-
-    def scores(self, cohort: str) -> Path:
-        """The file of the cohort's scores."""
-        return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
+        return self.cohort(cohort).seeds.get(self.budget.name, self.budget.distil.seeds)
 
     def size(self, network: str, role: str) -> dict[str, Any]:
         """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
         from augkd.models import SIZES
 
-        where = f"budgets.{self.budget.name}.networks"
-        own = _entry(_entry(self.budget.networks, network, where), role, f"{where}.{network}")
-        return {**SIZES.get(network, {}).get(role, {}), **own}
+        where = f"budgets.{self.budget.name}.networks.{network}:"
+        own = _entry(self.budget.networks[network], role, where)
+        return {**SIZES[network].get(role, {}), **own}
+
+
+def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
+    """The study as a notebook sees it: run as a stage at ``budget``, or opened by hand."""
+    study = load_study(budget, check_methods=check_methods)
+    return replace(study, by_hand=STAGE not in os.environ)
 
 
 def load_study(
@@ -475,62 +259,124 @@ def load_study(
 ) -> Study:
     """Reads params.yaml of the study that ``root`` (or the working directory) lies in.
 
-    Args:
-        budget: the name of a budget; None for the one that params.yaml chooses.
-        check_methods: also check the names and options of methods and networks, which needs
-            torch. Pages of the report leave it out.
-
-    Raises:
-        UserError: no params.yaml, not YAML, an unknown key or a value of the wrong kind.
+    ``budget`` is a name; without it params.yaml chooses. To check names and options of methods and
+    networks too needs torch. Whatever is wrong is a UserError.
     """
     root = root or find_root()
-    with _named():
-        params = Params.model_validate(read_params(root / "params.yaml")[1])
+    params = _valid(Params, read_params(root / "params.yaml")[1])
+    for problem in _problems(params, check_methods):
+        raise UserError(f"params.yaml: {problem}")
+    return Study(params, _entry(params.budgets, budget or params.budget.name, "budget"), root)
+
+
+def _problems(params: Params, check_methods: bool) -> Iterator[str]:
+    """What types do not say, as "key: what is wrong: the mend"; the first is refused."""
     if check_methods:
-        params.check_methods()
-    chosen = _entry(params.budgets, budget, "budget") if budget else params.budget
-    return Study(params, chosen, root)
+        from augkd.models import NETWORKS
+    for name, entry in params.teachers.items():
+        where, doors = f"teachers.{name}", ("network", "spandrel", "factory")
+        given = [door for door in doors if getattr(entry, door)]
+        if len(given) > 1 or not (given or entry.weights):
+            both = " and ".join(given) or "nothing"
+            yield f"{where}: {both} is given: give one of {', '.join(doors)}, or weights alone"
+        if entry.spandrel and entry.weights:
+            yield f"{where}.weights: spandrel names the file already: remove one of them"
+        if entry.start and not entry.trained:
+            yield f"{where}.start: only a teacher that is trained here has one: remove it"
+        _entry(params.teachers, entry.start or name, f"{where}.start")
+        if check_methods and entry.network:
+            _entry(NETWORKS, entry.network, f"{where}.network:")
+    for name, cohort in params.cohorts.items():
+        where, source = f"cohorts.{name}", cohort.teacher
+        if source.trained:
+            scale = _entry(params.teachers, source.trained, f"{where}.teacher.trained").scale
+            if scale != cohort.scale:
+                both = f"{source.trained} enlarges x{scale}, the students x{cohort.scale}"
+                yield f"{where}.teacher: {both}: choose a teacher of their scale"
+        elif source.student and source.method:
+            taught = _entry(params.cohorts, source.student, f"{where}.teacher.student")
+            _entry(taught.methods, source.method, f"{where}.teacher.method")
+        else:
+            yield f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
+        for key in cohort.seeds:
+            _entry(params.budgets, key, f"{where}.seeds: budget")
+        if check_methods:
+            _entry(NETWORKS, cohort.network, f"{where}.network:")
+            for method in cohort.methods:
+                cohort.method(method, where)
+    for name, budget in params.budgets.items():
+        where, study = f"budgets.{name}", Study(params, budget, Path())
+        public, datasets = bool(budget.public), bool(budget.images.datasets)
+        if name != budget.name:
+            yield f"{where}.name: must be {name}, not {budget.name!r}"
+        for key in ("mixed", "slow_pages", "teaching", "public"):
+            if getattr(budget, key) not in ([], [name]):
+                yield f"{where}.{key}: give [{name}], or [] for none"
+        if {public, datasets} != {not budget.teaching}:
+            yield f"{where}: give either teaching as [{name}], or public and images.datasets"
+        names = {f"{n}_x{scale}" for n in budget.backbones for scale in (2, 3, 4) if public}
+        for odd in sorted(budget.checkpoints.keys() ^ names):
+            yield f"{where}.checkpoints: {odd}: give one for each backbone and scale, if public"
+        for key in ("backbones", "schedules"):
+            for network in getattr(budget, key):
+                _entry(budget.networks, network, f"{where}.{key}:")
+        for odd in budget.methods.keys() - {m for c in params.cohorts.values() for m in c.methods}:
+            yield f"{where}.methods: no cohort has '{odd}': correct its name"
+        for entry in params.teachers.values():
+            study.schedule(entry)
+        for key, cohort in ((key, study.cohort(key)) for key in params.cohorts):
+            study.schedule(cohort)
+            of = cohort.start.cohort if cohort.start else key
+            if (wanted := study.seeds(key)) > (has := study.seeds(of)):
+                both = f"{wanted} at budget {name}, but {of}, from which it starts, has {has}"
+                yield f"cohorts.{key}.seeds: {both}: give it as many there"
+            roles = budget.networks.get(cohort.network, {cohort.student: {}})
+            _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
+            for method in budget.methods.keys() & cohort.methods.keys() if check_methods else ():
+                cohort.method(method, where)
 
 
-def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
-    """The study as a notebook sees it: run as a stage, or opened by hand.
-
-    Args:
-        budget: what the pipeline passes; "" for the budget that params.yaml chooses.
-    """
-    study = load_study(budget or None, check_methods=check_methods)
-    return replace(study, by_hand=STAGE not in os.environ)
+def _entry(table: Mapping[str, T], name: str, what: str) -> T:
+    if name not in table:
+        known = ", ".join(table)
+        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}")
+    return table[name]
 
 
-# --- the file -------------------------------------------------------------------------------------
+def _valid(kind: type[T], values: Any, where: str = "") -> T:
+    """Typed values; the first of pydantic's complaints as a line: key, what is wrong, the mend."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, (where, *detail["loc"]))).strip(".") or "the file"
+        text = f"{detail['msg']}, not {detail['input']!r:.80}: correct the value"
+        if detail["type"] == "missing":
+            text = "missing: add it"
+        elif detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            text = "unknown key: remove it or correct its name"
+        elif detail["type"] == "value_error":  # of augkd.options: "field: expected ..., not ..."
+            key, text = f"{key}.{detail['ctx']['error']}", "correct the value"
+        raise UserError(f"params.yaml: {key}: {text}") from None
 
 
-def find_root(*files: str) -> Path:
-    """The nearest folder upwards that has the files: params.yaml and dvc.yaml, if none is named."""
-    files = files or ("params.yaml", "dvc.yaml")
+def find_root(file: str = "params.yaml") -> Path:
+    """The nearest folder upwards that has the file."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if all((folder / file).is_file() for file in files):
+        if (folder / file).is_file():
             return folder
-    raise UserError(
-        f"{here}: no {' and '.join(files)} here or above: run this in a clone of the study"
-    )
+    raise UserError(f"{here}: no {file} here or above: run this in a clone of the study")
 
 
 def read_params(path: Path) -> tuple[str, Any]:
-    """The text of a params.yaml, and what it says: unchecked, any YAML.
-
-    Raises:
-        UserError: it cannot be read, or is not YAML.
-    """
+    """The text of a params.yaml, and what it says: unchecked, any YAML. UserError if it is none."""
     try:
         text = path.read_bytes().decode()
         # libyaml's loader is ten times as fast, and every stage and page waits for it
         return text, yaml.load(text, yaml.CSafeLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: run in a clone of the study") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 ({error}): mend the file") from None
+        raise UserError(f"{path}: cannot be read as text ({error}): restore the file") from None
     except yaml.YAMLError as error:
         mark, problem = (getattr(error, key, None) for key in ("problem_mark", "problem"))
         line = f" at line {mark.line + 1}" if mark else ""
@@ -540,64 +386,32 @@ def read_params(path: Path) -> tuple[str, Any]:
 _LINE = re.compile(r"^(budget:[ \t]*\*)([\w.-]+)", re.MULTILINE)
 
 
-def read_budgets(path: Path) -> tuple[str, list[str]]:
-    """The chosen budget's name, and the names of all.
-
-    Raises:
-        UserError: the file is not YAML, or lacks ``budgets`` or the line that chooses one.
-    """
+def read_budgets(path: Path) -> tuple[str, dict[str, Any]]:
+    """The chosen budget's name, and all by name, unchecked. UserError if either is not there."""
     text, values = read_params(path)
-    budgets = values.get("budgets") if isinstance(values, dict) else None
-    if not isinstance(budgets, dict) or not budgets:
-        raise UserError(f"{path}: has no 'budgets': expected a list of budgets by name")
-    chosen = _LINE.findall(text)
-    if len(chosen) != 1:
-        raise UserError(
-            f"{path}: has {len(chosen)} lines like 'budget: *name', expected one: write it so"
-        )
-    return chosen[0][1], [str(name) for name in budgets]
+    chosen, known = _LINE.findall(text), values.get("budgets") if isinstance(values, dict) else None
+    if len(chosen) != 1 or not isinstance(known, dict):
+        raise UserError(f"{path}: has no 'budgets' or no 'budget: *NAME': expected one of each")
+    return chosen[0][1], known
 
 
 def switch_budget(path: Path, name: str) -> str:
-    """Rewrites the one line that chooses the budget, and returns the name chosen before.
-
-    Every other byte stays, comments and line ends included.
-
-    Raises:
-        UserError: the budget is unknown or has no anchor of its name, or as ``read_budgets``.
-    """
-    before, names = read_budgets(path)
-    if name not in names:
-        raise UserError(f"budget '{name}' is unknown: choose one of {', '.join(names)}")
-    text, values = read_params(path)
-    changed = _LINE.sub(rf"\g<1>{name}", text)
-    try:
-        chosen = yaml.safe_load(changed)["budget"]
-    except yaml.YAMLError:  # there is no such anchor
-        chosen = None
-    if chosen != values["budgets"][name]:
-        raise UserError(
-            f"{path}: budgets.{name} needs an anchor of its name: write '{name}: &{name}'"
-        )
-    if changed != text:
-        with replacing(path) as partial:
-            partial.write_bytes(changed.encode())
+    """Rewrites the one word that chooses the budget, and returns the name chosen before."""
+    before, known = read_budgets(path)
+    _entry(known, name, "budget")
+    text, anchor = read_params(path)[0], f"{name}: &{name}"
+    if anchor not in text:
+        raise UserError(f"{path}: budgets.{name} needs an anchor of its name: write '{anchor}'")
+    with replacing(path) as partial:
+        partial.write_bytes(_LINE.sub(rf"\g<1>{name}", text).encode())
     return before
 
 
 def refuse_links(path: Path) -> None:
-    """Sees to it that the benchmarks' folder has no linked folders in it.
-
-    DVC does not look behind them: it would not score a set that is added so, and say nothing.
-
-    Raises:
-        UserError: it has, or as ``read_budgets``.
-    """
+    """Refuses linked folders of benchmarks, behind which DVC does not look, and says nothing."""
     read_budgets(path)
     benchmarks = (read_params(path)[1].get("data") or {}).get("benchmarks")
-    for found in sorted((path.parent / benchmarks).glob("**/*")) if benchmarks else ():
+    for found in (path.parent / benchmarks).rglob("*") if benchmarks else ():
         if found.is_symlink() and found.is_dir():
-            raise UserError(
-                f"{found}: is a link, and DVC does not see what is behind it: copy the folder, or "
-                "let data.benchmarks of params.yaml name the folder that it lies in"
-            )
+            mend = "copy the folder, or let data.benchmarks name the one it is in"
+            raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")

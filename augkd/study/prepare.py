@@ -9,11 +9,11 @@ calibration targets and noisy aerial pictures. The campus pictures overlap, so a
 import csv
 import hashlib
 import importlib.util
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,48 +21,34 @@ from augkd.data.images import list_images, read_image
 from augkd.data.store import Prepared, write_store
 from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
-from augkd.study.acquire.archives import find_images
-from augkd.study.acquire.registry import Registry, load_registry
+from augkd.study.acquire.archives import Member, Pair, find_images
+from augkd.study.acquire.registry import load_registry
 from augkd.study.params import Study
 
-Split = Literal["train", "test"]
 SCALES = (2, 3, 4)
-DATASETS: dict[Split, str] = {"train": "train", "test": "photographs"}
 LIST = Path(__file__).with_name("photographs.csv")
-DISTRIBUTIONS = {"mvtbdata": "mvtb-data", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
-@dataclass(frozen=True)
-class Photograph:
+class Photograph(NamedTuple):
     """One line of the list. ``shrink`` 2 halves a noisy 8-megapixel original."""
 
     name: str
-    split: Split
+    split: str
     package: str
     path: str
     shrink: int
     sha256: str
 
     def locate(self) -> Path:
-        """Where the file is installed.
-
-        Raises:
-            UserError: the package or the file is missing, or its content is not the listed one.
-        """
+        """Where the file is installed. UserError: it is not, or it is not the listed one."""
         spec = importlib.util.find_spec(self.package)  # finds without importing
-        file = Path(spec.origin).parent / self.path if spec and spec.origin else None
-        if file is None:
-            problem = f"package {DISTRIBUTIONS[self.package]} is not installed"
-        elif not file.is_file():
-            problem = f"{file} is missing"
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
-            problem = f"{file} has changed (its SHA-256 is not the one in {LIST.name})"
-        else:
+        file = Path(spec.origin if spec and spec.origin else self.package).parent / self.path
+        found = file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest()
+        if found == self.sha256:
             return file
-        raise UserError(
-            f"photograph {self.name}: {problem}; install the locked version: pip install -r "
-            f"requirements.lock ({self.package})"
-        )
+        problem = f"has changed (not the SHA-256 of {LIST.name})" if found else "is missing"
+        what = f"photograph {self.name}: {file} of package {self.package} {problem}"
+        raise UserError(f"{what}; install the locked version: pip install -r requirements.lock")
 
     def read(self) -> Tensor:
         """(3, H, W) uint8 RGB."""
@@ -70,12 +56,11 @@ class Photograph:
         return image if self.shrink == 1 else bicubic(image, self.shrink)
 
 
-def photographs(split: Split, first: int | None = None) -> Iterator[Photograph]:
-    """The listed photographs of a split, in order; only the first ones if a number is given."""
+def photographs(split: str, first: int | None = None) -> list[Photograph]:
+    """The photographs of a split ("train" or "test"), in order; the first ones, if so many."""
     with LIST.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    for row in rows[:first]:
-        yield Photograph(**{**row, "shrink": int(row["shrink"])})  # type: ignore[arg-type]
+        rows = [row for row in csv.DictReader(file) if row["split"] == split][:first]
+    return [Photograph(**row | {"shrink": int(row["shrink"])}) for row in rows]  # type: ignore[arg-type]
 
 
 def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
@@ -84,68 +69,54 @@ def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     return bicubic(hr[:, :height, :width], scale, edges)
 
 
-def prepare_photographs(
-    split: Split, chosen: Iterable[Photograph], edges: Edges, smallest: int
-) -> Iterator[Prepared]:
-    """Reads and degrades photographs; ``smallest`` is the HR side that a patch needs."""
-    for photograph in chosen:
+def prepare_photographs(study: Study, split: str) -> Iterator[Prepared]:
+    """Reads and degrades the photographs that the budget takes of a split."""
+    dataset = "train" if split == "train" else "photographs"  # as scores name it
+    for photograph in photographs(split, getattr(study.budget.images, split)):
         hr = photograph.read()
-        height, width = hr.shape[-2:]
-        if min(height, width) < smallest:
-            raise UserError(
-                f"photograph {photograph.name} ({width} x {height}) is smaller than a patch of "
-                f"{smallest} x {smallest}: make the budget's patches smaller (teach.patch, "
-                "distil.patch) or leave it out of the list"
-            )
-        lr = {scale: degrade(hr, scale, edges) for scale in SCALES}
-        yield Prepared(DATASETS[split], photograph.name, hr, lr, "bicubic")
+        lr = {scale: degrade(hr, scale, study.params.data.edges) for scale in SCALES}
+        yield Prepared(dataset, photograph.name, hr, lr, "bicubic")
 
 
-def prepare_datasets(
-    names: Iterable[str], folder: Path, registry: Registry, edges: Edges, real: bool = False
-) -> Iterator[Prepared]:
-    """Datasets whose files were fetched into ``folder``.
+def prepare_pairs(study: Study, pairs: Iterable[Pair]) -> Iterator[Prepared]:
+    """Images with the LR images that are shipped with them, and those of other scales made here.
 
-    LR images are those shipped with them. Of scales that are not shipped they are made here, but
-    for ``real`` ones: their LR images are photographs of their own, and HR may be absent.
+    Those of the budget's real datasets are left as they are: no LR is made, and HR may be absent.
     """
-    for dataset in names:
-        with find_images(dataset, folder, registry) as pairs:
-            for pair in pairs:
-                hr, lr = pair.read()
-                made = {}
-                if not real:
-                    if hr is None:
-                        raise UserError(f"{dataset}: has no HR images: name it under real instead")
-                    made = {s: degrade(hr, s, edges) for s in SCALES if s not in lr}
-                source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
-                both = dict(sorted((lr | made).items()))
-                yield Prepared(pair.dataset, pair.name, hr, both, source)
+    sets, edges = study.budget.images.datasets, study.params.data.edges
+    for pair in pairs:
+        (hr, lr), made = pair.read(), {}
+        if not sets or pair.dataset not in sets.real:
+            if hr is None:
+                raise UserError(f"{pair.dataset}: has no HR images: name it under real instead")
+            made = {scale: degrade(hr, scale, edges) for scale in SCALES if scale not in lr}
+        source = " and ".join(["shipped"] * bool(lr) + ["bicubic"] * bool(made))
+        yield Prepared(pair.dataset, pair.name, hr, dict(sorted((lr | made).items())), source)
 
 
-def prepare_benchmarks(folder: Path, edges: Edges, but: Collection[str] = ()) -> Iterator[Prepared]:
-    """Every dataset of ``folder`` that has an HR folder, with its own LR images if shipped.
+def find_datasets(study: Study, names: Iterable[str]) -> Iterator[Pair]:
+    """The images of datasets that were fetched."""
+    registry = load_registry(study.root / study.params.data.registry)
+    for name in names:
+        with find_images(name, study.root / study.budget.origin, registry) as pairs:
+            yield from pairs
 
-    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png. Datasets named in ``but`` are left out.
+
+def find_benchmarks(study: Study) -> Iterator[Pair]:
+    """Those of every set in the folder of benchmarks that has HR, but for sets that were fetched.
+
+    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png.
     """
-    for hr_folder in sorted(folder.glob("*/HR")):
-        dataset = hr_folder.parent
-        if dataset.name in but:
-            continue
-        for file in list_images(hr_folder):
-            hr, lr, source = read_image(file), {}, "bicubic"
-            for scale in SCALES:
-                shipped = dataset / "LR_bicubic" / f"X{scale}" / f"{file.stem}x{scale}.png"
-                if not shipped.is_file():
-                    lr[scale] = degrade(hr, scale, edges)
-                    continue
-                lr[scale], source = read_image(shipped), "shipped"
-                if any(scale * lr[scale].shape[side] > hr.shape[side] for side in (1, 2)):
-                    raise UserError(
-                        f"{shipped} is larger than 1/{scale} of {file}: replace the pair, or "
-                        "remove the LR image to have it made"
-                    )
-            yield Prepared(dataset.name, file.stem, hr, lr, source)
+    folder, sets = study.params.data.benchmarks, study.budget.images.datasets
+    fetched = sets.test + sets.real if sets else ()
+    every = (study.root / folder).glob("*/HR") if folder else ()
+    own = sorted(hr for hr in every if hr.parent.name not in fetched)
+    for file in chain.from_iterable(map(list_images, own)):
+        of = file.parents[1]
+        files = {s: of / f"LR_bicubic/X{s}/{file.stem}x{s}.png" for s in SCALES} | {1: file}
+        there = {scale: place for scale, place in files.items() if place.is_file()}
+        found = {s: Member(of, place.name, partial(place.open, "rb")) for s, place in there.items()}
+        yield Pair(of.name, file.stem, found.pop(1), found)
 
 
 def prepare_study(study: Study) -> None:
@@ -156,31 +127,12 @@ def prepare_study(study: Study) -> None:
     """
     if study.only_shows("prepare"):
         return
-    images, data = study.budget.images, study.params.data
-    edges, datasets = data.edges, images.datasets
-    found: dict[str, Iterable[Prepared]]
-    if datasets:
-        place = study.root / study.budget.origin
-        registry = load_registry(study.root / data.registry)
-        train = dict.fromkeys((*datasets.train, *datasets.expanded))
-        found = {
-            "train": prepare_datasets(train, place, registry, edges),
-            "test": prepare_datasets(datasets.watch, place, registry, edges),
-            "benchmarks": chain(
-                prepare_datasets(datasets.test, place, registry, edges),
-                prepare_datasets(datasets.real, place, registry, edges, real=True),
-            ),
-        }
+    own = prepare_pairs(study, find_benchmarks(study))
+    if sets := study.budget.images.datasets:
+        named = sets.train + sets.expanded, sets.watch, sets.test + sets.real
+        parts = [prepare_pairs(study, find_datasets(study, dict.fromkeys(n))) for n in named]
+        parts[2] = chain(parts[2], own)
     else:
-        smallest = max(SCALES) * max(study.budget.teach.patch, study.budget.distil.patch)
-        counts: dict[Split, int | None] = {"train": images.train, "test": images.test}
-        found = {
-            split: prepare_photographs(split, photographs(split, first), edges, smallest)
-            for split, first in counts.items()
-        }
-    if data.benchmarks:
-        taken = (*datasets.test, *datasets.real) if datasets else ()
-        others = prepare_benchmarks(study.root / data.benchmarks, edges, but=taken)
-        found["benchmarks"] = chain(found.get("benchmarks", ()), others)
-    for part in ("train", "test", "benchmarks"):
-        write_store(study.folder("prepare") / part, found.get(part, ()))
+        parts = [*(prepare_photographs(study, split) for split in ("train", "test")), own]
+    for part, images in zip(("train", "test", "benchmarks"), parts, strict=True):
+        write_store(study.folder("prepare") / part, images)

@@ -3,12 +3,11 @@
 import json
 import os
 import platform
+import re
 import subprocess
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,72 +17,42 @@ from augkd.errors import replacing
 from augkd.study.params import Study
 from augkd.train import Curves, finish
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+Frames = tuple[pd.DataFrame, pd.DataFrame]
+"""Curves: loss (step, member, term, value) and validation PSNR (step, member, value)."""
 
 
 def code_hash() -> str:
     """SHA-256 over what the code does that training runs through: the core, and its caller."""
     from augkd.study.pipeline.sources import hash_code  # here, since no weights rest on it
 
-    package = Path(__file__).parents[1]
-    outside = {package / "study", package / "cli.py", package / "__main__.py"}
-    core = [file for file in package.rglob("*.py") if not outside & {file, *file.parents}]
-    return hash_code([*core, Path(__file__).with_name("runs.py")])
+    package, beside = Path(__file__).parents[1], Path(__file__).parent
+    code = [file for file in package.rglob("*.py") if beside not in file.parents]
+    core = [file for file in code if file.stem not in ("cli", "__main__")]
+    return hash_code([*core, beside / "runs.py"])
 
 
 class Run:
-    """The record of one training: made before it starts, since code may change meanwhile.
+    """The record of one run, made before it starts, since code may change meanwhile."""
 
-    Used as a context, it forgets the resume state at the end, once the result is on disk. Of
-    several processes the main one alone writes; the others leave the context after it.
-    """
+    def __init__(self, study: Study, stage: str, name: str) -> None:
+        group = joined()
+        self.study, self.device, self.main = study, group.device(), group.main
+        self.out, self.label = study.folder(stage, name), f"{stage}-{study.budget.name}-{name}"
+        self.state: Path | None = None  # to resume from, if it is a training
+        self.begun = datetime.now(UTC)
+        git = "git describe --always --abbrev=40 --exclude='*' --dirty"  # says nothing without git
+        told = subprocess.run(git, cwd=study.root, shell=True, capture_output=True, text=True)
+        revision, _, changed = told.stdout.strip().partition("-")
+        self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
+        self.record |= {"members": ["teacher"], "steps": 0}  # a training says what it has
+        self.record |= {"started": self.begun.isoformat(timespec="seconds")}
+        self.record |= {"revision": revision, "dirty": bool(changed), "code": code_hash()}
+        self.record |= {"device": device_name(self.device), "processes": group.count}
+        self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
+        self.record |= {"torch": torch.__version__, "python": platform.python_version()}
 
-    def __init__(
-        self,
-        study: Study,
-        stage: str,
-        name: str,
-        steps: int,
-        members: list[str],
-        device: torch.device,
-    ) -> None:
-        self.stage, self.name, self.device = stage, name, device
-        self.out = study.folder(stage, name)
-        self.label = f"{stage}-{study.budget.name}-{name}"
-        self.main = joined().main
-        self.state: Path | None = None
-        self.begun = time.monotonic()
-        self.record: dict[str, Any] = {
-            "cohort": name,
-            "stage": stage,
-            "budget": study.budget.name,
-            "members": members,
-            "steps": steps,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "revision": _git(study.root, "rev-parse", "HEAD"),
-            "dirty": bool(_git(study.root, "status", "--porcelain", "--untracked-files=no")),
-            "code": code_hash(),
-            "device": device_name(device),
-            "processes": joined().count,
-            "cpu_count": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
-
-    def __enter__(self) -> "Run":
-        self.out.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            if self.main and self.state:
-                finish(self.state)
-            joined().wait()  # others read what the main process has written
-
-    def end(self, curves: Curves) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Writes curves and record, in the main process; the training is over."""
+    def end(self, curves: Curves) -> Frames:
+        """Once weights are there: the main process writes curves and record, drops the state."""
         loss = pd.DataFrame(curves.loss, columns=["step", "member", "term", "value"])
         psnr = pd.DataFrame(curves.psnr, columns=["step", "member", "value"])
         if self.main:
@@ -91,13 +60,16 @@ class Run:
             for name, frame in frames.items():
                 with replacing(self.out / "curves" / f"{name}.csv") as partial:
                     frame.to_csv(partial, index=False)
-            self.record["seconds"] = round(time.monotonic() - self.begun, 1)
+            self.record["seconds"] = round((datetime.now(UTC) - self.begun).total_seconds(), 1)
             with replacing(self.out / "run.json") as partial:
                 partial.write_text(json.dumps(self.record, indent=2) + "\n")
+            if self.state:
+                finish(self.state)
+        joined().wait()  # others read what the main process has written
         return loss, psnr
 
 
-def read_curves(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_curves(folder: Path) -> Frames:
     """What ``Run.end`` wrote; of the validation, a line a method, the mean over its seeds."""
     psnr = pd.read_csv(folder / "curves" / "psnr.csv").melt("step", var_name="member")
     loss = pd.read_csv(folder / "curves" / "terms.csv", float_precision="round_trip")
@@ -106,32 +78,30 @@ def read_curves(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def by_method(frame: pd.DataFrame) -> pd.DataFrame:
     """Curves with a column a method: terms summed, then the mean over seeds, as dvc plots wants."""
-    if frame.empty:
-        return pd.DataFrame({"step": []})
     total = frame.groupby(["step", "member"], sort=False)["value"].sum().reset_index()
-    total["method"] = total["member"].str.replace(r"-\d+$", "", regex=True)
-    wide = total.pivot_table(index="step", columns="method", values="value", sort=False)
+    method = total["member"].astype(str).str.replace(r"-\d+$", "", regex=True).rename("method")
+    wide = total.pivot_table("value", "step", method, sort=False)
     return wide.round(6).reset_index()
 
 
-def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> "Figure":
-    """Loss and validation by ``by_method``: a line a method."""
+def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
+    """A figure of loss and validation by ``by_method``: a line a method."""
     import matplotlib.pyplot as plt
 
     from augkd.study.report.style import METHOD_NAMES
 
-    methods = list(psnr.columns.drop("step"))
-    size = (9, 3.2 + 0.18 * (1 + len(methods) // 5))
+    loss, psnr = (frame.set_index("step").rename(columns=METHOD_NAMES) for frame in (loss, psnr))
+    size = (9, 3.2 + 0.18 * (1 + len(psnr.columns) // 5))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     for axis, frame in zip(axes, (loss, psnr), strict=True):
-        for method in frame.columns.drop("step"):
-            axis.plot(frame["step"], frame[method], label=METHOD_NAMES.get(method, method))
-    axes[0].set(xlabel="step", ylabel="loss (weighted sum of terms)", yscale="log")
-    axes[0].set_title("Training loss")
-    axes[1].set(xlabel="step", ylabel="PSNR-Y (dB)", title="Validation")
-    if methods:  # networks that were taken from elsewhere have no curves
-        axes[1].set_ylim(bottom=psnr.iloc[1:][methods].min().min() - 0.5)
-    if len(methods) > 1:
+        axis.set_xlabel("step")
+        for method, values in frame.items():
+            axis.plot(values, label=method)
+    axes[0].set(title="Training loss", ylabel="loss (weighted sum of terms)", yscale="log")
+    axes[1].set(title="Validation", ylabel="PSNR-Y (dB)")
+    if len(psnr.columns):  # networks that were taken from elsewhere have no curves
+        axes[1].set_ylim(bottom=psnr.iloc[1:].min().min() - 0.5)
+    if len(psnr.columns) > 1:
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
@@ -139,16 +109,6 @@ def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> "Figure":
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "CPU"
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    listed = Path("/proc/cpuinfo")  # Linux alone has it
+    found = re.search(r"model name\s*:\s*(.+)", listed.read_text() if listed.exists() else "")
+    return found[1] if found else platform.processor() or "CPU"

@@ -1,286 +1,180 @@
 """From a dataset's fetched archives to its images: pairs of HR and shipped LR, read where they lie.
 
-Archives (zip, tar, compressed tar) are not trusted. One is refused as a whole, before anything is
-read from it, if a member would leave its folder, is no plain file or folder, or unpacks to an
-absurd size, by the archive's own list, to which reading members then holds it. This is stricter
-than tarfile's ``data`` filter, which mends absolute names and lets links within the folder pass.
+Archives (zip, tar, tar.gz) are not trusted. One is refused as a whole, before anything is read
+from it, if a member would leave its folder or is no plain file or folder, or if all unpack to an
+absurd size. This is stricter than tarfile's ``data`` filter, which lets inner links pass.
 """
 
-import json
+import gzip
+import os
+import posixpath
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, NoReturn
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from augkd.data.images import read_image
 from augkd.errors import UserError, replacing
-from augkd.study.acquire.registry import Registry, load_registry
+from augkd.study.acquire.registry import Registry
 
-MEMBERS = 1_000_000
 RATIO = 100  # unpacked to packed bytes; images hardly shrink, and bombs start at about 1000
 SLACK = 64 << 20  # bytes that any archive may unpack to
+_WAYS_OUT = re.compile(r"^/|^[A-Za-z]:|^\.\.(/|$)|[\\\x00-\x1f\x7f]")  # on this system or another
 
 
-class Archive(ExitStack):
-    """The plain files of an archive, open within ``with``.
+class Member(NamedTuple):
+    """A file in an open archive, and what opens it."""
 
-    Attributes:
-        members: what opens each, by its name ("/" between folders), in the archive's order.
-        in_place: whether they may be read in any order at little cost: not of a compressed tar.
-        unpacked: the folder that ``extract`` made, if it did.
+    archive: Path
+    name: str
+    opens: Callable[[], Any]
 
-    Raises:
-        UserError: the file is missing, damaged, no such archive, or refused (see above).
-    """
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.name}"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path, self.in_place = path, True
-        self.members: dict[str, Callable[[], IO[bytes] | None]] = {}
-        self.unpacked: Path | None = None
-        with self._complaints():
-            try:
-                self._list()
-            except BaseException:
-                self.close()
-                raise
-
-    def _list(self) -> None:
-        with self.path.open("rb") as file:
-            head = file.read(512)
-        folders, total, limit = {""}, 0, RATIO * self.path.stat().st_size + SLACK
-        zipped = head.startswith(b"PK")  # a tar that ends with a zip inside would pass as one
-        self.in_place = zipped or head[257:262] == b"ustar"  # compressed ones show it only inside
-        opened = zipfile.ZipFile(self.path) if zipped else tarfile.open(self.path)  # noqa: SIM115
-        self.callback(opened.close)
-        for raw, size, folder, plain, opens in _members(
-            opened
-        ):  # a compressed tar is unpacked here
-            name, total = safe_name(raw), total + size
-            if name is None or not (name or folder):
-                self._refuse(f"has a member that would leave its folder, {raw!r}")
-            if not plain or size < 0:
-                self._refuse(f"has a link, a device or an encrypted file, {raw!r}")
-            if total > limit:
-                self._refuse(f"unpacks to {total} bytes or more, over {RATIO} times its own size")
-            if len(self.members) + len(folders) > MEMBERS:
-                self._refuse(f"has more than {MEMBERS} members")
-            if name in self.members or (name in folders and not folder):
-                self._refuse(f"has {name!r} twice")
-            if folder:
-                folders.add(name)
-            else:
-                self.members[name] = opens
-        if isinstance(opened, tarfile.TarFile) and opened.fileobj and not self.in_place:
-            while opened.fileobj.read(1 << 20):  # the check sum of all stands at the end
-                if (total := total + (1 << 20)) > limit:
-                    self._refuse(f"unpacks to over {RATIO} times its own size")
-        for name in self.members:
-            for parent in PurePosixPath(name).parents:
-                if str(parent) in self.members:
-                    self._refuse(f"has '{parent}' both as a file and as a folder")
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise UserError(f"{self.path}: {why}: refused; fetch it again, or remove that by hand")
-
-    @contextmanager
-    def _complaints(self) -> Iterator[None]:
-        """Damage of any kind as one line."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # the libraries raise a dozen kinds on damaged bytes
-            reason = getattr(error, "strerror", "") or str(error) or type(error).__name__
-            raise UserError(
-                f"{self.path}: a damaged archive ({' '.join(reason.split())}): remove it and "
-                "fetch it again"
-            ) from None
-
-    def read(self, name: str) -> bytes:
-        """A member. Raises UserError if there is none of that name, or it is damaged."""
-        if name not in self.members:
-            raise UserError(f"{self.path}: has no '{name}': expected it in this archive")
-        with self._complaints():
-            stream = self.members[name]()
-            assert stream is not None  # a plain file has bytes
-            with stream:
-                return stream.read()
-
-    def unpack(self, name: str, target: Path) -> Path:
-        """Writes a member to ``target``: all of it or nothing."""
-        data = self.read(name)
+    def unpack(self, target: Path) -> Path:
+        """Writes ``target``: all of it or nothing. Raises UserError: the member is damaged."""
+        with _complaints(self.archive), self.opens() as stream:
+            data = stream.read()
         with replacing(target) as beside:
             beside.write_bytes(data)
         return target
 
-    def extract(self, folder: Path, names: Collection[str]) -> None:
-        """Unpacks members to ``folder``, unless they lie there from the same file."""
-        state, marker = self.path.stat(), folder / ".unpacked_from"
-        origin = json.dumps([self.path.name, state.st_size, state.st_mtime_ns, sorted(names)])
-        if not marker.is_file() or marker.read_text() != origin:
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                for name in filter(set(names).__contains__, self.members):  # in the tar's order
-                    self.unpack(name, folder / name)
-                with replacing(marker) as beside:
-                    beside.write_text(origin)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-        self.unpacked = folder
-
-
-def _members(
-    opened: zipfile.ZipFile | tarfile.TarFile,
-) -> Iterator[tuple[str, int, bool, bool, Callable[[], IO[bytes] | None]]]:
-    """Of each member: name, bytes, if it is a folder, if it may be unpacked, what opens it."""
-    if isinstance(opened, zipfile.ZipFile):
-        for entry in opened.infolist():
-            raw, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not entry.flag_bits & 1  # a secret
-            yield raw, entry.file_size, raw.endswith("/"), plain, partial(opened.open, entry)
-    else:
-        for member in opened:
-            folder, opens = member.isdir(), partial(opened.extractfile, member)
-            yield member.name, member.size, folder, folder or member.isreg(), opens
-
-
-def safe_name(raw: str) -> str | None:
-    """A member's name without "./" and closing "/", or None if it would leave its folder.
-
-    Backslashes, a colon after one letter and control characters are refused with the rest: what
-    one system reads as a name, another reads as a way out.
-    """
-    name = "/".join(part for part in raw.split("/") if part not in ("", "."))
-    ways_out = r"[\\\x00-\x1f\x7f]|^[A-Za-z]:|(^|/)\.\.(/|$)"
-    return None if raw.startswith("/") or re.search(ways_out, name) else name
-
-
-@dataclass(frozen=True)
-class Place:
-    """An image that is a member of an opened archive."""
-
-    archive: Archive
-    member: str
-
-    def __str__(self) -> str:
-        return f"{self.archive.path}: {self.member}"
-
-    def read(self) -> Tensor:
+    def image(self) -> Tensor:
         """(3, H, W) uint8 RGB. Raises UserError: it is damaged, or not an 8-bit image."""
-        if self.archive.unpacked:
-            return read_image(self.archive.unpacked / self.member)
         with TemporaryDirectory() as folder:
-            file = self.archive.unpack(self.member, Path(folder) / Path(self.member).name)
+            file = self.unpack(Path(folder) / Path(self.name).name)
             try:
                 return read_image(file)
             except UserError as error:
                 raise UserError(str(error).replace(str(file), str(self))) from None
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """One image of a dataset: ``hr`` is None where it has none, ``lr`` has what is shipped."""
 
     dataset: str
     name: str
-    hr: Place | None
-    lr: dict[int, Place]
+    hr: Member | None
+    lr: dict[int, Member]
 
     def read(self) -> tuple[Tensor | None, dict[int, Tensor]]:
         """HR (3, H, W) and, by scale s, the shipped LR, at most (3, H // s, W // s); uint8.
 
-        Raises:
-            UserError: an image is damaged, or LR is larger than 1/s of HR.
+        Raises UserError: an image is damaged, or LR is larger than 1/s of HR.
         """
-        hr = self.hr.read() if self.hr else None
-        lr = {scale: place.read() for scale, place in self.lr.items()}
-        for scale, small in lr.items():
-            sides = zip(small.shape[1:], hr.shape[1:] if hr is not None else (), strict=False)
-            if any(scale * a > b for a, b in sides):
-                raise UserError(
-                    f"{self.lr[scale]}: is larger than 1/{scale} of {self.hr}: fetch them again"
-                )
+        hr, lr = self.hr.image() if self.hr else None, dict[int, Tensor]()
+        for scale, member in self.lr.items():
+            small = lr[scale] = member.image()
+            if hr is not None and any(scale * small.shape[k] > hr.shape[k] for k in (1, 2)):
+                raise UserError(f"{member}: is larger than 1/{scale} of {self.hr}: get them again")
         return hr, lr
 
 
 @contextmanager
-def find_images(
-    dataset: str, folder: Path, registry: Registry | None = None
-) -> Iterator[list[Pair]]:
+def open_archive(path: Path) -> Iterator[dict[str, Member]]:
+    """The members of an archive by name ("/" between folders), in its order.
+
+    A tar.gz is unpacked once, to the tar NAME.unpacked beside it, to be read in any order.
+
+    Raises UserError: the file is missing, damaged, no such archive, or refused (see above).
+    """
+    with ExitStack() as opened:
+        with _complaints(path):
+            limit = RATIO * path.stat().st_size + SLACK
+            with path.open("rb") as file:
+                head = file.read(2)
+            if head == b"PK":  # by zipfile's own test a tar that ends with a zip would be one
+                archive: Any = opened.enter_context(zipfile.ZipFile(path))
+                entries, opens = archive.infolist(), archive.open
+            else:
+                plain = _gunzip(path, limit) if head == b"\x1f\x8b" else path
+                archive = opened.enter_context(tarfile.open(plain, "r:"))
+                entries, opens = archive, archive.extractfile
+            members, total = {}, 0
+            for entry in entries:
+                if isinstance(entry, tarfile.TarInfo):
+                    raw, size, whole = entry.name, entry.size, entry.isreg() or entry.isdir()
+                else:
+                    raw, size = entry.filename, entry.file_size
+                    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where no Unix has written it
+                    whole = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+                name, total = posixpath.normpath(raw), total + size
+                if _WAYS_OUT.search(name):
+                    raise ValueError(f"{raw!r} would leave its folder")
+                if not whole or size < 0:
+                    raise ValueError(f"{raw!r} is a link or a device")
+                if total > limit:
+                    raise ValueError(f"up to {raw!r} it unpacks to over {RATIO} times its size")
+                members[name] = Member(path, name, partial(opens, entry))
+        yield members
+
+
+def _gunzip(path: Path, limit: int) -> Path:
+    """The tar of a tar.gz, cut off above ``limit`` bytes; once made, it has the tar.gz's time."""
+    plain, made = path.with_name(f"{path.name}.unpacked"), path.stat().st_mtime_ns
+    if not plain.is_file() or plain.stat().st_mtime_ns != made:
+        with gzip.open(path) as packed, plain.open("wb") as file:
+            while file.tell() <= limit and (piece := packed.read(1 << 20)):
+                file.write(piece)
+        os.utime(plain, ns=(made, made))
+    return plain
+
+
+@contextmanager
+def _complaints(path: Path) -> Iterator[None]:
+    """Damage of any kind as one line."""
+    try:
+        yield
+    except Exception as error:  # the libraries raise a dozen kinds on damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        mend = "if the archive is to blame, remove it and fetch it again"
+        raise UserError(f"{path}: cannot be unpacked ({reason}): {mend}") from None
+
+
+@contextmanager
+def find_images(dataset: str, folder: Path, registry: Registry) -> Iterator[list[Pair]]:
     """The images of a dataset whose files ``fetch`` put into ``folder``, by name.
 
-    They are read straight out of zip and plain tar archives, which stay open within the ``with``;
-    of a compressed tar, they are unpacked once, to NAME.DATASET beside it. Images of a dataset of
-    several parts keep the names of their parts' datasets.
+    Those of a dataset of parts keep the parts' names. Archives stay open within the ``with``.
 
-    Raises:
-        UserError: no source's files are all there, an archive is refused, a pair is incomplete,
-            or there are not as many images as the dataset has.
+    Raises UserError: no source is wholly there, an archive is refused, or an image is missing.
     """
-    registry = registry or load_registry()
-    parts = registry.dataset(dataset).parts or (dataset,)
     with ExitStack() as opened:
-        yield [pair for part in parts for pair in _find(part, folder, registry, opened)]
+        parts = registry.dataset(dataset).parts or (dataset,)
+        yield [pair for part in parts for pair in _find(part, registry, folder, opened)]
 
 
-def _find(dataset: str, folder: Path, registry: Registry, opened: ExitStack) -> list[Pair]:
-    entry = registry.dataset(dataset)
-    for source in entry.sources:
-        if all((folder / file).is_file() for file in source.files):
-            break
-    else:
-        wanted = " or ".join(" and ".join(source.files) for source in entry.sources)
-        raise UserError(f"{dataset}: {folder} has no {wanted}: fetch it first")
-    archives = [opened.enter_context(Archive(folder / file)) for file in source.files]
-    templates = {1: source.hr, **source.lr} if source.hr else source.lr
-    found = {s: _matches(dataset, text, archives) for s, text in sorted(templates.items())}
-    names, mend = next(iter(found.values())), "remove the archive and fetch it again"  # HR's if any
-    for scale, places in found.items():
-        if odd := sorted(places.keys() ^ names.keys()):
+def _find(name: str, registry: Registry, folder: Path, opened: ExitStack) -> Iterator[Pair]:
+    dataset = registry.dataset(name)
+    there = [s for s in dataset.sources if all((folder / file).is_file() for file in s.files)]
+    if not there:
+        wanted = " or ".join(" and ".join(source.files) for source in dataset.sources)
+        raise UserError(f"{name}: {folder} has no {wanted}: fetch it first")
+    source, members = there[0], list[Member]()
+    for file in source.files:
+        members += opened.enter_context(open_archive(folder / file)).values()
+    found, names = dict[int, dict[str, Member]](), list[str]()
+    templates = {1: source.hr} if source.hr else {}
+    for scale, template in (templates | source.lr).items():
+        # a name starts without a dot: not so "._0001.png", which macOS puts beside each file
+        path = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
+        fits = ((re.fullmatch(f"(?:.*/)?{path}", member.name), member) for member in members)
+        images = found[scale] = {match[1]: member for match, member in fits if match}
+        names = names or sorted(images)
+        if sorted(images) != names or len(images) != dataset.images:
             raise UserError(
-                f"{dataset}: '{odd[0]}' has no {'LR' if odd[0] in names else 'HR'} image at "
-                f"x{scale} in {', '.join(source.files)}: {mend}"
+                f"{name}: {len(images)} images at x{scale} in {', '.join(source.files)}, "
+                f"expected the same {dataset.images} at each scale: remove it and fetch it again"
             )
-    if len(names) != entry.images:
-        raise UserError(
-            f"{dataset}: {len(names)} images in {', '.join(source.files)}, expected "
-            f"{entry.images}: {mend}"
-        )
-    for archive in archives:
-        if not archive.in_place:
-            everywhere = [place for images in found.values() for place in images.values()]
-            own = [place.member for place in everywhere if place.archive is archive]
-            archive.extract(archive.path.with_name(f"{archive.path.name}.{dataset}"), own)
     hr = found.pop(1, {})
-    return [
-        Pair(dataset, name, hr.get(name), {scale: lr[name] for scale, lr in found.items()})
-        for name in sorted(names)
-    ]
-
-
-def _matches(dataset: str, template: str, archives: list[Archive]) -> dict[str, Place]:
-    """By image name, the members that fit a template of the registry."""
-    # a name starts without a dot: not so "._0001.png", which macOS puts beside each file
-    pattern = re.escape(template).replace(r"\*", "[^/]+").replace(r"\{name\}", "([^/.][^/]*)")
-    found: dict[str, Place] = {}
-    for place in (Place(archive, member) for archive in archives for member in archive.members):
-        if match := re.fullmatch(f"(?:.*/)?{pattern}", place.member):
-            if match[1] in found:
-                raise UserError(
-                    f"{place.archive.path}: {place.member} is a second '{match[1]}' of {dataset}, "
-                    "expected one: remove the archive and fetch it again"
-                )
-            found[match[1]] = place
-    return found
+    for image in names:
+        yield Pair(name, image, hr.get(image), {scale: lr[image] for scale, lr in found.items()})

@@ -27,11 +27,10 @@ from augkd.distill.vgg import VGG19
 from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher
 from augkd.models.quantize import quantize
-from augkd.study.params import Cohort, Study, TeacherEntry
-from augkd.study.runs import build
+from augkd.study.params import Study, TeacherEntry
+from augkd.study.runs import Task, build
 from augkd.train import Member
 
-Entry = Cohort | TeacherEntry
 Key = tuple[str, str]  # of a training: its stage ("teach" or "distil") and name
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -71,12 +70,12 @@ def _count(network: nn.Module, height: int, width: int) -> float:
     return float(counter.get_total_flops() / 2)
 
 
-def entry_of(study: Study, stage: str, name: str) -> Entry:
+def entry_of(study: Study, stage: str, name: str) -> Task:
     """What the stage "teach" or "distil" trains by that name."""
     return study.teacher(name) if stage == "teach" else study.cohort(name)
 
 
-def untrained(study: Study, entry: Entry, device: torch.device) -> tuple[list[Member], nn.Module]:
+def untrained(study: Study, entry: Task, device: torch.device) -> tuple[list[Member], nn.Module]:
     """Untrained students of a training, one of each method, and their teacher, if only in name.
 
     Neither counts nor times depend on the weights of VGG19, where CSD asks for it, nor on how many
@@ -100,7 +99,7 @@ def untrained(study: Study, entry: Entry, device: torch.device) -> tuple[list[Me
     return members, teacher
 
 
-def _network(study: Study, entry: Entry) -> Any:
+def _network(study: Study, entry: Task) -> Any:
     """What an entry trains, as it is before; a teacher from elsewhere is read from its file."""
     if isinstance(entry, TeacherEntry) and not entry.network:
         file = study.root / entry.file if entry.file else None
@@ -110,7 +109,7 @@ def _network(study: Study, entry: Entry) -> Any:
     return quantize(network, bits[0]) if bits else network
 
 
-def noise(study: Study, entry: Entry, n: int, patch: int, device: torch.device) -> PatchSampler:
+def noise(study: Study, entry: Task, n: int, patch: int, device: torch.device) -> PatchSampler:
     """Draws batches of a training, in which there is nothing to see."""
     sides = (2 * patch * entry.scale, 2 * patch)
     hr, lr = (torch.randint(256, (3, side, side), dtype=torch.uint8) for side in sides)

@@ -28,7 +28,7 @@ alone: the claims (``claim``) and what does not agree (``audit``). No score of o
 """
 
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 
@@ -38,9 +38,8 @@ KEYS = ("network", "scale", "method", "role", "teacher", "training_set", "datase
 
 @lru_cache
 def _read(number: int) -> pd.DataFrame:
-    with files(__name__).joinpath(f"table_{number:02d}.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, dtype={"scale": "Int64"}, keep_default_na=False, na_values={})
-    return table
+    file = Path(__file__).with_name(f"table_{number:02d}.csv")
+    return pd.read_csv(file, dtype={"scale": "Int64"}, keep_default_na=False, na_values={})
 
 
 def load_table(number: int) -> pd.DataFrame:
@@ -57,8 +56,7 @@ def all_tables() -> pd.DataFrame:
 
 def external() -> pd.DataFrame:
     """Public numbers: network, scale, method, evaluation, dataset, metric, value, source."""
-    with files(__name__).joinpath("external.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+    return pd.read_csv(Path(__file__).with_name("external.csv"))
 
 
 def select(table: pd.DataFrame, **keys: object) -> pd.DataFrame:

@@ -54,35 +54,11 @@ def implied_by_statement(network: str, scale: int) -> dict[str, float]:
     return {"stated": stated, **implied, "printed": printed}
 
 
-def niqe_gains() -> pd.DataFrame:
-    """By how much AugKD lowers Table 5's NIQE against KD and scratch: dataset, over, gain."""
-    niqe = select(load_table(5), metric="niqe")
-    niqe = niqe.pivot(index="dataset", columns="method", values="value")
-    gains = niqe[["kd", "scratch"]].sub(niqe["augkd"], axis=0).round(3).rename_axis(columns="over")
-    gains = gains.loc[["RealSR", "DRealSR", "OST300"]]
-    return pd.DataFrame({"gain": gains.stack()}).reset_index()
-
-
-def step_cost() -> pd.DataFrame:
-    """Table 11 against its KD column: method, seconds, extra_seconds, extra_share, psnr_gain."""
-    printed = load_table(11)
-    table = printed.pivot(index="method", columns="metric", values="value")
-    table = table.loc[printed["method"].unique()]
-    seconds, psnr = table["seconds_per_step"], table["psnr_y"]
-    columns = {
-        "seconds": seconds,
-        "extra_seconds": (seconds - seconds["kd"]).round(2),
-        "extra_share": (seconds / seconds["kd"] - 1).round(4),
-        "psnr_gain": (psnr - psnr["kd"]).round(2),
-    }
-    return pd.DataFrame(columns).reset_index()
-
-
 # --- the tables against each other
 
 
-def duplicated_rows(least: int = 2) -> pd.DataFrame:
-    """Pairs of printed rows that agree in every cell they share, in at least ``least`` cells.
+def duplicated_rows() -> pd.DataFrame:
+    """Pairs of printed rows that agree in every cell they share, in at least two.
 
     A model that is printed twice should agree with itself; different models that agree in every
     PSNR and SSIM should not exist. Columns: table, row, model, other_table, other_row,
@@ -100,7 +76,7 @@ def duplicated_rows(least: int = 2) -> pd.DataFrame:
     keys = ["table", "row", "model", "other_table", "other_row", "other_model"]
     grouped = pairs.groupby(["number", "other_number", *keys], as_index=False)
     found = grouped.agg(cells=("agree", "size"), agree=("agree", "all"))
-    found = found[(found["cells"] >= least) & found["agree"]].reset_index(drop=True)
+    found = found[(found["cells"] >= 2) & found["agree"]].reset_index(drop=True)
     found["same_model"] = found["model"] == found["other_model"]
     return found[[*keys, "cells", "same_model"]]
 
@@ -153,37 +129,6 @@ def initialisation_gap() -> pd.DataFrame:
     pairs = pairs.rename(columns={"value_y": "table_2", "value_x": "table_9"})
     pairs = pairs[[*keys, "table_2", "table_9"]]
     return pairs.assign(gap=(pairs["table_2"] - pairs["table_9"]).round(4))
-
-
-def heterogeneous_teachers() -> pd.DataFrame:
-    """RCAN ×4 students on Urban100: teacher, teacher_psnr (Table 12), student_psnr, table.
-
-    The student of the same architecture is Table 3's, the others are Table 4's.
-    """
-    keys, rows = {"scale": 4, "dataset": "Urban100"}, []
-    for teacher, table in (("rcan", 3), ("edsr", 4), ("swinir", 4)):
-        psnr = {
-            "teacher_psnr": paper_value(12, "psnr_y", network=teacher, **keys),
-            "student_psnr": paper_value(table, "psnr_y", teacher=teacher, method="augkd", **keys),
-        }
-        rows.append({"teacher": teacher, **psnr, "table": table})
-    return pd.DataFrame(rows)
-
-
-def coverage() -> pd.DataFrame:
-    """Which method is in the table of which network: methods by networks, True or False."""
-    main = pd.concat([load_table(number) for number in MAIN.values()])
-    covered = pd.crosstab(main["method"], main["network"]) > 0
-    return covered.loc[main["method"].unique()].rename_axis(columns=None)
-
-
-def speed_against_operations() -> pd.DataFrame:
-    """Table 1: how many times fewer operations and how many times more frames a student has."""
-    table = load_table(1).pivot(index="network", columns=["metric", "role"], values="value")
-    operations, frames = table["multiply_accumulates"], table["frames_per_second"]
-    fewer = (operations["teacher"] / operations["student"]).round(2)
-    faster = (frames["student"] / frames["teacher"]).round(2)
-    return pd.DataFrame({"fewer": fewer, "faster": faster}).reset_index()
 
 
 # --- the tables against public numbers

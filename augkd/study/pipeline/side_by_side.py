@@ -152,8 +152,16 @@ def heights(graph: Mapping[str, set[str]]) -> dict[str, int]:
 _DVC = [sys.executable, "-m", "dvc"]
 
 
-def _command(stage: str) -> list[str]:
-    return [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
+def _start(stage: str, **options: Any) -> "subprocess.Popen[bytes]":
+    """DVC on one stage, in a group of its own: a signal reaches all that it starts, once."""
+    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    """Ends a stage as Ctrl-C would, so that DVC releases its locks."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT)
 
 
 # --- this machine
@@ -189,14 +197,8 @@ def here(root: Path, jobs: int) -> int:
         if stopped.is_set():
             return Done(130, "", 0)
         own = {} if stage.notebook in TIMED else {"OMP_NUM_THREADS": share}
-        child = subprocess.Popen(
-            _command(stage.name),
-            cwd=root,
-            env=os.environ | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a signal reaches all that the stage started, once
-        )
+        pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        child = _start(stage.name, cwd=root, env=os.environ | own, **pipe)
         children.append(child)
         assert child.stdout
         show(child.stdout)
@@ -205,8 +207,7 @@ def here(root: Path, jobs: int) -> int:
     def stop(number: int, frame: Any) -> None:
         stopped.set()
         for child in children:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGINT)
+            _stop(child)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -275,13 +276,13 @@ def spread(
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
-        executors: dict[int, Executor] = {}
+        executors: dict[int, Executor] = {
+            gpus: client.get_executor(resources={"GPU": gpus} if gpus else None, pure=False)
+            for gpus in (0, 1, processes)
+        }
 
         def submit(stage: Stage) -> "Future[Done]":
             gpus = processes if stage.notebook in TRAINS else int(stage.notebook in USES_GPU)
-            if gpus not in executors:
-                wanted = {"GPU": gpus} if gpus else None
-                executors[gpus] = client.get_executor(resources=wanted, pure=False)
             log = root / LOGS / f"{stage.name}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
@@ -304,14 +305,10 @@ def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) ->
         environ: variables for the stage, beside the worker's.
         gpus: this worker's share of the machine's; 0 leaves to it what it sees.
     """
-    import dask.config
     from distributed import get_worker
 
     name, begun = str(get_worker().name), time.monotonic()
-    inherited = dict(os.environ)
-    for variable in dask.config.get("distributed.nanny.pre-spawn-environ", {}):
-        inherited.pop(variable, None)  # for the worker's own arrays, not for torch
-    environ = environ | (_devices(int(name), gpus) if gpus else {})
+    environ = os.environ | environ | (_devices(int(name), gpus) if gpus else {})
     with (root / LOGS / f"{stage}.txt").open("a+b") as log:
         log.seek(0)
         again = log.read().count(_HEAD.encode())
@@ -320,7 +317,7 @@ def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) ->
         child = subprocess.Popen(
             [sys.executable, "-m", "augkd.study.pipeline.side_by_side", stage],
             cwd=root,
-            env=inherited | environ,
+            env=environ,
             stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -368,23 +365,14 @@ def _client(workers: int, scheduler: str | None, gpus: int) -> Iterator[Any]:
 def guard(stage: str) -> int:
     """Runs a stage by DVC; if standard input ends before it, so does all that was started."""
     with FileLock(LOGS / f"{stage}.lock"):  # what a lost worker had started may still be ending
-        child = subprocess.Popen(_command(stage), stdin=subprocess.DEVNULL)
-        threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+        child = _start(stage, stdin=subprocess.DEVNULL)
+
+        def end() -> None:
+            os.read(0, 1)
+            _stop(child)
+
+        threading.Thread(target=end, daemon=True).start()
         return child.wait()
-
-
-def _end_with_input(dvc: "subprocess.Popen[bytes]") -> None:
-    """Kills what DVC started, so that it fails and releases its locks; at last, DVC itself."""
-    import psutil
-
-    os.read(0, 1)
-    for _ in range(100):
-        with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(dvc.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()  # one by one: kernels have sessions of their own
-        time.sleep(0.1)
-    dvc.kill()
 
 
 def main(arguments: list[str]) -> int:

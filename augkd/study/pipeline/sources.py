@@ -36,185 +36,164 @@ LEFT_OUT_OF_RUNS = LEFT_OUT | {
     *("augkd/data/__init__.py", "augkd/distill/__init__.py"),  # a method more retrains no other
 }
 _NETWORKS = {name: f"augkd/models/{name}.py" for name in ("edsr", "rcan", "swinir")}
-_READS = Path(__file__).with_name("reads.yaml")
-_DATA = re.compile(
-    r'"([\w.-]+\.(?:csv|npz|yaml|mplstyle))"'
-)  # a file beside a module that it reads
+_READS = yaml.load(Path(__file__).with_name("reads.yaml").read_text(), yaml.CSafeLoader)
+_DATA = re.compile(r'"([\w.-]+\.(?:csv|npz|yaml|mplstyle))"')  # what a module reads beside itself
+Entry = dict[str, Any]  # of a teacher or a cohort, as params.yaml has it
 
 
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
     """Writes the file of every stage that dvc.yaml and params.yaml make of a budget."""
-    partial = root / out / f"{budget}.partial"
+    partial, sources = root / out / f"{budget}.partial", Sources(root, budget)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for stage in pipeline(root, budget).values():
         if stage.notebook != "sources":
             name = f"{stage.notebook}-{stage.entry}" if stage.entry else stage.notebook
-            (partial / f"{name}.txt").write_text(describe(root, budget, stage), encoding="utf-8")
+            (partial / f"{name}.txt").write_text(sources.text(stage), encoding="utf-8")
     shutil.rmtree(root / out / budget, ignore_errors=True)
     partial.rename(root / out / budget)
 
 
-def describe(root: Path, budget: str, stage: Stage) -> str:
-    """The text of a stage's file."""
-    cells, found = cells_of(root, stage), modules(root, stage)
-    data = sorted(path.read_bytes() for path in found if path.suffix != ".py")
-    return "\n".join(
-        [
-            f"code {hash_code(path for path in found if path.suffix == '.py')}",
-            *(f"data {hashlib.sha256(content).hexdigest()}" for content in data),
-            yaml.safe_dump(values(root, budget, stage)),
-            *notebook_text(cells, prose=stage.notebook not in RUNS),
-        ]
-    )
+class Sources:
+    """What the stages of one budget rest on. Paths of modules are relative to ``root``."""
 
+    def __init__(self, root: Path, budget: str) -> None:
+        self.root, self.budget = root, budget
+        # as it is written: a default that is new in code is no new value
+        self.params: Any = yaml.load(self._read("params.yaml"), yaml.CSafeLoader)
+        self.study = load_study(budget, root, check_methods=False)
+        self.methods = methods_by_file(self._read("augkd/distill/__init__.py"))
+        self._statements = cache(lambda file: statements(self._read(file)))
+        self._imports = cache(lambda file: [*self.imported(self._read(file))])
 
-def cells_of(root: Path, stage: Stage) -> list[dict[str, Any]]:
-    file = root / "notebooks" / f"{stage.notebook}.ipynb"
-    return json.loads(file.read_text(encoding="utf-8"))["cells"] if file.is_file() else []
+    def _read(self, file: str) -> str:
+        return (self.root / file).read_text(encoding="utf-8", errors="surrogateescape")
 
+    def text(self, stage: Stage) -> str:
+        """The text of a stage's file."""
+        cells, found = self.cells(stage), self.modules(stage)
+        code = {line for file in found if file.endswith(".py") for line in self._statements(file)}
+        data = sorted(self._read(file) for file in found if not file.endswith(".py"))
+        return "\n".join(
+            [
+                f"code {_digest(code)}",
+                f"data {_digest(data)}",
+                yaml.safe_dump(self.values(stage)),
+                *notebook_text(cells, prose=stage.notebook not in RUNS),
+            ]
+        )
 
-@cache
-def _parsed(file: Path, modified: int) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    return found
+    def cells(self, stage: Stage) -> list[dict[str, Any]]:
+        file = f"notebooks/{stage.notebook}.ipynb"
+        return json.loads(self._read(file))["cells"] if (self.root / file).is_file() else []
 
+    def entries(self, stage: Stage) -> dict[str, Entry]:
+        """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
+        own = [key for key in keys(stage) if key.startswith("cohorts.")]
+        if stage.notebook in ("teach", "distil"):
+            own = [f"{'teachers' if stage.notebook == 'teach' else 'cohorts'}.{stage.entry}"]
+        elif stage.notebook == "score":
+            group = self.study.group
+            own = [f"cohorts.{n}" for n in self.params["cohorts"] if group(n) == stage.entry]
+        return {key: self.value(key) for key in own}
 
-def parsed(file: Path) -> dict[str, Any]:
-    """A YAML file as it is written: a default that is new in code is no new value."""
-    return _parsed(file, file.stat().st_mtime_ns)
+    def values(self, stage: Stage) -> dict[str, Any]:
+        """The values of params.yaml that a stage reads, by their keys."""
+        own = self.entries(stage)
+        of = next(iter(own.values()), {"network": stage.entry})
+        network, teacher = self.networks(of)
+        names = {"network": network, "teacher": teacher, "budget": f"budgets.{self.budget}"}
+        read = [key.format(entry=stage.entry, **names) for key in keys(stage)]
+        return own | {key: self.value(key) for key in read}
+
+    def value(self, key: str) -> Any:
+        """None where there is no such key."""
+        found = self.params
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+    def networks(self, entry: Entry) -> tuple[str | None, str | None]:
+        """The network of a teacher or of a cohort's students, and that of its teacher."""
+        source, taught = entry.get("teacher") or {}, entry
+        if source:
+            table = "teachers" if "trained" in source else "cohorts"
+            taught = self.params[table][source.get("trained") or source["student"]]
+        return entry.get("network"), taught.get("network")
+
+    def modules(self, stage: Stage) -> set[str]:
+        """The modules that a stage runs through, and the data files beside them that they read."""
+        run = stage.notebook in RUNS
+        left = LEFT_OUT_OF_RUNS if run else LEFT_OUT
+        if stage.notebook in ("fetch", "site"):
+            room = {"fetch": "acquire", "site": "report"}[stage.notebook]
+            begin = [f"augkd/study/{room}/{stage.notebook}.py"]
+            templates = (self.root / "augkd/study" / room / "templates").glob("*")
+            begin += [path.relative_to(self.root).as_posix() for path in templates]
+        else:
+            code = [c for c in self.cells(stage) if c["cell_type"] == "code"]
+            imported = self.imported("\n".join("".join(cell["source"]) for cell in code))
+            begin = [name for name in imported if name not in left]
+            begin += self._special(stage) if run else ()
+        chosen = {*_NETWORKS.values(), *self.methods.values()} if run else set()
+        return self.closure(begin, left | chosen)
+
+    def _special(self, stage: Stage) -> Iterator[str]:
+        """The files of networks, methods and cases that this run has and others may not."""
+        own = [*self.entries(stage).values()] or [{"network": stage.entry}]
+        if stage.notebook == "teach":
+            yield self.methods["scratch"]  # Equation 1 alone
+        for entry in own:
+            if stage.notebook == "distil":
+                for name, options in entry["methods"].items():
+                    yield self.methods[(options or {}).get("method", name)]
+            for network in self.networks(entry):
+                if network in _NETWORKS:  # a foreign teacher comes through models/foreign.py
+                    yield _NETWORKS[network]
+            if entry.get("bits"):
+                yield "augkd/models/quantize.py"
+            if entry.get("degradation") == "bsrgan":
+                yield from ("augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py")
+
+    def closure(self, begin: Iterable[str], skipped: set[str]) -> set[str]:
+        """The files that the given ones import at their heads, and so on, but for ``skipped``."""
+        found, waiting = set[str](), list(begin)
+        while waiting:
+            if (file := waiting.pop()) not in found:
+                found.add(file)
+                if file.endswith(".py"):
+                    waiting += [name for name in self._imports(file) if name not in skipped]
+                    named = _DATA.findall(self._read(file))
+                    beside = [Path(file).with_name(name) for name in named]
+                    waiting += [str(path) for path in beside if (self.root / path).is_file()]
+        return found
+
+    def imported(self, code: str) -> Iterator[str]:
+        """Files of this package that the head of a module, or a notebook's code, imports."""
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("augkd"):
+                base = str(node.module).replace(".", "/")
+                for name in (base, *(f"{base}/{alias.name}" for alias in node.names)):
+                    files = (f"{name}.py", f"{name}/__init__.py")
+                    yield from (file for file in files if (self.root / file).is_file())
 
 
 def keys(stage: Stage) -> list[str]:
-    """The keys that its notebook reads, lists within lists made one."""
-    listed = parsed(_READS).get(stage.notebook, [])
+    """The keys that a stage's notebook reads, lists within lists made one."""
+    listed = _READS.get(stage.notebook, [])
     return [key for item in listed for key in ([item] if isinstance(item, str) else item)]
 
 
-def entries(root: Path, stage: Stage) -> dict[str, dict[str, Any]]:
-    """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
-    params, own = parsed(root / "params.yaml"), list[str]()
-    if stage.notebook in ("teach", "distil"):
-        own = [f"{'teachers' if stage.notebook == 'teach' else 'cohorts'}.{stage.entry}"]
-    elif stage.notebook == "score":
-        group = load_study("", root, check_methods=False).group
-        own = [f"cohorts.{name}" for name in params["cohorts"] if group(name) == stage.entry]
-    own += [key for key in keys(stage) if key.startswith("cohorts.")]
-    return {key: _look(params, key) for key in own}
-
-
-def values(root: Path, budget: str, stage: Stage) -> dict[str, Any]:
-    """The values of params.yaml that a stage reads, by their keys."""
-    params, own = parsed(root / "params.yaml"), entries(root, stage)
-    of = next(iter(own.values()), {"network": stage.entry})
-    names = {
-        "entry": stage.entry,
-        "budget": f"budgets.{budget}",
-        "network": of.get("network"),
-        "teacher": _teacher(params, of).get("network"),
-    }
-    return own | {key: _look(params, key) for key in (k.format(**names) for k in keys(stage))}
-
-
-def _look(found: Any, key: str) -> Any:
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
-
-
-def _teacher(params: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a cohort's teacher; of others their own."""
-    source = entry.get("teacher")
-    if not source:
-        return entry
-    table, name = ("teachers", "trained") if "trained" in source else ("cohorts", "student")
-    return dict(params[table][source[name]])
-
-
-def modules(root: Path, stage: Stage) -> set[Path]:
-    """The modules that a stage runs through, and the data files beside them that they read."""
-    run, methods = stage.notebook in RUNS, methods_by_file(root)
-    left, special = (LEFT_OUT_OF_RUNS if run else LEFT_OUT), list[str]()
-    if stage.notebook in ("fetch", "site"):
-        room = "acquire" if stage.notebook == "fetch" else "report"
-        begin = [f"augkd/study/{room}/{stage.notebook}.py"]
-        templates = root / "augkd/study/report/templates"
-        begin += [p.relative_to(root).as_posix() for p in templates.iterdir() if room == "report"]
-    else:
-        cells = [cell for cell in cells_of(root, stage) if cell["cell_type"] == "code"]
-        begin = list(_imports(root, "\n".join("".join(cell["source"]) for cell in cells)))
-        special += _special(root, methods, stage) if run else ()
-    skipped = {*left, *_NETWORKS.values(), *methods.values()} if run else left
-    begin = [name for name in begin if name not in left]
-    return {root / name for name in closure(root, [*begin, *special], skipped)}
-
-
-def _special(root: Path, methods: dict[str, str], stage: Stage) -> Iterator[str]:
-    """The files of networks, methods and cases that this run has and others may not."""
-    own = [*entries(root, stage).values()] or [{"network": stage.entry}]
-    if stage.notebook == "teach":
-        yield methods["scratch"]  # Equation 1 alone
-    for entry in own:
-        if stage.notebook == "distil":
-            for name, options in entry["methods"].items():
-                yield methods[(options or {}).get("method", name)]
-        for network in (
-            entry.get("network"),
-            _teacher(parsed(root / "params.yaml"), entry).get("network"),
-        ):
-            if network in _NETWORKS:  # a teacher from elsewhere comes through models/foreign.py
-                yield _NETWORKS[network]
-        if entry.get("bits"):
-            yield "augkd/models/quantize.py"
-        if entry.get("degradation") == "bsrgan":
-            yield from ("augkd/degrade/bsrgan.py", "augkd/metrics/niqe.py")
-
-
-def closure(root: Path, begin: Iterable[str], skipped: set[str]) -> set[str]:
-    """The files that the given ones import at their heads, and so on, but for ``skipped`` ones.
-
-    Those that ``begin`` has are followed in any case. Paths are relative to ``root``.
-    """
-    found: set[str] = set()
-    waiting = list(begin)
-    while waiting:
-        file = waiting.pop()
-        if file in found:
-            continue
-        found.add(file)
-        if file.endswith(".py"):
-            text = (root / file).read_text(encoding="utf-8")
-            waiting += [name for name in _imports(root, text) if name not in skipped]
-            beside = {(root / file).parent / name for name in _DATA.findall(text)}
-            waiting += [p.relative_to(root).as_posix() for p in beside if p.is_file()]
-    return found
-
-
-@cache  # a module is met once for each of fifty stages
-def _imports(root: Path, code: str) -> tuple[str, ...]:
-    """Files of this package that the head of a module, or a notebook's code, imports."""
-    found = []
-    for node in ast.parse(code).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("augkd"):
-            base = node.module.replace(".", "/")
-            for name in (base, *(f"{base}/{alias.name}" for alias in node.names)):
-                found += [f for f in (f"{name}.py", f"{name}/__init__.py") if (root / f).is_file()]
-    return tuple(found)
-
-
-@cache
-def methods_by_file(root: Path) -> dict[str, str]:
-    """The file of each method, read out of augkd/distill/__init__.py without importing torch."""
-    tree = ast.parse((root / "augkd/distill/__init__.py").read_text(encoding="utf-8"))
+def methods_by_file(text: str) -> dict[str, str]:
+    """The file of each method, read off augkd/distill/__init__.py without importing torch."""
     files: dict[str, str] = {}
     table: dict[str, str] = {}
-    for node in tree.body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             files |= {a.name: node.module.replace(".", "/") + ".py" for a in node.names}
         elif isinstance(value := getattr(node, "value", None), ast.Dict):
-            for key, name in zip(value.keys, value.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(name, ast.Name):
-                    table[str(key.value)] = files[name.id]
+            names = zip(value.keys, value.values, strict=True)
+            table |= {ast.literal_eval(key): files[ast.unparse(name)] for key, name in names if key}
     return table
 
 
@@ -235,15 +214,12 @@ def hash_code(files: Iterable[Path]) -> str:
     Comments, docstrings, layout, the order of statements and imports within the package count for
     nothing: what is imported is hashed itself.
     """
-    found: set[str] = set()
-    for file in files:
-        found |= set(_statements_of(file))
-    return hashlib.sha256("\0".join(sorted(found)).encode()).hexdigest()
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    return _digest({line for text in texts for line in statements(text)})
 
 
-@cache
-def _statements_of(file: Path) -> tuple[str, ...]:
-    return tuple(statements(file.read_text(encoding="utf-8")))
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(texts)).encode(errors="surrogateescape")).hexdigest()
 
 
 def statements(code: str) -> list[str]:

@@ -46,18 +46,8 @@ class Stage(NamedTuple):
     command: str
     deps: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()
-
-    @property
-    def notebook(self) -> str:
-        return self._words[0]
-
-    @property
-    def entry(self) -> str:
-        return self._words[2]
-
-    @property
-    def _words(self) -> list[str]:
-        return [*self.command.partition(f"{MODULE} ")[2].split(), "", "", ""][:3]
+    notebook: str = ""
+    entry: str = ""
 
 
 def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
@@ -78,7 +68,9 @@ def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
                 tuple(_fill(p if isinstance(p, str) else next(iter(p)), of) for p in listed)
                 for listed in (body.get("deps", ()), body.get("outs", ()))
             )
-            found[name] = Stage(name, _fill(body["cmd"], of), deps, outs)
+            command = _fill(body["cmd"], of)
+            notebook, _, entry = [*command.partition(f"{MODULE} ")[2].split(), "", "", ""][:3]
+            found[name] = Stage(name, command, deps, outs, notebook, entry)
     return found
 
 
@@ -178,8 +170,11 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
-    import papermill
+    from papermill import execute_notebook
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
+
+    from augkd.study.pipeline.engine import InProcess
 
     folder = Path("runs", budget) / (
         Path("teach" if notebook == "take" else notebook, entry)
@@ -188,46 +183,43 @@ def run_notebook(notebook: str, budget: str, entry: str) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"
-    os.environ[STAGE] = notebook  # for the kernel
+    os.environ[STAGE] = notebook  # for the notebook
+    papermill_engines.register("in_process", InProcess)
     try:
-        papermill.execute_notebook(
+        execute_notebook(
             Path("notebooks", f"{notebook}.ipynb"),
             failed,
             parameters={"budget": budget}
             | ({ENTRIES.get(notebook, "page"): entry} if entry else {}),
-            kernel_name="python3",
+            engine_name="in_process",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            extra_arguments=["--log-level=CRITICAL"],  # not the kernel's word on unencrypted TCP
+            autosave_cell_every=0,
         )
     except PapermillExecutionError as error:
-        if error.ename == "UserError":
+        if error.ename in ("UserError", "KeyboardInterrupt"):
             failed.unlink()
-            raise UserError(str(error.evalue)) from None
+            raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
         raise
     os.replace(failed, folder / "notebook.ipynb")
     return folder / "notebook.ipynb"
 
 
-def check_request(notebook: str, budget: str, entry: str) -> None:
-    """Raises UserError for a stage that there is not, or one without what it needs."""
-    notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
-    known = ["sources", "fetch", *notebooks, "site"]
-    if notebook not in known:
-        raise UserError(f"stage '{notebook}' is unknown: choose of {', '.join(known)}")
-    if not budget:
-        raise UserError(f"stage '{notebook}' needs a budget: python -m {MODULE} {notebook} smoke")
-    if notebook in ENTRIES and not entry:
-        example = "edsr" if notebook in ("take", "score") else "edsr_x2"
-        raise UserError(
-            f"stage '{notebook}' needs a {ENTRIES[notebook]}: python -m {MODULE} {notebook} "
-            f"{budget} {example}"
-        )
-
-
 def run(notebook: str, budget: str, entry: str) -> None:
-    """What a stage does."""
+    """What a stage does.
+
+    Raises:
+        UserError: there is no such stage, it lacks what it needs, or whatever it says itself.
+    """
+    notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
+    if notebook not in (known := ["sources", "fetch", *notebooks, "site"]):
+        raise UserError(f"stage '{notebook}' is unknown: choose of {', '.join(known)}")
+    if not budget or (notebook in ENTRIES and not entry):
+        more = f" and a {ENTRIES[notebook]}" if notebook in ENTRIES else ""
+        example = {"take": " edsr", "score": " edsr", "teach": " edsr_x2", "distil": " edsr_x2"}
+        raise UserError(
+            f"stage '{notebook}' needs a budget{more}: python -m {MODULE} {notebook} smoke"
+            f"{example.get(notebook, '')}"
+        )
     if notebook == "sources":
         from augkd.study.pipeline.sources import write_sources
 
@@ -246,21 +238,17 @@ def run(notebook: str, budget: str, entry: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if not 1 <= len(arguments) <= 3:
-        print(f"usage: python -m {MODULE} NOTEBOOK BUDGET [ENTRY]", file=sys.stderr)
-        return 2
-    notebook, budget, entry = [*arguments, "", ""][:3]
+    notebook, budget, entry = [*arguments, "", "", ""][:3]
     begun = time.monotonic()
     try:
-        check_request(notebook, budget, entry)
-        print(
-            f"\n{(announced := place(os.environ.get('DVC_STAGE', ''), notebook, entry))}",
-            flush=True,
-        )
+        announced = place(os.environ.get("DVC_STAGE", ""), notebook, entry)
+        print(f"\n{announced}", flush=True)
         run(notebook, budget, entry)
     except UserError as error:
         print(f"augkd: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{announced}: done in {time.monotonic() - begun:.0f} s", flush=True)
     return 0
 

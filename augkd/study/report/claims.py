@@ -22,8 +22,7 @@ The paper's numbers have no interval, so points are compared. Equal printed numb
 order undecided, and a stated gain holds if rounding can explain the difference.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from itertools import product
@@ -34,39 +33,36 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from augkd.errors import UserError
 from augkd.study.paper import load_table
-from augkd.study.report.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences
+from augkd.study.report.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences, interval
+from augkd.study.report.style import DECIMALS
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-UNITS = {"psnr_y": "dB", "psnr_y_teacher": "dB", "ssim_y": "SSIM", "niqe": "NIQE"}
-UNITS["seconds_per_step"] = "s"
+UNITS = {"ssim_y": "SSIM", "niqe": "NIQE", "seconds_per_step": "s"}  # of others: dB
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
-KEYS = ("metric", "split", "network", "scale", "cohort", "method")
+KEYS = ["metric", "split", "network", "scale", "cohort", "method"]
+Scores = Mapping[tuple[object, ...], pd.DataFrame]
+"""Tidy rows by ``KEYS``."""
 
 
-class Operand(BaseModel):
+class Operand(BaseModel, extra="forbid", frozen=True):
     """One side of a comparison: a method, and where it is if not where the claim says.
 
-    Attributes:
-        method: an identifier, as in the paper's tables and in our scores.
-        teacher, training_set: further keys of the paper's table (Tables 4 and 9).
-        cohort: of our scores, in place of the claim's cohorts.
+    ``teacher`` and ``training_set`` are keys of the paper's Tables 4 and 9, ``cohort`` of ours.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     method: str
-    teacher: str | None = None
-    training_set: str | None = None
-    cohort: str | None = None
+    teacher: str = ""
+    training_set: str = ""
+    cohort: str = ""
 
     def __str__(self) -> str:
-        marks = (f"teacher {self.teacher}" if self.teacher else "", self.training_set)
-        detail = ", ".join(mark for mark in marks if mark)
+        marks = (self.teacher and f"teacher {self.teacher}", self.training_set)
+        detail = ", ".join(filter(None, marks))
         return f"{self.method} ({detail})" if detail else self.method
 
 
@@ -77,16 +73,15 @@ def _operands(value: Any) -> Any:
 
 
 Operands = Annotated[tuple[Operand, ...], BeforeValidator(_operands), Field(min_length=1)]
+Pair = tuple[Operand, Operand]
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, extra="forbid", frozen=True):
     """See the head of ``claims.yaml`` for what the fields mean."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     id: str
-    topic: str = ""
-    title: str = Field(default="", max_length=45)
+    topic: str
+    title: str = Field(max_length=45)
     section: str
     quote: str = Field(min_length=5, max_length=120)
     tables: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
@@ -101,8 +96,8 @@ class Claim(BaseModel):
     worse: Operands
     over: Literal["each", "mean"] = "each"
     margin: float = 0.0
-    value: float | None = None
-    rounding: float | None = None
+    value: float = 0.0
+    rounding: float = 0.0
     cohorts: tuple[str, ...] = Field(default=("{network}_x{scale}",), min_length=1)
     needs: tuple[str, ...] = ()
     stand_in: str = ""
@@ -110,8 +105,7 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "Claim":
-        amount = self.value is not None and self.rounding is not None
-        if amount != (self.kind == "gain_of"):
+        if {self.value != 0, self.rounding != 0} != {self.kind == "gain_of"}:
             raise ValueError("'value' and 'rounding' belong to kind 'gain_of', and only to it")
         if self.margin and self.kind in ("gain_of", "sometimes_greater"):
             raise ValueError(f"kind '{self.kind}' has no 'margin'")
@@ -122,89 +116,53 @@ def load_claims(path: Path | None = None) -> list[Claim]:
     """The paper's claims, or those of another file of the same form.
 
     Raises:
-        UserError: the file is absent or not YAML, a claim is not of the form, an id is used twice.
+        UserError: a claim is not of the form.
     """
     source = path or files("augkd.study.paper").joinpath("claims.yaml")
-    try:
-        listed = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file of claims") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(listed, list):
-        raise UserError(f"{source}: expected a list of claims")
-    claims: dict[str, Claim] = {}
-    for number, entry in enumerate(listed, 1):
+    claims = []
+    for entry in yaml.safe_load(source.read_text(encoding="utf-8")):
         try:
-            claim = Claim.model_validate(entry)
+            claims.append(Claim.model_validate(entry))
         except ValidationError as error:
-            name = entry.get("id") if isinstance(entry, dict) else None
             first = error.errors()[0]
-            key = f", key '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ""
-            where = f"claim {name or f'number {number}'}{key}"
-            raise UserError(f"{source}: {where}: {first['msg']}") from None
-        if claim.id in claims:
-            raise UserError(f"{source}: claim id '{claim.id}' is used twice: rename one")
-        claims[claim.id] = claim
-    return list(claims.values())
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(f"{source}: {str(entry)[:50]} …: {key}: {first['msg']}") from None
+    return claims
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One method against another, ``where``: e.g. "EDSR ×4 Urban100, augkd over kd".
+def compare(claim: Claim, scores: Scores | None) -> tuple[dict[str, Gain], list[str]]:
+    """What a claim compares, e.g. "EDSR ×4 Urban100, augkd over kd": the gains, and the absent.
 
-    Attributes:
-        gain: with its 95 % interval, which on the paper's numbers is a point.
-        strict: the interval at 1 - 0.05/m, m comparisons in the claim.
-        slack: how far rounding may have moved a printed gain.
+    ``scores``: ours, where some may not have been run; None for the paper's tables, whose gains
+    are points.
     """
-
-    where: str
-    gain: Gain
-    strict: tuple[float, float]
-    slack: float = 0.0
-
-
-Scores = Mapping[tuple[object, ...], pd.DataFrame]
-"""Tidy rows by ``KEYS``."""
-
-
-def compare(claim: Claim, scores: Scores | None = None) -> tuple[list[Comparison], list[str]]:
-    """The claim's comparisons, and those that are absent.
-
-    ``scores``: ours, where some may not have been run; None for the paper's tables.
-    """
-    found: list[tuple[str, Any]] = []
+    found: dict[str, Gain] = {}
     absent: list[str] = []
-    for b, w in product(claim.better, claim.worse):
-        pairs = _printed(claim, b, w) if scores is None else _scored(claim, scores, b, w)
-        parts: dict[str, Any] = {}
-        for where, part in pairs:
-            if part is None:
-                absent.append(f"{where}, {b} over {w}".removeprefix(", "))
-            else:
-                parts[where] = part
-        if claim.over == "mean" and parts:
-            parts = _mean_point(parts) if scores is None else _average(claim, parts)
-        found += [(f"{where}, {b} over {w}", part) for where, part in parts.items()]
-    if scores is None:
-        points = [(at, _point(gain), (gain, gain), slack) for at, (gain, slack) in found]
-        return [Comparison(*point) for point in points], absent
-    gains = [(where, bootstrap_gain(part)) for where, part in found]
-    strict = 1 - 0.05 / max(len(gains), 1)
-    return [Comparison(at, gain, gain.interval(strict)) for at, gain in gains], absent
-
-
-def _point(value: float) -> Gain:
-    return Gain(value, value, value, 0, 0, (), np.empty(0))
-
-
-def _places(claim: Claim, b: Operand, w: Operand) -> Iterator[tuple[str, int, str]]:
-    """Where the claim compares two: CSD, say, is in EDSR's table but not in RCAN's."""
+    if scores is None and not claim.tables:
+        return found, [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
     known = {cell["method"] for cell in _cells(claim.tables, claim.metric)}
-    for network, scale in product(claim.networks, claim.scales):
-        if all(o.method not in known or _cell(claim, network, scale, o) for o in (b, w)):
-            yield network, scale, f"{NETWORKS[network]} ×{scale}"
+    for pair in product(claim.better, claim.worse):
+        over = " over ".join(map(str, pair))
+        parts: dict[str, pd.Series] = {}
+        for network, scale in product(claim.networks, claim.scales):
+            if any(of.method in known and isnan(_cell(claim, network, scale, of)) for of in pair):
+                continue  # CSD, say, is in EDSR's table but not in RCAN's
+            of_place = (claim, network, scale, pair)
+            gains = _printed(*of_place) if scores is None else _scored(*of_place, scores)
+            parts |= {f"{NETWORKS[network]} ×{scale} {at}".strip(): g for at, g in gains.items()}
+        absent += [f"{at}, {over}" for at, part in parts.items() if part.empty]
+        parts = {at: part for at, part in parts.items() if not part.empty}
+        if claim.over == "mean" and parts:
+            names = str(len(parts)) if scores is None else ", ".join(parts)
+            mean = pd.DataFrame(parts).dropna().mean(axis=1)  # of what all of them have
+            if mean.empty:
+                raise UserError(f"claim {claim.id}: no seed or image was scored in all of {names}")
+            parts = {names if names in parts else f"mean of {names}": mean}
+        for at, part in parts.items():
+            point = round(float(part.iloc[0]), 9)
+            gain = Gain(point, point, point, draws=np.array([point]))
+            found[f"{at}, {over}"] = gain if scores is None else bootstrap_gain(part)
+    return found, absent
 
 
 @lru_cache
@@ -214,117 +172,77 @@ def _cells(tables: tuple[int, ...], metric: str) -> list[dict[Any, Any]]:
     return [cell for cell in cells if (cell["metric"], cell["role"]) == (metric, "student")]
 
 
-def _cell(claim: Claim, network: str, scale: int, of: Operand, dataset: str = "") -> Any:
-    """A printed value and its decimals, or None; a table without scales has each of them."""
+def _cell(claim: Claim, network: str, scale: int, of: Operand, dataset: str = "") -> float:
+    """A printed number, nan if there is none; a table without scales has each of them."""
     keys = {"network": network, "method": of.method, "dataset": dataset}
-    keys |= {"teacher": of.teacher or "", "training_set": of.training_set or ""}
+    keys |= {"teacher": of.teacher, "training_set": of.training_set}
     for cell in _cells(claim.tables, claim.metric):
         if all(cell[key] == value for key, value in keys.items() if value) and (
             pd.isna(cell["scale"]) or cell["scale"] == scale
         ):
-            return float(cell["value"]), int(cell["decimals"])
-    return None
+            return float(cell["value"])
+    return nan
 
 
-def _printed(claim: Claim, b: Operand, w: Operand) -> Iterator[tuple[str, Any]]:
-    """Gains in the paper's tables, and their slack; None where a number is not printed."""
-    if not claim.tables:
-        yield "", None
-        return
-    for (network, scale, place), dataset in product(_places(claim, b, w), claim.datasets or ("",)):
-        x, y = (_cell(claim, network, scale, o, dataset) for o in (b, w))
-        point = None
-        if x and y:
-            gain = y[0] - x[0] if claim.metric in LOWER_IS_BETTER else x[0] - y[0]
-            point = round(gain, 9), (10.0 ** -x[1] + 10.0 ** -y[1]) / 2
-        yield f"{place} {dataset}".strip(), point
-
-
-def _mean_point(points: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    n = len(points)
-    gain, slack = (sum(values) / n for values in zip(*points.values(), strict=True))
-    return {f"mean of {n}": (round(gain, 9), slack)}
+def _printed(claim: Claim, network: str, scale: int, pair: Pair) -> dict[str, pd.Series]:
+    """Gains in the paper's tables by test set, empty where a number is not printed."""
+    gains = {}
+    for dataset in claim.datasets or ("",):
+        better, worse = (_cell(claim, network, scale, of, dataset) for of in pair)
+        gain = worse - better if claim.metric in LOWER_IS_BETTER else better - worse
+        gains[dataset] = pd.Series([gain]).dropna()
+    return gains
 
 
 def _scored(
-    claim: Claim, scores: Scores, b: Operand, w: Operand
-) -> Iterator[tuple[str, pd.Series | None]]:
-    """Paired gains on common test sets; None where one of the two was not run.
+    claim: Claim, network: str, scale: int, pair: Pair, scores: Scores
+) -> dict[str, pd.Series]:
+    """Paired gains by cohort, where there are several; empty where one of the two was not run.
 
     Test sets are those of the claim where all of them are at hand, else all that are.
     """
-    for (network, scale, place), cohort in product(_places(claim, b, w), claim.cohorts):
-        fill = {"network": network, "scale": scale}
-        where = f"{place} {cohort.format(**fill)}" if len(claim.cohorts) > 1 else place
+    gains = {}
+    place = {"network": network, "scale": scale}
+    for cohort in claim.cohorts:
         start = (claim.metric, claim.split, network, scale)
-        names = [((o.cohort or cohort).format(**fill), o.method) for o in (b, w)]
-        pair = [scores[(*start, *name)] for name in names if (*start, *name) in scores]
-        sets = {*pair[0]["dataset"]} & {*pair[1]["dataset"]} if len(pair) == 2 else set()
+        keys = [(*start, (of.cohort or cohort).format(**place), of.method) for of in pair]
+        rows = [scores.get(key, pd.DataFrame(columns=["dataset"])) for key in keys]
+        sets = {*rows[0]["dataset"]} & {*rows[1]["dataset"]}
         if claim.datasets and sets.issuperset(claim.datasets):
-            sets = set(claim.datasets)
-        pair = [rows[rows["dataset"].isin(sets)] for rows in pair]
-        yield where, differences(pair[0], pair[1], claim.metric) if sets else None
+            sets = {*claim.datasets}
+        better, worse = (part[part["dataset"].isin(sets)] for part in rows)
+        at = cohort.format(**place) if len(claim.cohorts) > 1 else ""
+        gains[at] = differences(better, worse, claim.metric) if sets else pd.Series()
+    return gains
 
 
-def _average(claim: Claim, parts: dict[str, pd.Series]) -> dict[str, pd.Series]:
-    """The mean over networks and scales for each image and seed that all of them have."""
-    names = ", ".join(parts)
-    for level in ("seed", "dataset"):
-        common = set.intersection(*(set(part.index.unique(level)) for part in parts.values()))
-        parts = {at: part[part.index.isin(common, level=level)] for at, part in parts.items()}
-    table = pd.DataFrame(parts)
-    if table.empty:
-        raise UserError(
-            f"claim {claim.id} averages over {names}, which have no seed or no test "
-            "set in common: train them with the same seeds and score the same sets"
-        )
-    if len(torn := table[table.isna().any(axis=1)]):
-        raise UserError(f"claim {claim.id}: {torn.index[0]} was not scored in all of {names}")
-    return {f"mean of {names}" if len(parts) > 1 else names: table.mean(axis=1)}
+def decide(claim: Claim, gains: list[Gain], whole: bool, slack: float) -> Verdict:
+    """Weighs comparisons by the table above.
 
-
-def decide(claim: Claim, found: list[Comparison], whole: bool) -> Verdict:
-    """Weighs a claim's comparisons by the table above; ``whole``: none is absent."""
-    if claim.kind == "greater":
-        fails = any(c.strict[1] < claim.margin for c in found)
-        holds = whole and all(c.gain.low > claim.margin for c in found)
-    elif claim.kind == "at_most":
-        fails = any(c.strict[0] > claim.margin for c in found)
-        holds = whole and all(c.gain.high <= claim.margin for c in found)
-    elif claim.kind == "sometimes_greater":
-        fails = whole and all(c.gain.high < 0 for c in found)
-        holds = any(c.strict[0] > 0 for c in found)
-    else:
-        apart = [c for c in found if _excludes(claim, c)]
-        fails = bool(apart) and (whole or claim.over == "each")
-        holds = whole and not apart and all(c.gain.low > 0 or c.gain.high < 0 for c in found)
-    if not found:
+    ``whole``: none is absent; ``slack``: how far rounding may have moved a printed gain.
+    """
+    if not gains:
         return "undecided"
+    margin, value, slack = claim.margin, claim.value, slack + claim.rounding + 1e-9
+    strict = [interval(gain.draws, 0.05 / len(gains)) for gain in gains]
+    some_above = any(low > margin for low, _ in strict)
+    some_below = any(high < margin for _, high in strict)
+    apart = any(value < low - slack or value > high + slack for low, high in strict)
+    told = all(gain.low > 0 or gain.high < 0 for gain in gains)
+    holds, fails = {
+        "greater": (whole and all(gain.low > margin for gain in gains), some_below),
+        "at_most": (whole and all(gain.high <= margin for gain in gains), some_above),
+        "sometimes_greater": (some_above, whole and all(gain.high < 0 for gain in gains)),
+        "gain_of": (whole and told and not apart, apart and (whole or claim.over == "each")),
+    }[claim.kind]
     return "fails" if fails else "holds" if holds else "undecided"
 
 
-def _excludes(claim: Claim, c: Comparison) -> bool:
-    """Whether the stated value is outside the interval, rounding of both allowed for."""
-    assert claim.value is not None
-    assert claim.rounding is not None
-    slack = claim.rounding + c.slack + 1e-9
-    return claim.value < c.strict[0] - slack or claim.value > c.strict[1] + slack
-
-
-def _telling(claim: Claim, verdict: Verdict, found: list[Comparison]) -> Comparison:
-    """The comparison that stands for the claim: the one that strains it most."""
-
-    def spare(c: Comparison) -> float:
-        if claim.kind == "greater":
-            return c.gain.high if verdict == "fails" else c.gain.low
-        if claim.kind == "at_most":
-            return -(c.gain.low if verdict == "fails" else c.gain.high)
-        if claim.kind == "sometimes_greater":
-            return -c.gain.low
-        return -abs(c.gain.mean - (claim.value or 0.0))
-
-    known = [c for c in found if not isnan(c.gain.low)] or found
-    return min(known or [Comparison("", _point(nan), (nan, nan))], key=spare)
+def _spare(claim: Claim, gain: Gain, verdict: Verdict) -> float:
+    """How far a comparison is from straining its claim."""
+    low, high = (gain.high, gain.low) if verdict == "fails" else (gain.low, gain.high)
+    spare = {"greater": low, "at_most": -high, "sometimes_greater": -gain.low}
+    return spare.get(claim.kind, -abs(gain.mean - claim.value))
 
 
 def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
@@ -332,7 +250,7 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
 
     A claim that its tables have no numbers for (Figures 2 and 6 print none) is undecided.
     """
-    return pd.DataFrame([_row(claim, None, sizes=True) for claim in claims])
+    return pd.DataFrame([_row(claim, None) for claim in claims]).assign(low=nan, high=nan)
 
 
 def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) -> pd.DataFrame:
@@ -345,56 +263,40 @@ def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) 
     run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that
     strains the claim most; compared and absent count its comparisons; note says what to mind.
     """
-    expected = [*KEYS, "seed", "dataset", "image", "value"]
-    if missing := [column for column in expected if column not in scores]:
-        raise UserError(f"scores have no column '{missing[0]}': expected {', '.join(expected)}")
-    tables: Scores = dict(list(scores.groupby(list(KEYS))))
+    tables: Scores = dict(list(scores.groupby(KEYS)))
     return pd.DataFrame([_row(claim, tables, sizes) for claim in claims])
 
 
-def _row(claim: Claim, scores: Scores | None, sizes: bool) -> dict[str, Any]:
-    printed = scores is None
+def _row(claim: Claim, scores: Scores | None, sizes: bool = True) -> dict[str, Any]:
+    printed, unit = scores is None, UNITS.get(claim.metric, "dB")
     found, absent = compare(claim, scores)
-    verdict = decide(claim, found, whole=not absent) if found or printed else "not run"
-    told = _telling(claim, verdict, found)
-    sets = claim.datasets if printed else told.gain.datasets
-    notes = []
-    if found and set(sets) != set(claim.datasets):  # images stand in for those that it speaks of
-        notes.append(claim.stand_in)
-        if claim.datasets:
-            notes.append(f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}")
-    several = f"of {len(found)}, the telling one: " if len(found) > 1 else ""
-    notes.append(several + told.where)
-    if claim.kind == "gain_of":
-        if found and not sizes:
-            verdict = "undecided"
-            notes.append("states a size, and these are not the paper's networks")
-    elif printed and any(abs(c.gain.mean - claim.margin) <= c.slack + 1e-9 for c in found):
-        notes.append("within the rounding of the printed numbers")
-    if any(c.gain.seeds == 1 for c in found):
-        notes.append("one seed: another training may differ")
-    if found and isnan(told.gain.low):
-        notes.append("a lone number has no interval")
-    if absent:
-        listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
-        lacks = f"absent: {listed}" if found else f"needs {', '.join(claim.needs) or listed}"
-        notes.append(f"no printed number for {listed}" if printed else lacks)
-    return {
-        "claim": claim.id,
-        "topic": claim.topic,
-        "title": claim.title or claim.id.replace("_", " "),
-        "section": claim.section,
-        "quote": claim.quote,
-        "kind": claim.kind,
-        "verdict": verdict,
-        "gain": told.gain.mean,
-        "low": nan if printed else told.gain.low,
-        "high": nan if printed else told.gain.high,
-        "unit": UNITS.get(claim.metric, ""),
-        "seeds": told.gain.seeds,
-        "images": told.gain.images,
-        "datasets": ", ".join(sets),
-        "compared": len(found),
-        "absent": len(absent),
-        "note": "; ".join(note for note in (*notes, claim.reading) if note),
+    slack = 10.0 ** -DECIMALS[unit] if printed else 0.0  # two numbers, each off by half of that
+    verdict = decide(claim, [*found.values()], not absent, slack) if found or printed else "not run"
+    known = {at: gain for at, gain in found.items() if not isnan(gain.low)} or found
+    telling = min(known, key=lambda at: _spare(claim, known[at], verdict), default="")
+    gain = found.get(telling, Gain())
+    sets = claim.datasets if printed else gain.datasets
+    other = bool(found) and set(sets) != set(claim.datasets)  # images stand in for its own
+    unsized = claim.kind == "gain_of" and bool(found) and not sizes
+    near = any(abs(g.mean - claim.margin) <= slack + 1e-9 for g in found.values())
+    listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
+    lacks = f"absent: {listed}" if found else f"needs {', '.join(claim.needs) or listed}"
+    notes = {
+        claim.stand_in: other,
+        f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}": other and claim.datasets,
+        f"of {len(found)}, the telling one: {telling}" if len(found) > 1 else telling: True,
+        "states a size, and these are not the paper's networks": unsized,
+        "within the rounding of the printed numbers": printed and near and claim.kind != "gain_of",
+        "one seed: another training may differ": any(g.seeds == 1 for g in found.values()),
+        "a lone number has no interval": found and isnan(gain.low),
+        f"no printed number for {listed}" if printed else lacks: absent,
+        claim.reading: True,
     }
+    note = "; ".join(note for note, applies in notes.items() if note and applies)
+    texts = claim.model_dump(include={"topic", "title", "section", "quote", "kind"})
+    return (
+        {"claim": claim.id, **texts, "verdict": "undecided" if unsized else verdict}
+        | {"gain": gain.mean, "low": gain.low, "high": gain.high, "unit": unit}
+        | {"seeds": gain.seeds, "images": gain.images, "datasets": ", ".join(sets)}
+        | {"compared": len(found), "absent": len(absent), "note": note}
+    )

@@ -1,12 +1,11 @@
 """Figures made of pictures: a board to draw diagrams on, and crops of answers side by side.
 
-Photographs are embedded at their own resolution (``use_style``), and enlarged without smoothing
-by whatever shows them: small files that stay sharp at any zoom. Words and lines are vectors. Which
-parts of which images are compared is chosen by a rule (``choose``), never by hand.
+Photographs are embedded at their own resolution and enlarged without smoothing (``use_style``);
+which parts of which images are compared is chosen by a rule (``choose``), never by hand.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +15,6 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from augkd.augment import Invertible
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.degrade.bicubic import bicubic
 from augkd.metrics import psnr_y, to_luma
@@ -27,12 +25,8 @@ from augkd.study.runs import centre, load_student, load_teacher, pick_device
 from augkd.study.score import scored_images
 
 Point = tuple[float, float]
-SIDE, AREA = 48, 96
-"""Of a window, HR pixels, and of the centre that is compared, LR pixels."""
-
-STUDENTS = ("scratch", "kd", "fakd", "csd", "augkd")
-"""Who is compared, where the cohort has it."""
-
+SIDE, AREA = 48, 96  # of a window, HR pixels, and of the centre that is compared, LR pixels
+STUDENTS = ("scratch", "kd", "fakd", "csd", "augkd")  # compared where the cohort has them
 OPERATIONS = {
     "as it is": (0, 0, 0, 0),
     "colours inverted": (1, 0, 0, 0),
@@ -45,32 +39,19 @@ OPERATIONS = {
 """The three kinds of F in Section 3.4, as ``Invertible`` composes them (counter-clockwise)."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """The compared area of one image.
-
-    Attributes:
-        hr, answers: uint8 (3, H, W), the answers by method.
-        psnr: PSNR-Y of all of it, by method.
-        windows: as of ``choose``.
-    """
+class Example(NamedTuple):
+    """The compared area of one image, uint8 (3, H, W), and its ``windows`` as of ``choose``."""
 
     dataset: str
     image: str
     hr: Tensor
     answers: dict[str, Tensor]
-    psnr: dict[str, float]
+    psnr: dict[str, float]  # PSNR-Y of all of it, by method
     windows: pd.DataFrame
 
 
 def window_psnr(sr: Tensor, hr: Tensor, side: int, border: int) -> Tensor:
-    """PSNR-Y in dB of every window (rows, columns); the first has its corner at the border.
-
-    Args:
-        sr, hr: (3, H, W), uint8 or float in [0, 1].
-        side: of a window, HR pixels; the next one lies a quarter of it further.
-        border: pixels left out at each side.
-    """
+    """PSNR-Y in dB of every window (rows, columns) of a grid of ``side`` / 4 from the border on."""
     a, b = (to_luma(cropped(image[None], border)) for image in (sr, hr))
     error = avg_pool2d((a - b).square(), side, side // 4)[0, 0]
     return 10 * torch.log10(255.0**2 / error.clamp(min=1e-3))  # 78 dB: equal
@@ -81,18 +62,10 @@ def choose(
 ) -> pd.DataFrame:
     """The two windows of an image that are looked at, of all on the grid of ``window_psnr``.
 
-    One in four is a candidate: those that bicubic enlargement does worst, since there is little
-    to see in a flat sky. The *widest* of them is the one of the largest spread: that over which
-    students differ most. The *typical* one has the median spread.
-
-    The spread is the interquartile range, over students, of the root-mean-square error of luma.
-    In PSNR, which is relative to the error, differences that nobody can see would come first; in
-    the whole range, one student that failed would choose every window.
-
-    Args:
-        answers: (3, H, W) by method, "bicubic" among them; the windows hold PSNRs of all.
-        hr: (3, H, W), larger than a window and its borders.
-        students: whose answers span the spread.
+    Of the quarter that bicubic enlargement does worst, the *widest* has the largest spread, the
+    *typical* the median one. The spread is the interquartile range, over ``students``, of the
+    root-mean-square error of luma: in PSNR differences that nobody can see would come first, and
+    in the whole range one failed student would choose every window.
 
     Returns:
         Rows "widest" and "typical"; columns row and column (of the upper left corner, HR pixels),
@@ -112,14 +85,12 @@ def choose(
 
 @torch.no_grad()
 def compare(study: Study, name: str) -> list[Example]:
-    """The centres of a cohort's test images, those on whose widest window students differ most
-    first. Students are of the first seed; an image that is smaller than ``AREA`` is taken whole.
-    """
+    """Centres of a cohort's test images, with the first seed's answers: most differing first."""
     cohort, device, examples = study.cohort(name), pick_device(), []
     scale, edges = cohort.scale, study.params.data.edges
     students = [method for method in STUDENTS if method in cohort.methods]
-    networks: dict[str, nn.Module] = {"teacher": load_teacher(study, cohort, device)}
-    networks = {m: load_student(study, name, m, 0, device) for m in students} | networks
+    networks: dict[str, nn.Module] = {m: load_student(study, name, m, 0, device) for m in students}
+    networks["teacher"] = load_teacher(study, cohort, device)
     for dataset, split, image, lr, hr in scored_images(study, cohort):
         if hr is None or split != "test" or min(hr.shape[-2:]) < SIDE + 2 * scale:
             continue
@@ -133,18 +104,14 @@ def compare(study: Study, name: str) -> list[Example]:
     return sorted(examples, key=lambda example: example.windows["spread"].max(), reverse=True)
 
 
-def mean_gains(examples: Sequence[Example], reference: str = "scratch") -> pd.DataFrame:
-    """Mean gain in PSNR-Y (dB) over a student: by how much the widest windows exaggerate it.
-
-    Returns:
-        A row a method; columns "widest windows", "typical windows", "whole centres".
-    """
+def mean_gains(examples: Sequence[Example]) -> pd.DataFrame:
+    """Mean gain in PSNR-Y (dB) over scratch, by method: in each kind of window, and altogether."""
     windows = pd.concat([example.windows for example in examples])
     wholes = pd.DataFrame([example.psnr for example in examples])
-    psnr = {f"{kind} windows": windows.loc[[kind], list(wholes)] for kind in windows.index[:2]}
-    psnr["whole centres"] = wholes
-    means = pd.DataFrame({seen: table.mean() for seen, table in psnr.items()})
-    return (means - means.loc[reference]).drop(reference).rename_axis("method")
+    table = windows.groupby("window", sort=False)[[*wholes]].mean().T.add_suffix(" windows")
+    table["whole centres"] = wholes.mean()
+    gains = (table - table.loc["scratch"]).drop("scratch")
+    return gains.rename_axis("method").rename_axis(columns=None)
 
 
 def window_table(examples: Sequence[Example]) -> pd.DataFrame:
@@ -156,44 +123,14 @@ def window_table(examples: Sequence[Example]) -> pd.DataFrame:
     return table.reset_index(["dataset", "image", "window"])
 
 
-@torch.no_grad()
-def consistency(student: nn.Module, teacher: nn.Module, images: Tensor) -> pd.DataFrame:
-    """How far the student is from the teacher where F acts on its input alone (Section 3.4).
-
-    Args:
-        student, teacher: (N, 3, h, w) in [0, 1] to (N, 3, s·h, s·w).
-        images: (N, 3, p, p).
-
-    Returns:
-        A row an operation; columns "undone", |F^-1(S(F(z))) - T(z)|, and "left", |S(F(z)) - T(z)|:
-        means over pixels and images, 8-bit levels.
-    """
-    taught, rows = teacher(images), {}
-    for name, flags in OPERATIONS.items():
-        f = Invertible(torch.tensor([flags] * len(images)).bool())
-        left = student(f.apply(images))
-        rows[name] = {"undone": levels(f.invert(left), taught), "left": levels(left, taught)}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 def telling_batch(sampler: PatchSampler, steps: int = 200) -> Batch:
-    """The batch, of one patch, that shows best what the method does.
+    """Of the first draws of a patch whose F inverts and turns, that of most zoom-in contrast."""
 
-    Of those of the first steps whose F inverts colours and rotates by a quarter turn, the one of
-    the most contrast in its zoom-in crop.
+    def contrast(batch: Batch) -> float:
+        inverted, rows, columns, transposed = batch.transform.flags[0]
+        return float((inverted & transposed & (rows ^ columns)) * batch.zoom_in[0].std())
 
-    Raises:
-        ValueError: no step draws such an F.
-    """
-    batches = []
-    for step in range(steps):
-        batch = sampler.draw(step)
-        inverted, rows, columns, transposed = batch.transform.flags[0].tolist()
-        if inverted and transposed and rows != columns:
-            batches.append(batch)
-    if not batches:
-        raise ValueError(f"telling_batch: no such F in {steps} steps")
-    return max(batches, key=lambda batch: float(batch.zoom_in[0].std()))
+    return max(map(sampler.draw, range(steps)), key=contrast)
 
 
 def levels(a: Tensor, b: Tensor) -> float:
@@ -216,10 +153,7 @@ class Board:
     def image(
         self, at: Point, image: Tensor, label: str = "", side: float = 1.0, **style: object
     ) -> None:
-        """An image (3, H, W), uint8 or in [0, 1], its lower left corner at ``at``, framed.
-
-        ``side``: length of its longer side. ``label`` stands below it, in ``style``.
-        """
+        """A framed image (3, H, W), uint8 or in [0, 1], its longer side ``side``, label below."""
         x, y = at
         height, width = (side * n / max(image.shape[1:]) for n in image.shape[1:])
         pixels = _as_8_bit(image).permute(1, 2, 0).numpy()
@@ -241,15 +175,11 @@ class Board:
     def arrow(self, *points: Point, colour: str = INK) -> None:
         """A line through the points, with a head at the last."""
         self.line(*points[:-1], colour=colour)
-        head = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0}
-        head |= {"color": colour, "lw": 1.1}
-        self.axes.annotate("", points[-1], points[-2], arrowprops=head)
+        head = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0, "lw": 1.1}
+        self.axes.annotate("", points[-1], points[-2], arrowprops=head | {"color": colour})
 
     def through(self, *points: Point, text: str, at: Point, colour: str) -> None:
-        """An arrow through the points, with a box (a network, an operation) in its way.
-
-        ``at``: centre of the box, on one of the level parts of the line.
-        """
+        """An arrow with a box (a network, an operation) in its way, ``at`` a level part of it."""
         x, y = at
         half = 0.17 if len(text) < 2 or text.startswith("$") else 0.035 * len(text) + 0.1
         before = next(k for k in range(1, len(points)) if points[k][1] == y and points[k][0] > x)
@@ -264,14 +194,10 @@ class Board:
 def show_windows(
     examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] | None = None
 ) -> None:
-    """For each image: HR with the window's frame, then the window of HR and of every answer.
+    """Of each image HR with the window's frame, then the window of HR and of every answer.
 
-    PSNR-Y within the window stands below each answer; the best student is framed.
-
-    Args:
-        examples: in the order in which they are shown; where there are none, a line says so.
-        kind: of the window, "widest" or "typical".
-        notes: another line below an answer, by dataset, image and method.
+    ``kind`` is "widest" or "typical". PSNR-Y within the window stands below each answer, and its
+    note (by dataset, image and method); the best student is framed.
     """
     if not examples:
         print("Nothing to show: this budget trains no such students, or has fewer test images.")
@@ -281,28 +207,23 @@ def show_windows(
     row = side + 0.1 + 0.17 * (3 if notes else 2)
     top = len(examples) * (2 * row + 0.12)
     board = Board(columns * cell, top)
-    for example in examples:
-        dataset, name, window = example.dataset, example.image, example.windows.loc[kind]
-        y, x = example.windows.loc[[kind], ["row", "column"]].to_numpy()[0]
-        height, width = example.hr.shape[1:]
-        inch = side / max(height, width)
-        small = [round(128 * n / max(height, width)) for n in (height, width)]
-        whole = interpolate(example.hr[None].float(), small, mode="area")[0].round().byte()
-        board.image((0, top - height * inch), whole, "", side)
-        place = x * inch, top - (y + SIDE) * inch
-        board.frame(place, SIDE * inch, SIDE * inch, COLOURS[1], 1.8)
-        text = f"{dataset}\n{name}\nspread {window['spread']:.2f} levels"
-        board.text((0, top - height * inch - 0.08), text, ha="left", va="top")
-
-        best = max((m for m in STUDENTS if m in window), key=lambda m: window[m])
-        for k, (method, image) in enumerate({"hr": example.hr, **example.answers}.items()):
+    for dataset, name, hr, answers, _, windows in examples:
+        y, x = windows.loc[[kind], ["row", "column"]].to_numpy()[0]
+        longest = max(hr.shape[1:])
+        inch, low = side / longest, top - hr.shape[1] * side / longest
+        small = [round(128 * n / longest) for n in hr.shape[1:]]
+        whole = interpolate(hr[None].float(), small, mode="area")[0].round().byte()
+        board.image((0, low), whole, "", side)
+        board.frame((x * inch, top - (y + SIDE) * inch), SIDE * inch, SIDE * inch, COLOURS[1], 1.8)
+        text = f"{dataset}\n{name}\nspread {windows['spread'][kind]:.2f} levels"
+        board.text((0, low - 0.08), text, ha="left", va="top")
+        psnr = windows.loc[kind, list(answers)]
+        best = psnr[psnr.index.isin(STUDENTS)].idxmax()
+        for k, (method, image) in enumerate({"hr": hr, **answers}.items()):
             at = (1 + k % (columns - 1)) * cell, top - k // (columns - 1) * row - side
-            label, style = "HR", {}
-            if method in window:
-                label = f"{METHOD_NAMES.get(method, method)}\n{window[method]:.2f} dB"
-                label += (notes or {}).get((dataset, name, method), "")
-            if method == best:
-                style = {"color": COLOURS[2], "fontweight": "bold"}
+            style = {"color": COLOURS[2], "fontweight": "bold"} if method == best else {}
+            label = f"{METHOD_NAMES[method]}\n{psnr[method]:.2f} dB" if method in answers else "HR"
+            label += (notes or {}).get((dataset, name, method), "")
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)

@@ -1,28 +1,27 @@
 """Pages of tables: the paper's rows beside ours, and what a reader must know of a budget's.
 
-Which rows a page has is data: rows.yaml.
+Which rows a page has, and the sentences at its foot, are data: rows.yaml, notes.yaml.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.resources import files
-from itertools import product
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from IPython.display import Markdown
+from jinja2 import Environment, StrictUndefined
 from pandas.io.formats.style import Styler
 
 from augkd.errors import UserError
-from augkd.study.paper import external, load_table, select
+from augkd.study.paper import load_table, select
 from augkd.study.params import Study
 from augkd.study.pipeline.stage import need
-from augkd.study.report.stats import LOWER_IS_BETTER, bootstrap_gain, differences, paired_gain
-from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table
+from augkd.study.report.stats import LOWER_IS_BETTER, bootstrap_gain, differences
+from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table, read_yaml
 
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
 COLUMNS = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
@@ -38,28 +37,22 @@ NAN = float("nan")
 # --- scores
 
 
-def load_scores(study: Study, *cohorts: str) -> pd.DataFrame:
-    """Per-image scores of the named cohorts, or of all that were scored, under one another.
+def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
+    """Per-image scores of those of the cohorts that the budget trains; empty for none.
 
     Raises:
-        UserError: nothing was scored yet.
+        UserError: one was not scored yet.
     """
-    files = [study.scores(cohort) for cohort in cohorts or study.trained()]
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
-        where = missing[0] if missing else study.folder("score")
-        raise UserError(f"{where}: no scores yet: run make repro BUDGET={study.budget.name}")
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-
-
-def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
-    """Scores of those of the cohorts that the budget trains; empty for none."""
     names = study.trained(*cohorts)
     if not names:
         return pd.DataFrame(columns=COLUMNS)
     for group in dict.fromkeys(map(study.group, names)):
         need(study, "score", group)
-    return load_scores(study, *names)
+    try:
+        return pd.concat([pd.read_csv(study.scores(name)) for name in names], ignore_index=True)
+    except FileNotFoundError as error:
+        mend = f"run make repro BUDGET={study.budget.name}"
+        raise UserError(f"{error.filename}: no scores yet: {mend}") from None
 
 
 def test_sets(scores: pd.DataFrame) -> list[str]:
@@ -69,43 +62,10 @@ def test_sets(scores: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def same_images(scores: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Scores on the images that ``method`` was scored on, of its cohorts."""
-    keys = ["cohort", "dataset", "image"]
-    own = scores.loc[scores["method"] == method, keys].drop_duplicates()
-    return scores.merge(own, on=keys)
-
-
-def similarity(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Figure 2: PSNR to the teacher and to HR, on training and test images, by method.
-
-    Returns:
-        Rows (split, metric, method). mean: over images, then datasets, then seeds; gain, with
-        its 95 % interval: over scratch; low, high: the mean of scratch plus that interval.
-    """
-    rows = {}
-    for split, metric in product(("train", "test"), ("psnr_y_teacher", "psnr_y")):
-        part = scores[(scores["split"] == split) & (scores["metric"] == metric)]
-        mean = part.groupby(["method", "dataset"])["value"].mean().groupby("method").mean()
-        for method in methods:
-            gain = paired_gain(part, method, "scratch", metric)
-            rows[split, metric, method] = {
-                "mean": mean[method],
-                "low": mean["scratch"] + gain.low,
-                "high": mean["scratch"] + gain.high,
-                "gain": gain.mean,
-                "gain low": gain.low,
-                "gain high": gain.high,
-            }
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    return frame.rename_axis(["split", "metric", "method"]).sort_index()
-
-
 def save_table(frame: pd.DataFrame, path: Path) -> None:
     """A table as tidy CSV: the numbers that its page shows, for whoever wants them."""
     if isinstance(frame.columns, pd.MultiIndex):
-        titles = [" ".join(map(str, column)) for column in frame.columns]
-        frame = frame.set_axis(titles, axis=1)
+        frame = frame.set_axis(frame.columns.map(" ".join), axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.reset_index().to_csv(path, index=False)
 
@@ -126,24 +86,24 @@ class Row:
 
     cohort: str
     method: str
-    labels: Mapping[str, str]
+    labels: dict[str, str]
     table: int = 0
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         return f"{self.cohort}/{self.method}"
 
     @cached_property
-    def printed(self) -> dict[tuple[str, str], float]:
+    def printed(self) -> dict[Any, float]:
         """The paper's numbers of the row by (metric, dataset); none where it has no such row."""
         if not self.table:
             return {}
         found = select(load_table(self.table), **self.keys)
-        keys = list(zip(found["metric"], found["dataset"], strict=True))
-        if len(set(keys)) < len(keys):
+        numbers = found.set_index(["metric", "dataset"])["value"].astype(float)
+        if not numbers.index.is_unique:
             raise ValueError(f"{self.key}: {self.keys} name several rows of Table {self.table}")
-        return dict(zip(keys, found["value"].astype(float), strict=True))
+        return numbers.to_dict()
 
     def over(self, reference: str) -> str:
         """The key of what the row is compared with: "kd" is that of its own cohort."""
@@ -152,11 +112,9 @@ class Row:
 
 def page_rows(study: Study, page: str) -> list[Row]:
     """The rows of a page, as rows.yaml has them."""
-    text = files(__package__).joinpath("rows.yaml").read_text(encoding="utf-8")
-    blocks = [dict(block) for block in yaml.safe_load(text)[page]]
     return [
         row
-        for block in blocks
+        for block in read_yaml("rows.yaml")[page]
         for cohort in block.pop("cohorts")
         for row in method_rows(study, cohort, **block)
     ]
@@ -173,77 +131,32 @@ def method_rows(
 ) -> list[Row]:
     """Rows of methods of one cohort: see rows.yaml for the arguments."""
     own = study.cohort(cohort)
-    names = {"scale": own.scale, "network": NETWORKS.get(own.network, own.network)}
-    heads = {title: label.format(**names) for title, label in (labels or {}).items()}
-    place = {"network": own.network, "scale": own.scale, **(keys or {})}
     if not isinstance(methods, Mapping):
         # CSD is a variant where it has no VGG19
         published = {"csd": "CSD"} if own.methods.get("csd", {}).get("vgg") else {}
         methods = {method: (METHOD_NAMES | published)[method] for method in methods}
+    names = {"scale": own.scale, "network": NETWORKS.get(own.network, own.network)}
+    heads = {title: label.format(**names) for title, label in (labels or {}).items()}
+    place = {"network": own.network, "scale": own.scale, **(keys or {})}
     return [
         Row(cohort, method, {**heads, level: name}, table, {**place, "method": method})
         for method, name in methods.items()
     ]
 
 
-def framed(study: Study, rows: Sequence[Row]) -> list[Row]:
+def framed(study: Study, rows: Iterable[Row]) -> list[Row]:
     """The rows of each cohort between those of bicubic enlargement and of its teacher.
 
     Teachers of the paper's three networks are found in its Table 12.
     """
     result = []
-    for cohort in dict.fromkeys(row.cohort for row in rows):
-        own = [row for row in rows if row.cohort == cohort]
+    for cohort, group in groupby(rows, lambda row: row.cohort):
+        own = list(group)
         table = 12 if study.group(cohort) in NETWORKS else 0
         ends = method_rows(study, cohort, UNTAUGHT[:2], table)
-        first, last = (replace(end, labels={**own[0].labels, **end.labels}) for end in ends)
+        first, last = (replace(end, labels=own[0].labels | end.labels) for end in ends)
         result += [first, *own, last]
     return result
-
-
-def expansion_rows(study: Study, counts: Mapping[str, int]) -> list[Row]:
-    """Table 9's rows, headed by how many images there were and steps were taken.
-
-    Args:
-        counts: how many training images were prepared, by dataset.
-    """
-    rows = []
-    for row in page_rows(study, "table_09"):
-        own = study.cohort(row.cohort)
-        printed = select(load_table(9), training_set=row.keys["training_set"])
-        paper = printed.drop_duplicates("metric").set_index("metric")["value"]
-        datasets, limit = study.training_set(own)
-        at_hand = sum(counts.get(name, 0) for name in datasets or counts)
-        labels = {
-            "images (paper)": f"{min(limit or at_hand, at_hand)} ({paper['training_images']:,.0f})",
-            "steps (paper)": f"{study.schedule(own).steps:,} ({paper['training_steps']:,.0f})",
-        }
-        rows.append(replace(row, labels={**labels, **row.labels}))
-    return rows
-
-
-def published_teachers() -> pd.DataFrame:
-    """The paper's teachers among published figures of the same networks: PSNR-Y in dB.
-
-    Returns:
-        Columns scale, network, evaluation, the paper's four sets, their mean, by how much the
-        paper's mean (Table 12) is above it, and source.
-    """
-    paper = load_table(12).assign(evaluation="Table 12", source="the paper")
-    others = external().query("method == 'teacher' and network in @NETWORKS")
-    both = pd.concat([paper, others]).query("metric == 'psnr_y'").astype({"scale": int})
-    both = both.replace({"single_pass": "single pass", "self_ensemble": "mean of 8"})
-    keys = ["scale", "network", "evaluation", "source"]
-    wide = both.pivot_table(index=keys, columns="dataset", values="value", sort=False)
-    wide = wide[list(PAPER_SETS[:4])].dropna().sort_index(level=[0, 1], sort_remaining=False)
-    wide["mean"] = wide.mean(axis=1)
-    frame = wide.reset_index().rename_axis(columns=None)
-    theirs = frame["source"] == "the paper"
-    own = frame["mean"].where(theirs).groupby([frame["scale"], frame["network"]]).transform("max")
-    frame["paper above it"] = (own - frame["mean"]).mask(theirs)
-    frame["scale"] = [f"×{scale}" for scale in frame["scale"]]
-    frame["network"] = frame["network"].map(NETWORKS)
-    return frame.assign(source=frame.pop("source"))
 
 
 # --- numbers
@@ -256,16 +169,18 @@ def values(scores: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFra
         A row each, labelled; columns (dataset, part). Of sets that are not at hand there is
         only the paper's part, of sets that the paper lacks only ours.
     """
-    ours, at_hand = _by_key(scores, metric), test_sets(scores)
+    ours, at_hand = _tests(scores, metric), test_sets(scores)
+    printed = {dataset for row in rows for of, dataset in row.printed if of == metric}
 
     def cell(row: Row, dataset: str) -> dict[str, Any]:
         paper = row.printed.get((metric, dataset), NAN)
         if dataset not in at_hand:
             return {"paper": paper}
-        mean = float(_of_sets(ours.get(row.key), [dataset])["value"].mean())
+        mean = float(ours(row.key, [dataset])["value"].mean())
         return {"paper": paper, "ours": mean, "difference": mean - paper}
 
-    return _frame(rows, "dataset", [*at_hand, *_printed_sets(rows, metric, at_hand)], cell)
+    blocks = [*at_hand, *(name for name in PAPER_SETS if name in printed.difference(at_hand))]
+    return _frame(rows, "dataset", {name: [cell(row, name) for row in rows] for name in blocks})
 
 
 def gains(scores: pd.DataFrame, rows: Sequence[Row], metric: str, reference: str) -> pd.DataFrame:
@@ -279,8 +194,8 @@ def gains(scores: pd.DataFrame, rows: Sequence[Row], metric: str, reference: str
         As ``values``; parts paper, Δ (positive where the row is better) and interval. Δ is NaN
         where it was not run, None where a row is its own reference.
     """
-    compared = {name: (reference, [name], [name]) for name in test_sets(scores)}
-    frame = _gains(scores, rows, metric, "dataset", compared)
+    blocks = {name: (reference, [name], [name]) for name in test_sets(scores)}
+    frame = _compared(scores, rows, metric, "dataset", blocks)
     return frame.drop(columns="difference", level="part", errors="ignore")
 
 
@@ -289,7 +204,7 @@ def mean_gains(
 ) -> pd.DataFrame:
     """Gains over several references in the mean over test sets, each set weighing the same.
 
-    Ours is over all sets at hand, the paper's over its own.
+    Ours is over all sets at hand, the paper's over those that it has of all its rows.
 
     Args:
         references: as ``gains`` takes one, by the title of its block.
@@ -297,35 +212,23 @@ def mean_gains(
     Returns:
         As ``gains``, with blocks by reference, and difference (ours minus the paper's).
     """
-    at_hand, printed = test_sets(scores), [row.printed for row in rows if row.printed]
-    theirs = [s for s in _printed_sets(rows, metric) if all((metric, s) in of for of in printed)]
-    compared = {title: (name, at_hand, theirs) for title, name in references.items()}
-    return _gains(scores, rows, metric, "reference", compared)
+    sets, printed = test_sets(scores), [row.printed for row in rows if row.printed]
+    theirs = [s for s in PAPER_SETS if printed and all((metric, s) in of for of in printed)]
+    blocks = {title: (reference, sets, theirs) for title, reference in references.items()}
+    return _compared(scores, rows, metric, "reference", blocks)
 
 
 def ranks(frame: pd.DataFrame, students: Sequence[bool], metric: str, level: str) -> pd.DataFrame:
-    """Which of the printed and of our values are best and second, as the paper marks them.
+    """Which of the printed and of our ``values`` are "best" and "second", as the paper marks them.
 
-    Compared as they are shown, so that equal ones share a place.
-
-    Args:
-        frame: of ``values``.
-        students: whether a row takes part; bicubic and teachers do not.
-        level: of the index, within whose labels rows compete; "" for all together.
-
-    Returns:
-        A frame of the same shape: "best", "second" or "".
+    Compared as they are shown, so that equal ones share a place. Rows that are no students take no
+    part; the others compete within a label of ``level`` of the index, or all together if it is "".
     """
-    marks = pd.DataFrame("", index=frame.index, columns=frame.columns)
-    groups = list(frame.index.get_level_values(level)) if level else [""] * len(frame)
-    for position, column in enumerate(frame.columns):
-        if column[-1] in ("paper", "ours"):
-            numbers = pd.Series(frame.iloc[:, position].to_numpy(dtype=float))
-            numbers = numbers.round(DECIMALS[metric]).where(pd.Series(students))
-            upwards = metric in LOWER_IS_BETTER
-            places = numbers.groupby(groups).rank(method="dense", ascending=upwards)
-            marks.isetitem(position, places.map({1: "best", 2: "second"}).fillna("").to_list())
-    return marks
+    columns = [column for column in frame.columns if column[-1] in ("paper", "ours")]
+    numbers = frame.loc[list(students), columns].astype(float).round(DECIMALS[metric])
+    groups = numbers.index.get_level_values(level) if level else [""] * len(numbers)
+    places = numbers.groupby(groups).rank(method="dense", ascending=metric in LOWER_IS_BETTER)
+    return places.map({1: "best", 2: "second"}.get).reindex_like(frame).fillna("")
 
 
 def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
@@ -336,207 +239,117 @@ def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
         rows.insert(place, "low", interval[0])
         rows.insert(place + 1, "high", interval[1])
     rows = rows.rename_axis(columns=None).reset_index()
-    for place, (name, value) in enumerate(constants.items()):
-        rows.insert(place, name, value)
-    return rows
+    return pd.DataFrame(constants, rows.index).join(rows)
 
 
-def _by_key(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
-    """Test scores in one metric, by "cohort/method"."""
+def _tests(scores: pd.DataFrame, metric: str) -> Callable[[str, Sequence[str]], pd.DataFrame]:
+    """Test scores in one metric: those of "cohort/method" on some sets, or none."""
     chosen = scores[(scores["split"] == "test") & (scores["metric"] == metric)]
-    return {f"{c}/{m}": part for (c, m), part in chosen.groupby(["cohort", "method"], sort=False)}
+    by_key = dict(list(chosen.groupby(chosen["cohort"] + "/" + chosen["method"])))
+
+    def of(key: str, datasets: Sequence[str]) -> pd.DataFrame:
+        found: pd.DataFrame = by_key.get(key, chosen.iloc[:0])
+        return found[found["dataset"].isin(datasets)]
+
+    return of
 
 
-def _of_sets(scores: pd.DataFrame | None, datasets: Sequence[str]) -> pd.DataFrame:
-    if scores is None:
-        return pd.DataFrame(columns=COLUMNS)
-    return scores[scores["dataset"].isin(datasets)]
-
-
-def _printed_sets(rows: Sequence[Row], metric: str, but: Sequence[str] = ()) -> list[str]:
-    """The sets on which the paper has the rows, in its order."""
-    printed = {dataset for row in rows for of, dataset in row.printed if of == metric}
-    return [name for name in PAPER_SETS if name in printed and name not in but]
-
-
-def _gains(
+def _compared(
     scores: pd.DataFrame,
     rows: Sequence[Row],
     metric: str,
-    block: str,
-    compared: Mapping[str, tuple[str, list[str], list[str]]],
+    level: str,
+    blocks: Mapping[str, tuple[str, list[str], list[str]]],
 ) -> pd.DataFrame:
-    """``compared``: of each block its reference, and the sets of ours and of the paper's."""
-    ours, printed = _by_key(scores, metric), {row.key: row.printed for row in rows}
+    """``blocks``: by title, the reference, and the sets of ours and of the paper's."""
+    ours, printed = _tests(scores, metric), {row.key: row.printed for row in rows}
     sign = -1 if metric in LOWER_IS_BETTER else 1
 
-    def cell(row: Row, title: str) -> dict[str, Any]:
-        reference, at_hand, theirs = compared[title]
+    def cell(row: Row, reference: str, sets: list[str], theirs: list[str]) -> dict[str, Any]:
         other = row.over(reference)
         if other == row.key:
             return dict.fromkeys(("paper", "Δ", "interval", "difference"))
         found, over = row.printed, printed.get(other, {})
         each = [found.get((metric, s), NAN) - over.get((metric, s), NAN) for s in theirs]
-        paper = sign * float(np.mean(each or [NAN]))
-        better, worse = (_of_sets(ours.get(key), at_hand) for key in (row.key, other))
-        if better.empty or worse.empty:
-            return {"paper": paper, "Δ": NAN, "interval": None, "difference": NAN}
-        gain = bootstrap_gain(differences(better, worse, metric))
-        interval, difference = (gain.low, gain.high), gain.mean - paper
-        return {"paper": paper, "Δ": gain.mean, "interval": interval, "difference": difference}
+        paper, gain, interval = sign * float(np.mean(each or [NAN])), NAN, None
+        better, worse = ours(row.key, sets), ours(other, sets)
+        if not (better.empty or worse.empty):
+            known = bootstrap_gain(differences(better, worse, metric))
+            gain, interval = known.mean, (known.low, known.high)
+        return {"paper": paper, "Δ": gain, "interval": interval, "difference": gain - paper}
 
-    return _frame(rows, block, compared, cell)
+    cells = {title: [cell(row, *block) for row in rows] for title, block in blocks.items()}
+    return _frame(rows, level, cells)
 
 
 def _frame(
-    rows: Sequence[Row],
-    block: str,
-    names: Iterable[str],
-    cell: Callable[[Row, str], dict[str, Any]],
+    rows: Sequence[Row], level: str, blocks: Mapping[str, Sequence[dict[str, Any]]]
 ) -> pd.DataFrame:
-    """The cells of rows, a block a name, their parts side by side."""
+    """Cells of rows, block by block, their parts side by side."""
     columns = {}
-    for name in names:
-        cells = [cell(row, name) for row in rows]
-        for part in cells[0]:
-            # as objects: None (does not apply) is not NaN (was not run)
-            column = pd.Series([one[part] for one in cells], dtype=object)
+    for name, cells in blocks.items():
+        # as objects: None (does not apply) is not NaN (was not run)
+        for part, column in pd.DataFrame(cells, dtype=object).items():
             # of a set that is not the paper's there is nothing to compare with
             if part in ("Δ", "ours", "interval") or column.notna().any():
                 columns[name, part] = column
-    frame = pd.DataFrame(columns)
-    frame.columns = pd.MultiIndex.from_tuples(columns, names=[block, "part"])
-    labels = pd.DataFrame([dict(row.labels) for row in rows])
-    one = labels.shape[1] == 1
-    frame.index = pd.Index(labels.iloc[:, 0]) if one else pd.MultiIndex.from_frame(labels)
-    return frame
-
-
-# --- notes
-
-
-def of_page(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
-    """What a reader must know of this budget's rows: sentences in Markdown, one thing each.
-
-    Args:
-        scores: per image, of the cohorts that the budget trains.
-    """
-    students = [row for row in rows if row.method not in UNTAUGHT]
-    trained = study.trained(*dict.fromkeys(row.cohort for row in students)) if students else ()
-    return [
-        *_schedule(study, trained),
-        *_below_bicubic(study, students, scores),
-        *_absent_rows(study, rows, scores),
-        *_absent_sets(rows, scores),
-        *_seeds(students, scores),
-    ]
-
-
-def _schedule(study: Study, cohorts: Sequence[str]) -> Iterator[str]:
-    """How long ours were trained, and the paper's."""
-
-    def said(of: Study) -> str:
-        trainings = [of.schedule(of.cohort(name)) for name in cohorts]
-        steps = sorted({training.steps for training in trainings})
-        number = " to ".join(f"{n:,}" for n in dict.fromkeys((steps[0], steps[-1])))
-        return f"{number} steps of {trainings[0].batch} patches of {trainings[0].patch}"
-
-    paper = replace(study, budget=study.params.budgets["paper"])
-    if cohorts and said(study) != said(paper):
-        yield (
-            f"Trained for {said(study)} pixels (LR); the paper's for {said(paper)}. "
-            "[Table 1](table_01.ipynb) has the sizes of the networks."
-        )
-
-
-def _below_bicubic(study: Study, rows: Iterable[Row], scores: pd.DataFrame) -> Iterator[str]:
-    """Students that do not reach what needs no network: they have not learnt their task yet."""
-    chosen = scores[(scores["split"] == "test") & (scores["metric"] == "psnr_y")]
-    means = chosen.groupby(["cohort", "method", "dataset"])["value"].mean()
-    mean = means.groupby(["cohort", "method"]).mean().to_dict()
-    behind: dict[str, dict[str, None]] = {}
-    for row in rows:
-        gap = mean.get((row.cohort, "bicubic"), NAN) - mean.get((row.cohort, row.method), NAN)
-        if gap > 0:
-            student = f"{METHOD_NAMES[row.method]} by {gap:.2f} dB"
-            behind.setdefault(row.cohort, {})[student] = None
-    if behind:
-        found = "; ".join(f"{', '.join(gaps)} in `{cohort}`" for cohort, gaps in behind.items())
-        yield (
-            f"**Below bicubic enlargement** on the test images: {found}. Such a student has not "
-            "learnt its task in the steps that it had: its row says how fast its method starts, "
-            "not where it ends. Its validation curve is in the run that trained it "
-            "(`notebooks/distil.ipynb`). To come further: more steps, "
-            f"`budgets.{study.budget.name}.schedules` in `params.yaml`."
-        )
-
-
-def _absent_rows(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> Iterator[str]:
-    cohorts = list(dict.fromkeys(row.cohort for row in rows))
-    trained = study.trained(*cohorts)
-    for cohort in trained:
-        done = {*scores.loc[scores["cohort"] == cohort, "method"], *UNTAUGHT}
-        absent = [row.method for row in rows if row.cohort == cohort and row.method not in done]
-        if absent:
-            yield (
-                f"{', '.join(METHOD_NAMES[method] for method in absent)}: not run in `{cohort}`. "
-                f"To run, name under `cohorts.{cohort}.methods` in `params.yaml`; the whole "
-                "cohort is then trained again."
-            )
-    if missing := [cohort for cohort in cohorts if cohort not in trained]:
-        others = study.params.budgets.items()
-        able = [n for n, b in others if replace(study, budget=b).trained(*missing)]
-        how = " or ".join(f"`make repro BUDGET={name}`" for name in sorted(able))
-        yield (
-            f"Budget `{study.budget.name}` does not train {_listed(missing)}: "
-            + (f"{how} does." if how else "no budget does; choose its group in `params.yaml`.")
-        )
-
-
-def _absent_sets(rows: Sequence[Row], scores: pd.DataFrame) -> Iterator[str]:
-    printed = {dataset for row in rows for _, dataset in row.printed}
-    absent = [s for s in PAPER_SETS[:4] if s in printed - set(test_sets(scores))]
-    if absent and not scores.empty:
-        yield (
-            f"{', '.join(absent)}: not at hand, so the paper stands alone there. Put the sets "
-            "into `data/benchmarks` and `make repro`: students are scored again, not trained."
-        )
-
-
-def _seeds(students: Iterable[Row], scores: pd.DataFrame) -> Iterator[str]:
-    """How many seeds the rows have: an interval over one says nothing of another training."""
-    wanted = {(row.cohort, row.method) for row in students}
-    counts = scores.groupby(["cohort", "method"])["seed"].nunique().to_dict()
-    number = {key: n for key, n in counts.items() if key in wanted}
-    if not number:
-        return
-    few, many = min(number.values()), max(number.values())
-    text = f"{many} seed{'s' if many > 1 else ''} a method"
-    if few < many:
-        most = sorted({cohort for (cohort, _), n in number.items() if n == many})
-        text = f"{few} to {many} seeds a method ({many} in {_listed(most)})"
-    if few == 1:
-        text += ". Where there is one, an interval is over images alone: it says nothing of "
-        text += "another training of the same method"
-    if many > 1:
-        text += ". Seeds differ in initial weights alone: a cohort's students see the same batches"
-        # students of several seeds that answer all the same: they start from a teacher's weights
-        place = ["cohort", "method", "dataset", "split", "image", "metric"]
-        found = scores.groupby(place)["value"].agg(["count", "min", "max"])
-        same = (found["count"] > 1) & (found["min"] == found["max"])
-        alike = same.groupby(["cohort", "method"]).all().to_dict()
-        names = [f"{METHOD_NAMES[m]} in `{c}`" for c, m in sorted(wanted) if alike.get((c, m))]
-        if names:
-            text += f". {', '.join(names)}: one training in fact, since no weight of its start is "
-            text += "drawn"
-    yield f"{text}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    frame = pd.DataFrame(columns, range(len(rows)))
+    frame.columns = pd.MultiIndex.from_tuples(columns, names=[level, "part"])
+    labels = pd.DataFrame([row.labels for row in rows])
+    return frame.set_index([labels[title] for title in labels])
 
 
 # --- pages
+
+
+def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
+    """What a reader must know of this budget's rows: sentences in Markdown, one thing each."""
+    students = [row for row in rows if row.method not in UNTAUGHT]
+    cohorts = list(dict.fromkeys(row.cohort for row in rows))
+    trained, budgets = study.trained(*cohorts), study.params.budgets
+    taught = [name for name in trained if any(row.cohort == name for row in students)]
+    missing = [name for name in cohorts if name not in trained]
+    printed = {dataset for row in rows for _, dataset in row.printed}
+
+    tests = scores[(scores["split"] == "test") & (scores["metric"] == "psnr_y")]
+    means = tests.groupby(["cohort", "method", "dataset"])["value"].mean()
+    mean = means.groupby(["cohort", "method"]).mean().to_dict()
+    behind: dict[str, dict[str, float]] = {}
+    for row in students:
+        gap = mean.get((row.cohort, "bicubic"), NAN) - mean.get((row.cohort, row.method), NAN)
+        if gap > 0:
+            behind.setdefault(row.cohort, {})[row.method] = gap
+
+    own = {(row.cohort, row.method) for row in students}
+    found = scores.groupby(["cohort", "method"])["seed"].nunique().to_dict()
+    seeds = {key: number for key, number in found.items() if key in own}
+    # students of several seeds that answer all the same: they start from a teacher's weights
+    places = ["cohort", "method", "dataset", "split", "image", "metric"]
+    each = scores.groupby(places)["value"].agg(["count", "min", "max"])
+    same = (each["count"] > 1) & (each["min"] == each["max"])
+    alike = same.groupby(["cohort", "method"]).all().to_dict()
+    facts = {
+        "budget": study.budget.name,
+        "names": METHOD_NAMES,
+        "schedules": [
+            [of.schedule(of.cohort(name)) for name in taught]
+            for of in (study, replace(study, budget=budgets["paper"]))
+        ],
+        "behind": behind,
+        "absent": {
+            name: [r.method for r in students if r.cohort == name and (name, r.method) not in seeds]
+            for name in trained
+        },
+        "missing": missing,
+        "able": [n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
+        "sets": [s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
+        "seeds": seeds,
+        "most": sorted({cohort for (cohort, _), n in seeds.items() if n == max(seeds.values())}),
+        "alike": [key for key in sorted(own) if alike.get(key)],
+    }
+    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(facts)
+    return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
 
 
 class TablePage:
@@ -563,31 +376,31 @@ class TablePage:
     ) -> None:
         self.study, self.name, self.rank_by = study, name, rank_by
         self.rows = list(rows) or page_rows(study, name)
-        self.called = METHOD_NAMES | dict(called or {})
+        self.called = {**METHOD_NAMES, **(called or {})}
         self.scores = trained_scores(study, *dict.fromkeys(row.cohort for row in self.rows))
         self.path = study.page(name) / "table.csv"
         self._shown: list[pd.DataFrame] = []
 
-    def mean_gains(self, metric: str, *references: str, images_of: str = "") -> Styler:
+    def mean_gains(
+        self, metric: str, *references: str, scores: pd.DataFrame | None = None
+    ) -> Styler:
         """Gains over methods of each row's cohort, or over "cohort/method", mean over sets.
 
-        ``images_of``: a method that may have been scored on some images alone; over those.
+        ``scores``: in place of all of the page's, e.g. those of some images alone.
         """
         titles = {f"gain over {self.called[name]}": name for name in references}
-        scores = same_images(self.scores, images_of) if images_of else self.scores
-        frame = shown = mean_gains(scores, self.rows, metric, titles)
-        if len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y":
-            # no room for it; table.csv has it
-            shown = frame.drop(columns="difference", level="part", errors="ignore")
-        return self._show(frame, f"mean_gains_{metric}", metric, shown=shown, dataset="mean")
+        frame = mean_gains(self.scores if scores is None else scores, self.rows, metric, titles)
+        # no room for it; table.csv has it
+        narrow = len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y"
+        return self._show(frame, "mean_gains", metric, narrow=narrow, dataset="mean")
 
     def gains(self, metric: str, reference: str) -> Styler:
         """Gains over one of them, set by set."""
         frame = gains(self.scores, self.rows, metric, reference)
         if frame.empty:  # no set was scored
             return self.mean_gains(metric, reference)
-        over = f"gain over {self.called[reference]}"
-        return self._show(frame, f"gains_{metric}", metric, reference=over)
+        title = f"gain over {self.called[reference]}"
+        return self._show(frame, "gains", metric, reference=title)
 
     def values(self, metric: str, rows: Sequence[Row] = ()) -> Styler:
         """Mean scores, set by set: of ``rows``, or of the page's with those that frame them."""
@@ -596,11 +409,11 @@ class TablePage:
         students = [row.method not in UNTAUGHT for row in rows]
         marks = ranks(frame, students, metric, self.rank_by)
         caption = "Bold: best, underlined: second, by the mean alone." if any(students) else ""
-        return self._show(frame, f"values_{metric}", metric, caption, marks)
+        return self._show(frame, "values", metric, caption, marks)
 
     def notes(self) -> Markdown:
         """What a reader must know of this budget, each thing in a sentence."""
-        lines = of_page(self.study, self.rows, self.scores)
+        lines = notes(self.study, self.rows, self.scores)
         return Markdown("\n".join(f"- {line}" for line in lines))  # type: ignore[no-untyped-call]
 
     def save(self) -> None:
@@ -611,13 +424,16 @@ class TablePage:
     def _show(
         self,
         frame: pd.DataFrame,
-        name: str,
+        kind: str,
         metric: str,
         caption: str = "",
         marks: pd.DataFrame | None = None,
-        shown: pd.DataFrame | None = None,
+        narrow: bool = False,
         **constants: str,
     ) -> Styler:
+        """A table of one kind, kept for ``save``; a narrow one does not show differences."""
+        name = f"{kind}_{metric}"
         self._shown.append(tidy(frame, table=name, metric=metric, **constants))
-        frame = frame if shown is None else shown
+        if narrow:
+            frame = frame.drop(columns="difference", level="part", errors="ignore")
         return paper_table(frame, f"{self.name}_{name}", metric, caption, LABELS, marks)

@@ -6,29 +6,25 @@ then over datasets, so that a set of a hundred images does not drown one of five
 
 The interval resamples images (within each dataset) and seeds (over all datasets at once, since
 one trained student answers for all of them), independently: the two-way or "pigeonhole"
-bootstrap (Owen, Annals of Applied Statistics 2007). It is a percentile interval, and no better
-than its sample: with one seed it says nothing about another training, and with three, where
-training is what varies most, it covers the truth nearer three times in four than nineteen in
-twenty.
+bootstrap (Owen, Annals of Applied Statistics 2007). A percentile interval is no better than its
+sample: of one seed it says nothing about another training; of three, where training varies most,
+it covers the truth nearer three times in four than nineteen in twenty.
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
+from math import nan
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from augkd.errors import UserError
 
 LOWER_IS_BETTER = ("niqe",)
 FIXED = -1  # the seed of what is not trained here: teacher, bicubic
-PAIR = ["dataset", "image", "seed"]
-Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Gain:
+class Gain(NamedTuple):
     """A mean paired difference in the metric's unit, positive where ``better`` is better.
 
     Attributes:
@@ -39,122 +35,92 @@ class Gain:
         draws: the bootstrap distribution.
     """
 
-    mean: float
-    low: float
-    high: float
-    images: int
-    seeds: int
-    datasets: tuple[str, ...]
-    draws: Array = field(repr=False, compare=False)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """The percentile interval at another confidence, from the same draws."""
-        tail = (1 - confidence) / 2
-        return _quantiles(self.draws, tail, 1 - tail)
+    mean: float = nan
+    low: float = nan
+    high: float = nan
+    images: int = 0
+    seeds: int = 0
+    datasets: tuple[str, ...] = ()
+    draws: np.ndarray = np.empty(0)
 
 
-def paired_gain(
-    scores: pd.DataFrame, better: str, worse: str, metric: str, resamples: int = 4999
-) -> Gain:
-    """By how much ``better`` beats ``worse`` in one metric.
+def paired_gain(scores: pd.DataFrame, better: str, worse: str, metric: str) -> Gain:
+    """By how much one method beats another in one metric (NIQE: by how much it is lower).
 
     Args:
         scores: tidy rows (method, seed, dataset, image, metric, value) of one cohort, network,
             scale and split, with one or more datasets. Seed -1 stands for every seed.
-        better, worse: names of methods.
-        metric: e.g. psnr_y; for niqe, where lower is better, the sign is turned.
-        resamples: of the bootstrap.
 
     Raises:
-        UserError: a method is absent, or the two cannot be paired.
+        UserError: a method is absent, or the two cannot be paired (``differences``).
     """
     scores = scores[scores["metric"] == metric]
-    pair = [scores[scores["method"] == method] for method in (better, worse)]
-    for method, rows in zip((better, worse), pair, strict=True):
-        if rows.empty:
-            raise UserError(f"no {metric} scores of '{method}': score it first")
-    return bootstrap_gain(differences(pair[0], pair[1], metric), resamples)
+    if absent := {better, worse}.difference(scores["method"]):
+        raise UserError(f"no {metric} scores of '{absent.pop()}': score it first")
+    a, b = (scores[scores["method"] == method] for method in (better, worse))
+    return bootstrap_gain(differences(a, b, metric))
 
 
 def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Series:
-    """The gain of each (dataset, image, seed) that both were scored with.
-
-    Seeds that only one of the two was trained with are left out; images must agree.
+    """The gain of each (dataset, image, seed); seeds that only one was trained with are left out.
 
     Raises:
         UserError: two scores for one key, an image that only one has, no seed in common, or a
             value that is not finite.
     """
-    a, b = _keyed(better), _keyed(worse)
-    names = [" and ".join(f"'{m}'" for m in rows["method"].unique()) for rows in (better, worse)]
-    if list(a) == [FIXED] != list(b):
+    a, b = _by_image(better), _by_image(worse)
+    names = [f"'{' and '.join(rows['method'].unique())}'" for rows in (better, worse)]
+    if list(a) == [FIXED]:
         a = pd.DataFrame(dict.fromkeys(b, a[FIXED]))
-    elif list(b) == [FIXED] != list(a):
+    if list(b) == [FIXED]:
         b = pd.DataFrame(dict.fromkeys(a, b[FIXED]))
-    seeds = sorted(set(a.columns) & set(b.columns))
-    if not seeds:
-        raise UserError(
-            f"{names[0]} has seeds {list(a)}, {names[1]} {list(b)}: "
-            "train both with a common seed to pair them"
-        )
-    for one, other, name in ((a, b, names[1]), (b, a, names[0])):
-        missing = one.index.difference(other.index)
-        if len(missing):
-            dataset, image = missing[0]
-            raise UserError(
-                f"{name} has no {metric} of image '{image}' of {dataset} "
-                f"({len(missing)} missing): score both methods on the same images"
-            )
-    table = a[seeds] - b.loc[a.index, seeds]
-    table.columns.name = "seed"
+    if not (seeds := sorted({*a} & {*b})):
+        raise UserError(f"{names[0]} has seeds {[*a]}, {names[1]} {[*b]}: train both with one")
+    table = (a[seeds] - b[seeds]).rename_axis(columns="seed")
     gains = pd.Series((-table if metric in LOWER_IS_BETTER else table).stack())
-    broken = gains.index[~np.isfinite(gains)]
-    if len(broken):
+    if len(broken := gains.index[~np.isfinite(gains)]):
         dataset, image, seed = broken[0]
+        name = names[bool(np.isfinite(a[seed].get((dataset, image), nan)))]
         raise UserError(
-            f"{' and '.join(names)} have no finite difference in {metric} for image "
-            f"'{image}' of {dataset}, seed {seed} (a score is missing or infinite): "
-            "score it again or leave the image out"
+            f"{name} has no {metric} of image '{image}' of {dataset}, seed {seed}, or one that is "
+            "infinite: score both methods on the same images, or leave this one out"
         )
     return gains
+
+
+def _by_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values as a table: (dataset, image) by seed."""
+    keys = ["dataset", "image", "seed"]
+    if len(twice := rows.loc[rows.duplicated(keys), ["method", *keys]]):
+        raise UserError(
+            "'{0}' has two scores for image '{2}' of {1}, seed {3}: choose one cohort, network, "
+            "scale, split and metric".format(*twice.iloc[0])
+        )
+    return rows.set_index(keys)["value"].unstack("seed").sort_index()
 
 
 def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
     """The mean of paired differences, as ``differences`` gives them, and its interval."""
     table = gains.unstack("seed")
-    sets = table.index.get_level_values("dataset")
-    names = sorted(set(sets))
-    arrays = [table.to_numpy(dtype=float)[sets == name] for name in names]
-    units = (*map(len, arrays), table.shape[1])
+    arrays = {str(name): part.to_numpy(dtype=float) for name, part in table.groupby("dataset")}
+    units = (*map(len, arrays.values()), table.shape[1])
     draws = np.empty(0)  # a lone number has nothing to resample
     if max(units) > 1:
         *images, seeds = _shares(units, resamples)
-        total = sum(share @ array for share, array in zip(images, arrays, strict=True))
+        total = sum(share @ array for share, array in zip(images, arrays.values(), strict=True))
         draws = (np.asarray(total) * seeds).sum(axis=1) / len(arrays)
-    mean = float(np.mean([array.mean() for array in arrays]))
-    low, high = _quantiles(draws, 0.025, 0.975)
-    return Gain(mean, low, high, len(table), table.shape[1], tuple(map(str, names)), draws)
+    mean = float(np.mean([array.mean() for array in arrays.values()]))
+    return Gain(mean, *interval(draws, 0.05), *table.shape, tuple(arrays), draws)
 
 
-def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Values as a table: (dataset, image) by seed."""
-    twice = rows[rows.duplicated(PAIR)]
-    if len(twice):
-        dataset, image, seed = twice[PAIR].iloc[0]
-        raise UserError(
-            f"'{twice['method'].iloc[0]}' has two scores for image '{image}' of {dataset}, "
-            f"seed {seed}: choose one cohort, network, scale, split and metric"
-        )
-    return rows.set_index(PAIR)["value"].unstack("seed").sort_index()
-
-
-def _quantiles(draws: Array, *at: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, at) if len(draws) else (np.nan, np.nan)
+def interval(draws: np.ndarray, error: float) -> tuple[float, float]:
+    """The percentile interval of a distribution, which misses with probability ``error``."""
+    low, high = np.quantile(draws, (error / 2, 1 - error / 2)) if len(draws) else (nan, nan)
     return float(low), float(high)
 
 
 @lru_cache(maxsize=32)
-def _shares(units: tuple[int, ...], resamples: int) -> list[Array]:
+def _shares(units: tuple[int, ...], resamples: int) -> list[np.ndarray]:
     """What share of each resample each image (of every dataset) and each seed has.
 
     Arrays (resamples, n), one for each number n of ``units``: a resampled mean is a product with
@@ -164,8 +130,7 @@ def _shares(units: tuple[int, ...], resamples: int) -> list[Array]:
     rng = np.random.default_rng(0)
     shares = []
     for n in units:
-        drawn = rng.integers(0, n, (resamples, n)) if n > 1 else np.zeros((resamples, 1), int)
-        rows = n * np.arange(resamples)[:, None]
-        counts = np.bincount((drawn + rows).ravel(), minlength=n * resamples)
+        drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=n * resamples)
         shares.append(counts.reshape(resamples, n) / n)
     return shares

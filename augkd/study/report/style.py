@@ -6,10 +6,10 @@ replaces ``INK`` by its own text colour. Text stays text, so that it is sharp an
 
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from itertools import repeat
+from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,51 +22,22 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
 
-if TYPE_CHECKING:
-    from augkd.study.report.controls import Sweep
 
-INK = "#73787f"
-"""Axes and text of figures."""
+def read_yaml(name: str) -> Any:
+    """A file of data beside this module."""
+    return yaml.safe_load(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
+
+INK = "#73787f"  # axes and text of figures
+# The cycle of plots, solid first, then dashed and dotted: at least 3 : 1 against both backgrounds,
+# and apart for the colour-blind.
 COLOURS = ("#2f80c4", "#c9711a", "#1f9a78", "#c2549d", "#8c72d6", "#d4553f", "#6f8b2f", "#8a8178")
-"""The cycle of plots, solid first, then dashed and dotted: at least 3 : 1 against both backgrounds,
-and apart for the colour-blind."""
-
-TONES = {"more": COLOURS[2], "less": COLOURS[5]}
-"""Of points whose interval lies on one side of zero; others are in ``INK``."""
-
+TONES = {"more": COLOURS[2], "less": COLOURS[5]}  # where an interval lies on one side of zero
+# of metrics, and of the units that a row of a plain table names
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
-"""Of metrics, and of the units that a row of a plain table names."""
-
-METHOD_NAMES: dict[str, str] = yaml.safe_load(
-    files(__package__).joinpath("names.yaml").read_text(encoding="utf-8")
-)
-"""What methods are called in tables and figures."""
-
-UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")
-"""Rows of tables that are no students."""
-
-PARTS = ("paper", "ours", "Δ", "interval", "difference")
+METHOD_NAMES: dict[str, str] = read_yaml("names.yaml")  # in tables and figures
+UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows of tables that are no students
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
-_PAPER_RULES: list[Any] = [
-    {"selector": "td, th", "props": "text-align: right; font-variant-numeric: tabular-nums"},
-    {"selector": "thead th", "props": "text-align: center"},
-    {"selector": "th.row_heading, thead th.index_name", "props": "text-align: left"},
-    {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
-    {"selector": ".better", "props": "background-color: rgba(16, 150, 110, 0.14)"},
-    {"selector": ".worse", "props": "background-color: rgba(205, 70, 35, 0.15)"},
-    {"selector": ".better::after", "props": "content: '\\2009\\25B2'"},
-    {"selector": ".worse::after", "props": "content: '\\2009\\25BC'"},
-    {"selector": ".undecided::after", "props": "content: '\\2009\\25CB'"},
-    {"selector": ".better, .worse, .best", "props": "font-weight: 650"},
-    {"selector": ".second", "props": "text-decoration: underline"},
-    {"selector": ".undecided, .missing, .interval", "props": f"color: {INK}"},
-    {"selector": ".missing", "props": "font-style: italic"},
-]
-_PLAIN_RULES: list[Any] = [
-    {"selector": "td.n", "props": "text-align: right"},
-    {"selector": "td, th", "props": "text-align: left"},
-]
 
 
 def use_style() -> None:
@@ -75,14 +46,10 @@ def use_style() -> None:
     Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
     are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
-    with as_file(files(__package__) / "figures.mplstyle") as path:
-        mpl.rc_file(path, use_default_template=False)
-    cycle = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
-    mpl.rc("axes", edgecolor=INK, labelcolor=INK, prop_cycle=cycle)
-    mpl.rc("text", color=INK)
-    mpl.rc("grid", color=INK)
-    mpl.rc("xtick", color=INK)
-    mpl.rc("ytick", color=INK)
+    inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
+    colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
+    colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    plt.style.use([f"{__package__}.figures", colours])
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
@@ -97,90 +64,55 @@ def paper_table(
     """A table of the paper's numbers beside ours.
 
     Args:
-        frame: one row a network (any index; levels of a MultiIndex are grouped). Columns are a
-            MultiIndex whose last level is the part and whose other levels say of what, e.g.
-            (dataset, part) or (dataset, metric, part). Parts are any of
-
-            - paper: the paper's value; NaN where it has none
-            - ours: our value; NaN where it was not run, None where there can be none
-            - Δ: the gain under judgement, positive where it is for the better
-              (``augkd.study.report.stats`` turns the sign of NIQE); NaN and None likewise
-            - interval: (low, high) of Δ, or None
-            - difference: ours minus the paper's, of whatever the block compares; never tinted
-
+        frame: columns are a MultiIndex whose last level is the part, whose others say of what:
+            paper (NaN where it has none), ours (NaN where it was not run, None where there can be
+            none), Δ (a gain, positive where it is for the better; NaN and None likewise),
+            interval ((low, high) of Δ, or None), difference (ours minus the paper's).
         name: of the table, unique on a page: the HTML id is ``T_name``.
-        metric: psnr_y, ssim_y or niqe; read from the column level named "metric" where there is
-            one.
+        metric: psnr_y, ssim_y or niqe.
         caption: a sentence below the table; what the tints mean is added.
         labels: what columns are shown as, e.g. {"Δ": "gain over KD"}, on every level.
         marks: more classes, a cell each: "best" is bold, "second" underlined.
 
     Returns:
-        A Styler. Δ has the class ``better``, ``worse`` or, where the interval holds 0,
-        ``undecided``: no interval leaves it plain. Missing values have the class ``missing``.
-
-    Raises:
-        ValueError: columns of another form, an unknown part or metric.
-        KeyError: two rows, or two columns, of one name.
+        A Styler. Missing values have the class ``missing``, a Δ that has an interval ``better``,
+        ``worse`` or, where that holds 0, ``undecided``.
     """
-    columns = frame.columns
-    if not isinstance(columns, pd.MultiIndex):
-        raise ValueError("paper_table: columns must be a MultiIndex ending in the part")
-    shown = frame.astype(object)
-    classes = shown.copy()
-    for position, column in enumerate(columns):
-        part, of = column[-1], metric
-        if "metric" in columns.names:
-            of = column[columns.names.index("metric")]
-        for kind, given, known in (("part", part, PARTS), ("metric", of, [*DECIMALS])):
-            if given not in known:
-                raise ValueError(
-                    f"paper_table: {kind} {given!r} is unknown: use {', '.join(known)}"
-                )
-        cells = list(frame.iloc[:, position])
-        signs, absent = part in ("Δ", "difference"), "not run" if part in ("ours", "Δ") else "–"
-        texts = [_text(v, DECIMALS[of], signs, "–" if v is None else absent) for v in cells]
+    shown, classes = frame.astype(object), frame.astype(object)
+    for position, column in enumerate(frame.columns):
+        part, cells, sign = column[-1], list(frame[column]), column[-1] in ("Δ", "difference")
+        absent = "not run" if part in ("ours", "Δ") else "–"
+        texts = [_text(v, DECIMALS[metric], sign, "–" if v is None else absent) for v in cells]
         shown.isetitem(position, texts)
         intervals = frame.get((*column[:-1], "interval"), [None] * len(cells))
-        pairs = zip(cells, intervals, strict=True)
-        classes.isetitem(position, [_class(value, part, held) for value, held in pairs])
+        classes.isetitem(position, list(map(_class, cells, repeat(part), intervals)))
     if marks is not None:
         classes = (classes + " " + marks).map(str.strip)
-    legend = (
-        "▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
-        if "interval" in columns.unique(-1)
-        else ""
-    )
+    caption = escape(caption)
+    if "interval" in frame.columns.unique(-1):
+        caption += " ▲ better, ▼ worse: the interval, before rounding, leaves out 0; ○ not decided."
     shown = shown.rename(columns=dict(labels or {}))
-    caption = " ".join(filter(None, (escape(caption), legend)))
-    styler = _table(shown, classes, name, "paper-table", _PAPER_RULES, caption)
-    return styler.hide(axis="columns", names=True)
+    return _table(shown, classes, name, "paper", caption.strip()).hide(axis="columns", names=True)
 
 
 def plain_table(frame: pd.DataFrame, name: str) -> Styler:
     """A table of words and numbers, with ids that repeat: words wrap, missing ones are a dash.
 
-    Args:
-        frame: its index is not shown. Columns named gain, paper_gain, low, high, difference, gap
-            and share carry a sign; their decimals are alike, and those of the row's unit where a
-            column "unit" names it.
-        name: unique on the page.
+    The index is not shown. Columns of ``SIGNED`` carry a sign; their decimals are alike, and those
+    of the row's unit where a column "unit" names it.
     """
     alike = [column for column in frame if column in SIGNED]
     units = frame["unit"] if "unit" in frame else [""] * len(frame)
     shown, classes = pd.DataFrame(), pd.DataFrame()
-    for column in frame:
-        title, signs = str(column).replace("_", " "), column in alike
-        decimals = _decimals(frame[alike if signs else [column]])
-        shown[title] = [
-            _text(value, DECIMALS.get(unit, decimals) if signs else decimals, signs)
-            for value, unit in zip(frame[column], units, strict=True)
-        ]
-        number = is_numeric_dtype(frame[column]) and not is_bool_dtype(frame[column])
+    for column, cells in frame.items():
+        title, sign = str(column).replace("_", " "), column in alike
+        decimals = _decimals(frame[alike if sign else [column]])
+        places = [DECIMALS.get(unit, decimals) if sign else decimals for unit in units]
+        shown[title] = list(map(_text, cells, places, repeat(sign)))
+        number = is_numeric_dtype(cells) and not is_bool_dtype(cells)
         classes[title] = ["n" if number else ""] * len(frame)
     caption = "Nothing was run." if frame.empty else ""
-    styler = _table(shown, classes, name, "plain-table", _PLAIN_RULES, caption)
-    return styler.hide(axis="index")
+    return _table(shown, classes, name, "plain", caption).hide(axis="index")
 
 
 def signed(value: float, decimals: int) -> str:
@@ -190,16 +122,13 @@ def signed(value: float, decimals: int) -> str:
 
 
 def _table(
-    shown: pd.DataFrame,
-    classes: pd.DataFrame,
-    name: str,
-    kind: str,
-    rules: list[Any],
-    caption: str,
+    shown: pd.DataFrame, classes: pd.DataFrame, name: str, kind: str, caption: str
 ) -> Styler:
     """Texts, and the classes of their cells, as a table whose ids repeat."""
-    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}"')
-    styler.set_table_styles(rules).set_td_classes(classes.set_axis(shown.columns, axis=1))
+    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}-table"')
+    rules = read_yaml("tables.yaml")[kind].items()
+    styler.set_table_styles([{"selector": s, "props": look.format(ink=INK)} for s, look in rules])
+    styler.set_td_classes(classes.set_axis(shown.columns, axis=1))
     styler.format(escape="html").set_caption(caption)
     for axis in (0, 1):
         styler.format_index(escape="html", axis=axis).format_index_names(escape="html", axis=axis)
@@ -209,9 +138,8 @@ def _table(
 def _missing(value: Any) -> bool:
     """None, nothing, a number that is none, or an interval with such an end."""
     if isinstance(value, tuple):
-        return not all(map(np.isfinite, value))
-    number = isinstance(value, float | np.floating)
-    return value is None or value == "" or (number and not np.isfinite(value))
+        return any(map(_missing, value))
+    return value is None or value == "" or (isinstance(value, float) and not np.isfinite(value))
 
 
 def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") -> str:
@@ -224,29 +152,23 @@ def _text(value: Any, decimals: int, sign: bool = False, absent: str = "–") ->
         return " … ".join(signed(end, decimals) for end in value)
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
-        text = signed(float(value), decimals)
-        return text if sign else text.removeprefix("+")
+    if isinstance(value, float):
+        return signed(value, decimals).removeprefix("" if sign else "+")
     return str(value)
 
 
 def _class(value: Any, part: str, interval: Any) -> str:
     if _missing(value):
         return "missing"
-    if part == "interval":
-        return "interval"
     if part != "Δ" or _missing(interval):
-        return ""
+        return "interval" if part == "interval" else ""
     low, high = interval
-    if low <= 0 <= high:
-        return "undecided"
-    return "better" if low > 0 else "worse"
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
 def _decimals(frame: pd.DataFrame) -> int:
     """As few as show the numbers as they are, up to four; else two, or four for small ones."""
-    cells: list[Any] = [value for column in frame for value in frame[column]]
-    numbers = [float(v) for v in cells if isinstance(v, float | np.floating) and np.isfinite(v)]
+    numbers = [v for v in frame.to_numpy(object).ravel() if isinstance(v, float) and np.isfinite(v)]
     for decimals in range(5):
         if all(abs(round(v, decimals) - v) < 1e-9 for v in numbers):
             return decimals
@@ -254,25 +176,17 @@ def _decimals(frame: pd.DataFrame) -> int:
 
 
 def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
-    """How far low and high lie from the middle, for ``errorbar``; None where one is not known.
-
-    Args:
-        line: a frame, or one of its rows, with low, high and the middle.
-    """
+    """How far the low and high of a frame, or a row, lie from the middle; None if not known."""
     ends = [line[middle] - line["low"], line["high"] - line[middle]]
     lengths = np.array(ends, dtype=float).reshape(2, -1)
     return lengths if np.isfinite(lengths).all() else None
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure | None:
-    """One line a row: gain and interval, grouped by topic, the verdict by tone and sign.
+    """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
 
-    Args:
-        table: columns topic, label, gain, low, high, verdict; rows without a gain are left out.
-        unit: the label of the axis.
-
-    Returns:
-        The figure, closed, for the notebook to show; None where no row has a gain.
+    The table has columns topic, label, gain, low, high and verdict. The figure is closed, for the
+    notebook to show; there is none where no row has a gain.
     """
     table = table[table["gain"].notna()]
     if table.empty:
@@ -285,29 +199,25 @@ def forest(table: pd.DataFrame, unit: str) -> Figure | None:
         for row in part.to_dict("records"):
             place += 1
             places.append(place)
-            tone, error = TONES.get(row["verdict"], INK), error_bars(row)
-            filled = tone if row["verdict"] in TONES else "none"
-            look: Any = {"color": tone, "markerfacecolor": filled, "markersize": 5.5}
+            tone, error = TONES.get(row["verdict"]), error_bars(row)
+            look: Any = {"color": tone or INK, "markerfacecolor": tone or "none", "markersize": 5.5}
             axis.errorbar(row["gain"], place, xerr=error, fmt="o", capsize=2.5, **look)
-            text = signed(row["gain"], 2)
-            if error is not None:
-                text += f"  ({signed(row['low'], 2)} … {signed(row['high'], 2)})"
-            axis.text(1.02, place, text, fontsize=9, **beside)
+            held = "" if error is None else f"  ({_text((row['low'], row['high']), 2)})"
+            axis.text(1.02, place, signed(row["gain"], 2) + held, fontsize=9, **beside)
         place += 1.5
     figure.set_size_inches(6, 0.27 * place + 0.7)
     axis.axvline(0, color=INK, linewidth=1.2)
     axis.set_yticks(places, list(table["label"]), fontsize=9)
-    axis.set_ylim(place - 0.5, -0.8)
+    axis.set(xlabel=unit, ylim=(place - 0.5, -0.8))
     axis.tick_params(axis="y", length=0)
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel(unit)
     plt.close(figure)
     return figure
 
 
-def draw_sweep(axis: Axes, of: "Sweep", line: pd.DataFrame) -> None:
-    """A panel of ``augkd.study.report.controls.sweep``: gain against value, the default ringed."""
+def draw_sweep(axis: Axes, of: Any, line: pd.DataFrame) -> None:
+    """A Sweep of ``augkd.study.report.controls``: gain against value, the default ringed."""
     axis.set_title(of.title, fontsize=9)
     if line.empty:
         axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center")

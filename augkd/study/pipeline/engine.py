@@ -1,0 +1,110 @@
+"""A papermill engine that runs a notebook's cells in its own process.
+
+A kernel takes three seconds to start and to stop, for each of some fifty stages, and reads its
+user's IPython settings. Here IPython runs the cells as it would in a kernel: what they show is kept
+in the notebook, what they print reaches the terminal as it happens.
+"""
+
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from tempfile import TemporaryDirectory
+from typing import Any, TextIO
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.engines import Engine
+from traitlets import Type
+from traitlets.config import Config
+
+
+class _Tee(StringIO):
+    """Keeps what is written and passes it on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        self.stream.flush()
+        return super().write(text)
+
+    def shown(self) -> str:
+        """The text as a terminal leaves it: of a line that is written over, what stands last."""
+        lines = self.getvalue().split("\n")
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+
+class _Result(DisplayHook):
+    """The value of a cell's last line."""
+
+    shell: Any
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
+        count, metadata = self.shell.execution_count, md_dict or {}
+        self.shell.outputs.append(
+            new_output("execute_result", data=format_dict, metadata=metadata, execution_count=count)
+        )
+
+
+class _Displayed(DisplayPublisher):
+    """What a cell displays; where it has an id, a later cell may put another in its place."""
+
+    shell: Any
+
+    def publish(self, data: Any, metadata: Any = None, source: Any = None, **options: Any) -> None:
+        shown: dict[str, NotebookNode] = self.shell.displayed
+        key = (options.get("transient") or {}).get("display_id", "")
+        if options.get("update") and key in shown:
+            shown[key].update(data=data, metadata=metadata or {})
+            return
+        output = new_output("display_data", data=data, metadata=metadata or {})
+        self.shell.outputs.append(output)
+        if key:
+            shown[key] = output
+
+
+class _Shell(InteractiveShell):
+    displayhook_class = Type(_Result)
+    display_pub_class = Type(_Displayed)
+    outputs: list[NotebookNode]
+    displayed: dict[str, NotebookNode]
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        """Keeps it: whoever started the notebook says what is to be said of it."""
+        name, value = etype.__name__, str(evalue)
+        self.outputs.append(new_output("error", ename=name, evalue=value, traceback=stb))
+
+
+class InProcess(Engine):  # type: ignore[misc]
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
+        """Runs cell after cell, up to one that raises: papermill then raises too."""
+        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        with TemporaryDirectory() as folder:  # no settings and no history of a user's
+            config = Config(HistoryManager={"enabled": False})
+            shell: Any = _Shell.instance(colors="nocolor", ipython_dir=folder, config=config)
+        shell.displayed = {}
+        for index, cell in enumerate(nb_man.nb.cells):
+            if cell.cell_type != "code":
+                continue
+            nb_man.cell_start(cell, index)
+            out, error, shell.outputs = _Tee(sys.stdout), _Tee(sys.stderr), []
+            with redirect_stdout(out), redirect_stderr(error):
+                done = shell.run_cell(cell.source, store_history=True)
+            cell.execution_count = done.execution_count
+            streams = (("stdout", out.shown()), ("stderr", error.shown()))
+            said = [new_output("stream", name=name, text=text) for name, text in streams if text]
+            cell.outputs = [*said, *shell.outputs]
+            if not done.success:
+                nb_man.cell_exception(cell, index)
+                break
+            nb_man.cell_complete(cell, index)
