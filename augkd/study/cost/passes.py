@@ -27,11 +27,10 @@ from augkd.distill.vgg import VGG19
 from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher
 from augkd.models.quantize import quantize
-from augkd.study.params import Cohort, Study, TeacherEntry
-from augkd.study.runs import build
+from augkd.study.params import Study, TeacherEntry
+from augkd.study.runs import Task, build
 from augkd.train import Member
 
-Entry = Cohort | TeacherEntry
 Key = tuple[str, str]  # of a training: its stage ("teach" or "distil") and name
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -71,12 +70,12 @@ def _count(network: nn.Module, height: int, width: int) -> float:
     return float(counter.get_total_flops() / 2)
 
 
-def entry_of(study: Study, stage: str, name: str) -> Entry:
+def entry_of(study: Study, stage: str, name: str) -> Task:
     """What the stage "teach" or "distil" trains by that name."""
     return study.teacher(name) if stage == "teach" else study.cohort(name)
 
 
-def untrained(study: Study, entry: Entry, device: torch.device) -> tuple[list[Member], nn.Module]:
+def untrained(study: Study, entry: Task, device: torch.device) -> tuple[list[Member], nn.Module]:
     """Untrained students of a training, one of each method, and their teacher, if only in name.
 
     Neither counts nor times depend on the weights of VGG19, where CSD asks for it, nor on how many
@@ -100,7 +99,7 @@ def untrained(study: Study, entry: Entry, device: torch.device) -> tuple[list[Me
     return members, teacher
 
 
-def _network(study: Study, entry: Entry) -> Any:
+def _network(study: Study, entry: Task) -> Any:
     """What an entry trains, as it is before; a teacher from elsewhere is read from its file."""
     if isinstance(entry, TeacherEntry) and not entry.network:
         file = study.root / entry.file if entry.file else None
@@ -110,7 +109,7 @@ def _network(study: Study, entry: Entry) -> Any:
     return quantize(network, bits[0]) if bits else network
 
 
-def noise(study: Study, entry: Entry, n: int, patch: int, device: torch.device) -> PatchSampler:
+def noise(study: Study, entry: Task, n: int, patch: int, device: torch.device) -> PatchSampler:
     """Draws batches of a training, in which there is nothing to see."""
     sides = (2 * patch * entry.scale, 2 * patch)
     hr, lr = (torch.randint(256, (3, side, side), dtype=torch.uint8) for side in sides)
@@ -129,14 +128,12 @@ def noise(study: Study, entry: Entry, n: int, patch: int, device: torch.device) 
 
 
 class Pass(NamedTuple):
-    """Images (n, 3, height, width) through a network.
-
-    ``factor`` times a forward pass' operations: 1 where nothing is differentiated, 2 where the
-    gradient goes through frozen weights to the input, 3 where weights are trained.
-    """
+    """Images (n, 3, height, width) through a network."""
 
     network: nn.Module
     shape: torch.Size
+    # times a forward pass' operations: 1 where nothing is differentiated, 2 where the gradient goes
+    # through frozen weights to the input, 3 where weights are trained
     factor: int
     image: str  # of the batch, about which the teacher answers; "" of a pass of the student's own
 
@@ -219,11 +216,8 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     entry = entry_of(study, stage, name)
     training = study.schedule(entry)
     copies = 1 if isinstance(entry, TeacherEntry) else study.seeds(name) * max(1, len(entry.bits))
-    batch = (
-        noise(study, entry, training.batch, training.patch, CPU)
-        .draw(0)
-        .each(lambda tensor: tensor.to(META))
-    )
+    drawn = noise(study, entry, training.batch, training.patch, CPU).draw(0)
+    batch = drawn.each(lambda tensor: tensor.to(META))
     members, network = untrained(study, entry, META)
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
     kept, passes, rows, most = dict[tuple[str, str], Tensor](), list[Pass](), [], 0

@@ -115,9 +115,8 @@ def time_steps(
     methods: Mapping[str, Any], pair: Pair, batch: Batch, device: torch.device, *limits: Any
 ) -> pd.DataFrame:
     """``time_rounds`` of whole steps: forward, backward, update; the batch is there already."""
-    batch, calls = batch.each(lambda tensor: tensor.to(device)), dict[str, Call]()
-    for name, method in methods.items():
-        calls[name] = partial(update, *learner(name, method, pair, device), batch)
+    batch = batch.each(lambda tensor: tensor.to(device))
+    calls = {n: partial(update, *learner(n, m, pair, device), batch) for n, m in methods.items()}
     return time_rounds(calls, device, *limits)
 
 
