@@ -2,8 +2,9 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,23 @@ from augkd.study.prepare import degrade
 from augkd.study.runs import distil, teach
 from augkd.train import Curves, Member, Optimiser, Training, finish, single_core, train
 
+EDSR = ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0})
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
+DROPPING = ("swinir", {**SWINIR, "drop_path": 0.5})
 STEPS = 6
-OPTIMISER = Optimiser()
+OPTIMISER, CPU = Optimiser(), torch.device("cpu")
 
 # name: network and its sizes, method and its options
 STUDENTS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
-    "scratch": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "scratch", {}),
-    "augkd": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "augkd", {}),
-    "twice": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "augkd", {"updates": 2}),
-    "fitnet": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "fitnet", {}),
-    "csd": ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0}, "csd", {}),
-    "dropping": ("swinir", {**SWINIR, "drop_path": 0.5}, "kd", {}),
-    "dropping_too": ("swinir", {**SWINIR, "drop_path": 0.5}, "augkd", {}),
+    "scratch": (*EDSR, "scratch", {}),
+    "augkd": (*EDSR, "augkd", {}),
+    "twice": (*EDSR, "augkd", {"updates": 2}),
+    "fitnet": (*EDSR, "fitnet", {}),
+    "csd": (*EDSR, "csd", {}),
+    "dropping": (*DROPPING, "kd", {}),
+    "dropping_too": (*DROPPING, "augkd", {}),
 }
+Outcome = tuple[dict[str, dict[str, Tensor]], Curves]
 
 
 def training(**changes: Any) -> Training:
@@ -53,10 +57,8 @@ def teacher_network() -> SRNetwork:
 
 def member(name: str, plan: Training, method: Any = None) -> Member:
     kind, sizes, entry, options = STUDENTS[name] if name in STUDENTS else STUDENTS["scratch"]
-    method = method or METHODS[entry](**options)
-    teacher = teacher_network()
-    device = torch.device("cpu")
-    return Member(name, network(kind, **sizes), method, teacher, OPTIMISER, plan, device)
+    method, teacher = method or METHODS[entry](**options), teacher_network()
+    return Member(name, network(kind, **sizes), method, teacher, OPTIMISER, plan, CPU)
 
 
 def photographs(dataset: str, count: int, side: int) -> Iterator[Prepared]:
@@ -89,25 +91,12 @@ def learn(one: Member, plan: Training, store: ImageStore, state: Path, **options
 
 
 def cohort(
-    store: ImageStore,
-    state: Path,
-    names: tuple[str, ...],
-    plan: Training,
-    **options: Any,
-) -> tuple[dict[str, dict[str, Tensor]], Curves]:
+    store: ImageStore, state: Path, names: Sequence[str], plan: Training, **options: Any
+) -> Outcome:
     """Trains; the students' weights by name, and the curves."""
-    members = [member(name, plan) for name in names]
-    teacher = Teacher(teacher_network())
-    curves = train(
-        members,
-        teacher,
-        sampler(store),
-        plan,
-        OPTIMISER,
-        state=state,
-        validate=value_of,
-        **options,
-    )
+    members, teacher = [member(name, plan) for name in names], Teacher(teacher_network())
+    options |= {"state": state, "validate": value_of}
+    curves = train(members, teacher, sampler(store), plan, OPTIMISER, **options)
     return {m.name: m.result().state_dict() for m in members}, curves
 
 
@@ -142,11 +131,8 @@ def test_a_student_does_not_depend_on_its_cohort(
 
 def test_the_global_generator_is_left_alone(store: ImageStore, tmp_path: Path) -> None:
     plan = training(steps=2)
-    members = [member("dropping", plan)]
-    torch.manual_seed(3)
+    members, teacher = [member("dropping", plan)], Teacher(teacher_network())
     before = torch.get_rng_state()
-    teacher = Teacher(teacher_network())
-    torch.set_rng_state(before)
     train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -167,14 +153,9 @@ def killer(at: int) -> Callable[[int], None]:
 
 
 @pytest.fixture(scope="module")
-def unkilled(
-    store: ImageStore, tmp_path_factory: pytest.TempPathFactory
-) -> dict[float, tuple[dict[str, dict[str, Tensor]], Curves]]:
+def unkilled(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Outcome]:
     folder = tmp_path_factory.mktemp("unkilled")
-    return {
-        ema: cohort(store, folder / str(ema), tuple(STUDENTS), training(ema=ema))
-        for ema in (0.0, 0.9)
-    }
+    return {e: cohort(store, folder / str(e), [*STUDENTS], training(ema=e)) for e in (0.0, 0.9)}
 
 
 @pytest.mark.parametrize("every", [0.0, 2.5], ids=["each_step", "some_steps"])
@@ -182,7 +163,7 @@ def unkilled(
 def test_a_killed_run_ends_as_one_never_killed(
     store: ImageStore,
     tmp_path: Path,
-    unkilled: dict[float, tuple[dict[str, dict[str, Tensor]], Curves]],
+    unkilled: dict[float, Outcome],
     monkeypatch: pytest.MonkeyPatch,
     ema: float,
     at: int,
@@ -201,13 +182,11 @@ def test_a_killed_run_ends_as_one_never_killed(
     expected, seen = unkilled[ema]
     for name in names:
         assert_same(weights[name], expected[name])
-    assert (curves.loss, curves.psnr) == (seen.loss, seen.psnr)
+    assert curves == seen
 
 
 def test_killed_again_and_again(
-    store: ImageStore,
-    tmp_path: Path,
-    unkilled: dict[float, tuple[dict[str, dict[str, Tensor]], Curves]],
+    store: ImageStore, tmp_path: Path, unkilled: dict[float, Outcome]
 ) -> None:
     names = tuple(STUDENTS)
     for at in range(1, STEPS + 1):
@@ -282,31 +261,23 @@ def small_study(root: Path) -> Path:
     return root
 
 
-def distil_smoke(root: Path) -> None:
-    distil(load_study("smoke", root), "edsr_x2")
+def distil_smoke(root: Path, **options: Any) -> None:
+    """Distils, with options of ``train``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("augkd.study.runs.train", partial(train, **options))
+        distil(load_study("smoke", root), "edsr_x2")
 
 
-def test_a_killed_stage_goes_on_and_forgets_its_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_stage_goes_on_and_forgets_its_state(tmp_path: Path) -> None:
     root = small_study(tmp_path / "killed")
     teach(load_study("smoke", root), "edsr_x2")
     shutil.copytree(root, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "augkd.study.runs.train",
-            lambda *a, **k: train(*a, **k, save_every=0, after_step=killer(3)),
-        )
-        with pytest.raises(Killed):
-            distil_smoke(root)
+    with pytest.raises(Killed):
+        distil_smoke(root, save_every=0, after_step=killer(3))
     assert not (root / "runs" / "smoke" / "distil" / "edsr_x2" / "students").exists()
     assert len(list((root / ".state").iterdir())) == 1
     steps: list[int] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "augkd.study.runs.train", lambda *a, **k: train(*a, **k, after_step=steps.append)
-        )
-        distil_smoke(root)
+    distil_smoke(root, after_step=steps.append)
     assert steps[0] == 4
     assert not list((root / ".state").iterdir())
     distil_smoke(tmp_path / "whole")
@@ -333,9 +304,9 @@ def test_other_options_never_resume_a_state(
 
     def learn(old: str = "", new: str = "") -> Path:
         assert old in original
-        params.write_text(original.replace(old, new, 1) if old else original)
+        params.write_text(original.replace(old, new, 1))
         with pytest.raises(Killed):
-            distil_smoke(root)
+            distil(load_study("smoke", root), "edsr_x2")
         return states[-1]
 
     teach(load_study("smoke", root), "edsr_x2")
@@ -384,12 +355,10 @@ def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     trained = member("halves", plan, halves)
     learn(trained, plan, store, tmp_path)
 
-    sizes = STUDENTS["scratch"][1]
-    student = network("edsr", **sizes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    adam = torch.optim.Adam(
-        student.parameters(), lr=plan.lr, betas=OPTIMISER.betas, eps=OPTIMISER.eps, fused=True
-    )
-    with single_core(torch.device("cpu")):
+    student = network("edsr", **EDSR[1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rates = plan.lr, OPTIMISER.betas, OPTIMISER.eps
+    adam = torch.optim.Adam(student.parameters(), *rates, fused=True)
+    with single_core(CPU):
         for step in range(2):
             batch = sampler(store).draw(step)
             adam.zero_grad()
@@ -422,7 +391,7 @@ class Sibling(nn.Module):
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -> None:
     plan = training(steps=3, ema=ema)
-    sibling = Sibling(network("edsr", **STUDENTS["scratch"][1]))
+    sibling = Sibling(network("edsr", **EDSR[1]))
     trained = member("sibling", plan, sibling)
     mean = [p.detach().clone() for p in trained.network.parameters()]
     path: list[list[Tensor]] = []

@@ -43,15 +43,15 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=str)
+@torch.no_grad()
 def test_output_equals_the_reference(case: Case, tmp_path: Path) -> None:
     model, tensors = case.create(), case.tensors()
     load_checkpoint(case.checkpoint(tmp_path), model)
     inputs = [key for key in tensors if key.startswith("input")]
     assert inputs
     for key in inputs:
-        with torch.no_grad():
-            output = model(tensors[key])
-        assert distance(output, tensors[key.replace("input", "output")]) <= TOLERANCE[case.model]
+        expected = tensors[key.replace("input", "output")]
+        assert distance(model(tensors[key]), expected) <= TOLERANCE[case.model]
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,9 @@ def test_sizes_are_the_papers(name: str, role: str) -> None:
             model = create_model(name, role, scale)
         assert parameters(model) == count
     assert round(count / 1e6, 2) == millions
-    counted = multiply_accumulates(create_model(name, role, 4), 256, 256)
+    with torch.device("meta"):
+        counted = multiply_accumulates(create_model(name, role, 4), 256, 256) / 1e9
     assert counted == pytest.approx(operations, abs=0.01)
-
-
-def test_every_network_has_both_roles() -> None:
     assert {(name, role) for name in NETWORKS for role in SIZES[name]} == set(TABLE_1)
 
 
@@ -133,7 +131,7 @@ def test_the_count_is_that_of_every_layer(name: str) -> None:
     for module in model.modules():
         module.register_forward_hook(count)
     model(torch.rand(1, 3, 12, 20))
-    assert counted * 1e9 == pytest.approx(sum(counts))
+    assert counted == pytest.approx(sum(counts))
 
 
 # --- the contract of every network --------------------------------------------------------------
@@ -162,20 +160,18 @@ def test_taps_read_and_leave_nothing_behind(name: str, stage: str) -> None:
     x = torch.rand(1, 3, 9, 6)
     plain = model(x)
 
-    def state() -> dict[tuple[str, str], int]:
-        """Everything that a module holds, by identity, its hooks too."""
-        modules = model.named_modules()
-        held = {(n, entry): id(value) for n, m in modules for entry, value in vars(m).items()}
-        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-        return held | {("", "hooks"): hooks}
+    def state() -> list[Any]:
+        """Everything that a module holds, by identity, and its hooks."""
+        held = [id(value) for m in model.modules() for value in vars(m).values()]
+        return held + [[*m._forward_hooks, *m._forward_pre_hooks] for m in model.modules()]
 
     before = state()
+    assert not any(hooks for hooks in before if isinstance(hooks, list))
     for wanted in (taps, taps[1:3], ()):
         output, features = model.features(x, wanted)
         assert torch.equal(output, plain)
         assert tuple(features) == wanted
     assert state() == before
-    assert before["", "hooks"] == 0
     with pytest.raises(UserError, match="no tap 'block7': it has first_conv"):
         model.features(x, ["block7"])
 
@@ -197,8 +193,8 @@ def test_sizes_build_the_same_network_again(name: str) -> None:
     assert model.name == name
     again = create_model(model.name, scale=model.scale, **json.loads(json.dumps(model.sizes)))
     assert again.sizes == model.sizes
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    assert {key: value.shape for key, value in again.state_dict().items()} == shapes
+    own, others = ({k: v.shape for k, v in m.state_dict().items()} for m in (model, again))
+    assert own == others
 
 
 @pytest.mark.parametrize(
@@ -238,11 +234,9 @@ def test_swinir_pads_by_reflection(height: int, width: int) -> None:
 def test_the_shift_mask_of_two_windows_by_hand() -> None:
     """4 x 2 pixels, windows of 2, shift 1: the last row and column come from the other side."""
     mask = shift_mask(4, 2, 2, 1, torch.device("cpu"))
-    regions = [[[0, 1], [0, 1]], [[2, 3], [4, 5]]]  # one letter for each piece of the image
-    for window, pieces in zip(mask, regions, strict=True):
-        flat = [piece for row in pieces for piece in row]
-        expected = [[0.0 if a == b else -100.0 for b in flat] for a in flat]
-        assert window.tolist() == expected
+    regions = torch.tensor([[0, 1, 0, 1], [2, 3, 4, 5]])  # one number for each piece of the image
+    joined = regions[:, :, None] != regions[:, None]
+    assert torch.equal(mask, joined * -100.0)
 
 
 def test_layers_alternate_and_drop_more_and_more() -> None:
