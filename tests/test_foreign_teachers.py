@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,9 @@ from augkd.study.params import Study, load_study
 from augkd.study.runs import build, distil, load_teacher, student_path, teach
 from augkd.study.score import Scored, ensembled, score_cohort
 from tests.imdn import IMDN
+from tests.numeric_data import BENCHMARKS
+from tests.study_copy import ROOT
 
-_REPOSITORY = Path(__file__).parent.parent
-BENCHMARKS = Path(os.environ.get("AUGKD_BENCHMARKS", _REPOSITORY / "data" / "benchmarks"))
 CPU = torch.device("cpu")
 Make = Callable[..., Study]
 
@@ -48,14 +46,14 @@ def make(tmp_path: Path) -> Make:
     def study(
         entry: dict[str, Any], methods: tuple[str, ...] = ("kd", "augkd"), **score: Any
     ) -> Study:
-        params = yaml.safe_load((_REPOSITORY / "params.yaml").read_text())
-        cohort = params["cohorts"]["edsr_x2"] | {"methods": {name: {} for name in methods}}
-        cohort |= {"teacher": {"trained": "foreign"}, "seeds": {"smoke": 1}}
-        params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
-        smoke = params["budgets"]["smoke"]
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        smoke, cohort = params["budgets"]["smoke"], params["cohorts"]["edsr_x2"]
+        cohort |= {"methods": {name: {} for name in methods}, "seeds": {"smoke": 1}}
+        cohort |= {"teacher": {"trained": "foreign"}}
         smoke["teach"] |= {"steps": 2, "patch": 12}
         smoke["distil"] |= {"steps": 3, "patch": 12}
         smoke["score"] |= score
+        params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
         params |= {"budgets": {"smoke": smoke}, "budget": smoke}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         (tmp_path / "dvc.yaml").write_text("")
@@ -158,6 +156,8 @@ def test_a_bad_entry_is_named(make: Make, entry: dict[str, Any], message: str) -
     with pytest.raises(UserError, match=message) as caught:
         make({"scale": 2} | entry)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"score\.self_ensemble: "):
+        make({"network": "edsr", "scale": 2}, self_ensemble="students")
 
 
 @pytest.mark.parametrize("ensemble", ["none", "all"])
@@ -189,14 +189,8 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
 @pytest.mark.parametrize(("limit", "chosen"), [(1, [0]), (2, [0, 2]), (3, [0, 1, 3]), (9, None)])
 def test_ensembles_are_spread_over_each_set(limit: int, chosen: list[int] | None) -> None:
     """So many test images of each set, never training ones; of all, where there are fewer."""
-    none = torch.empty(0)
+    none, every = torch.empty(0), [(s, f"{i}") for s in ("a", "b") for i in range(5)]
     images: list[Scored] = [("a", "train", "other", none, none)]
-    images += [(s, "test", f"{i}", none, none) for s in ("a", "b") for i in range(5)]
-    every = {(s, f"{i}") for s in ("a", "b") for i in chosen or range(5)}
-    assert ensembled(images, limit) == every
-    assert ensembled(images, None) == {(s, f"{i}") for s in ("a", "b") for i in range(5)}
-
-
-def test_an_unknown_ensemble_is_named(make: Make) -> None:
-    with pytest.raises(UserError, match=re.escape("score.self_ensemble: ")):
-        make({"network": "edsr", "scale": 2}, self_ensemble="students")
+    images += [(s, "test", i, none, none) for s, i in every]
+    assert ensembled(images, limit) == {(s, i) for s, i in every if int(i) in (chosen or range(5))}
+    assert ensembled(images, None) == set(every)
