@@ -174,15 +174,10 @@ def test_taps_read_and_leave_nothing_behind(name: str, stage: str) -> None:
     assert state() == before
     with pytest.raises(UserError, match="no tap 'block7': it has first_conv"):
         model.features(x, ["block7"])
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_features_carry_gradients_to_the_weights(name: str) -> None:
-    model = tiny(name)
-    _, features = model.features(torch.rand(1, 3, 8, 8), model.taps)
-    for tap in model.taps:
+    _, features = model.features(x, taps)
+    for feature in features.values():  # which carry gradients to the weights
         model.zero_grad()
-        features[tap].square().mean().backward(retain_graph=True)
+        feature.square().mean().backward(retain_graph=True)
         assert float(model.conv_first.weight.grad.abs().sum()) > 0
 
 
@@ -252,8 +247,8 @@ def test_drop_path_drops_whole_samples_in_training_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     values = drop(x).flatten(1)
     assert bool((values == values[:, :1]).all())
-    assert sorted(set(values[:, 0].tolist())) == pytest.approx([0, 4 / 3])
-    assert float((values[:, 0] == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert values.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert float(values.mean()) == pytest.approx(1, abs=0.03)
     assert drop.eval()(x) is x
     model = create_model("swinir", scale=2, **TINY["swinir"], drop_path=0.9)
     x = torch.rand(4, 3, 8, 8)
@@ -279,12 +274,10 @@ def test_a_mask_made_for_inference_serves_training() -> None:
 def test_self_ensemble_by_hand() -> None:
     """Two of the eight transforms bring each corner to the top left, where one pixel is kept."""
 
-    def corner(x: Tensor) -> Tensor:
-        return x * (torch.arange(24).view(x.shape[-2:]) == 0)
-
+    ensemble = SelfEnsemble(lambda x: x * (torch.arange(24).view(x.shape[-2:]) == 0))
     expected = torch.zeros(1, 3, 4, 6)
     expected[..., ::3, ::5] = 0.25
-    assert torch.equal(SelfEnsemble(corner)(torch.ones(1, 3, 4, 6)), expected)
+    assert torch.equal(ensemble(torch.ones(1, 3, 4, 6)), expected)
 
 
 @given(st.booleans(), st.sampled_from([(), (-1,), (-2,), (-2, -1)]))
