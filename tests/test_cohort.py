@@ -96,7 +96,9 @@ def cohort(
     """Trains; the students' weights by name, and the curves."""
     members, teacher = [member(name, plan) for name in names], Teacher(teacher_network())
     options |= {"state": state, "validate": value_of}
+    before = torch.get_rng_state()
     curves = train(members, teacher, sampler(store), plan, OPTIMISER, **options)
+    assert torch.equal(torch.get_rng_state(), before)  # the global generator is left alone
     return {m.name: m.result().state_dict() for m in members}, curves
 
 
@@ -127,14 +129,6 @@ def test_a_student_does_not_depend_on_its_cohort(
         kind, sizes, *_ = STUDENTS[name]
         fresh = network(kind, **sizes).state_dict()
         assert any(not torch.equal(fresh[k], v) for k, v in together[name].items())
-
-
-def test_the_global_generator_is_left_alone(store: ImageStore, tmp_path: Path) -> None:
-    plan = training(steps=2)
-    members, teacher = [member("dropping", plan)], Teacher(teacher_network())
-    before = torch.get_rng_state()
-    train(members, teacher, sampler(store), plan, OPTIMISER, state=tmp_path)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- the second law ---

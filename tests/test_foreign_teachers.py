@@ -11,11 +11,10 @@ import torch
 import yaml
 from torch import nn
 
-from augkd.data.store import ImageStore, Prepared, write_store
-from augkd.degrade import bicubic
+from augkd.data.store import ImageStore, write_store
 from augkd.errors import UserError
 from augkd.metrics import psnr_y
-from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
+from augkd.models import SRNetwork, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.models.upscale import SelfEnsemble
 from augkd.study.params import Study, load_study
@@ -24,19 +23,11 @@ from augkd.study.score import Scored, ensembled, score_cohort
 from tests.imdn import IMDN
 from tests.numeric_data import BENCHMARKS
 from tests.study_copy import ROOT
+from tests.test_cohort import photographs
+from tests.test_models import tiny
 
 CPU = torch.device("cpu")
 Make = Callable[..., Study]
-
-
-def _images(dataset: str, n: int) -> list[Prepared]:
-    """Noise of sides that every scale divides."""
-    torch.manual_seed(n)
-    hrs = [torch.randint(0, 256, (3, 60, 84), dtype=torch.uint8) for _ in range(n)]
-    return [
-        Prepared(dataset, f"{dataset}{i}", hr, {s: bicubic(hr, s) for s in (2, 3, 4)}, "bicubic")
-        for i, hr in enumerate(hrs)
-    ]
 
 
 @pytest.fixture
@@ -59,7 +50,7 @@ def make(tmp_path: Path) -> Make:
         (tmp_path / "dvc.yaml").write_text("")
         made = load_study(root=tmp_path)
         for part, n in (("train", 2), ("test", 1), ("benchmarks", 0)):
-            write_store(made.folder("prepare") / part, _images(part, n))
+            write_store(made.folder("prepare") / part, photographs(part, n, 60))
         return made
 
     return study
@@ -114,10 +105,9 @@ def test_public_imdn_teaches_a_student(make: Make) -> None:
 
 @pytest.mark.parametrize("ours", [True, False], ids=["its own size", "the budget's size"])
 def test_a_checkpoint_of_our_networks_teaches(ours: bool, make: Make, tmp_path: Path) -> None:
-    entry = {"weights": "file", "scale": 2} | ({} if ours else {"network": "edsr"})
-    study = make(entry)
+    study = make({"weights": "file", "scale": 2} | ({} if ours else {"network": "edsr"}))
     if ours:
-        model = create_model("rcan", scale=2, channels=8, groups=2, blocks=1, reduction=4).eval()
+        model = tiny("rcan")
         save_checkpoint(tmp_path / "file", model)
     else:
         model = build(study, "edsr", "teacher", 2, seed=5).eval()
@@ -172,10 +162,9 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
     load_checkpoint(student_path(study, "edsr_x2", "kd", 0), student)
     store = ImageStore(study.folder("prepare") / "test")
     lr, hr = (image[None] for image in store.pair(*store.keys[0], 2))
-    networks = {"teacher": teacher, "kd": student.eval()}
-    for name, network in networks.items():
-        single = psnr_y(network(lr / 255), hr, 2).item()
-        mean = psnr_y(SelfEnsemble(network)(lr / 255), hr, 2).item()
+    for name, network in {"teacher": teacher, "kd": student.eval()}.items():
+        both = (network, SelfEnsemble(network))
+        single, mean = (psnr_y(each(lr / 255), hr, 2).item() for each in both)
         assert abs(single - mean) > 1e-3  # noise for images: the two do differ
         expected = mean if ensemble == "all" else single
         assert scores[name, "test", "psnr_y"] == pytest.approx(expected, abs=1e-4)
