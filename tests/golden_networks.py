@@ -17,16 +17,9 @@ from torch import Tensor
 from augkd.models import NETWORKS, SRNetwork, create_model
 
 # the reference's argument -> ours, where they differ
-_NAMES = {
-    "n_feats": "channels",
-    "num_feat": "channels",
-    "n_resgroups": "groups",
-    "num_group": "groups",
-    "n_resblocks": "blocks",
-    "num_block": "blocks",
-    "squeeze_factor": "reduction",
-    "upscale": "scale",
-}
+_NAMES = {"n_feats": "channels", "num_feat": "channels", "upscale": "scale"}
+_NAMES |= {"n_resgroups": "groups", "num_group": "groups", "squeeze_factor": "reduction"}
+_NAMES |= {"n_resblocks": "blocks", "num_block": "blocks"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,8 @@ class Case:
     def weights(self) -> dict[str, Any]:
         """What the reference's checkpoint file holds."""
         prefix = "weights.params." if self.layout == "basicsr" else "weights."
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in self.tensors().items()
-            if key.startswith(prefix)
-        }
+        every = self.tensors().items()
+        weights = {k.removeprefix(prefix): v for k, v in every if k.startswith(prefix)}
         return {"params": weights} if self.layout == "basicsr" else weights
 
     def checkpoint(self, folder: Path) -> Path:
@@ -71,13 +61,9 @@ def _cases() -> dict[str, Case]:
     own = Path(__file__).parent / "golden"
     folder = Path(os.environ.get("AUGKD_GOLDEN", own))
     index = folder / ("networks.json" if folder == own else "index.json")
-    return {
-        Path(case["file"]).stem: Case(
-            folder / case["file"], case["model"], case["layout"], case["args"]
-        )
-        for case in json.loads(index.read_text())["cases"]
-        if case.get("kind") == "network"
-    }
+    cases = [c for c in json.loads(index.read_text())["cases"] if c.get("kind") == "network"]
+    keys = ("model", "layout", "args")
+    return {Path(c["file"]).stem: Case(folder / c["file"], *(c[k] for k in keys)) for c in cases}
 
 
 CASES = _cases()

@@ -17,12 +17,8 @@ class ContrastAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(WIDTH, WIDTH // 16, 1),
-            nn.ReLU(),
-            nn.Conv2d(WIDTH // 16, WIDTH, 1),
-            nn.Sigmoid(),
-        )
+        narrow, wide = nn.Conv2d(WIDTH, WIDTH // 16, 1), nn.Conv2d(WIDTH // 16, WIDTH, 1)
+        self.conv_du = nn.Sequential(narrow, nn.ReLU(), wide, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(x, (2, 3), correction=0, keepdim=True)
@@ -63,9 +59,8 @@ class IMDN(nn.Module):
             self.add_module(f"IMDB{i}", Block())
         self.c = nn.Sequential(nn.Conv2d(6 * WIDTH, WIDTH, 1), nn.LeakyReLU(SLOPE))
         self.LR_conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-        self.upsampler = nn.Sequential(
-            nn.Conv2d(WIDTH, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale)
-        )
+        last = nn.Conv2d(WIDTH, 3 * scale**2, 3, padding=1)
+        self.upsampler = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.fea_conv(x)

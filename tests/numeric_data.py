@@ -11,10 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
-BENCHMARKS = Path(
-    os.environ.get("AUGKD_BENCHMARKS", Path(__file__).parents[1] / "data" / "benchmarks")
-)
+BENCHMARKS = Path(os.environ.get("AUGKD_BENCHMARKS", ROOT / "data" / "benchmarks"))
 
 
 def golden(name: str) -> dict[str, Tensor]:

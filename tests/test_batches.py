@@ -40,6 +40,12 @@ def same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 
+def places(image: Tensor, crop: Tensor) -> int:
+    """Where in an image a crop of 12 x 12 pixels is found: at how many places."""
+    windows = image.unfold(1, 12, 1).unfold(2, 12, 1)
+    return int((windows == crop[:, None, None]).all((0, 3, 4)).sum())
+
+
 # --- stores ---
 
 
@@ -93,12 +99,10 @@ def test_a_store_larger_than_memory_opens(tmp_path: Path) -> None:
         f"dataset,image,scale,offset,height,width,lr_source\nlarge,last,1,{offset},{side},{side},\n"
     )
     with (tmp_path / "pixels.u8").open("wb") as file:
-        file.truncate(size)
         file.seek(offset)
         file.write(b"\1" * 3 * side * side)
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", LARGE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [str(size), str(3 * side * side)], done.stderr
 
 
@@ -126,9 +130,7 @@ def test_pairs_are_pairs_and_crops_are_crops(store: ImageStore, crops: int) -> N
         # rounded to 8 bits between the axes, whose order the transposition changed
         difference = (made - lr)[:, 2:-2, 2:-2].abs() * 255
         assert difference.max() < 2.01
-    for i, crop in enumerate(batch.zoom_in):
-        windows = batch.hr[i % 4].unfold(1, 12, 1).unfold(2, 12, 1)
-        assert (windows == crop[:, None, None]).all((0, 3, 4)).sum() >= 1
+    assert all(places(batch.hr[i % 4], crop) >= 1 for i, crop in enumerate(batch.zoom_in))
 
 
 @pytest.mark.parametrize("datasets", [None, ("DIV2K",), ("Flickr2K",)])
@@ -141,24 +143,18 @@ def test_packed_images_give_the_same_batches(
     packed = sampler(store, datasets=datasets)
     assert packed.pixels.data_ptr() != store.pixels.data_ptr()
     share = sum({"DIV2K": 2, "Flickr2K": 3}[d] for d in datasets or ("DIV2K", "Flickr2K"))
-    assert len(packed._lr) == len(packed._hr) == share
+    assert packed._places.shape == (2, share, 3)
     # LR of other scales, and other datasets, are left behind
-    assert len(packed.pixels) == module.size(mapped._lr, mapped._hr) < len(store.pixels)
+    assert len(packed.pixels) == module.size(mapped._places) < len(store.pixels)
     assert all(same(mapped.draw(step), packed.draw(step)) for step in range(20))
 
 
 def test_where_images_are_placed(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = sampler(store)
-    places = (plain._lr, plain._hr)
-    need = module.size(*places)
-
-    def fit(device: str, free: int) -> bool:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
-        return module.fits(torch.device(device), *places)
-
-    assert fit("cuda", 2 * need)
-    assert not fit("cuda", 2 * need - 1)
-    assert not fit("cpu", 100 * need)
+    places = sampler(store)._places
+    need = module.size(places)
+    for device, free in (("cuda", 2 * need), ("cuda", 2 * need - 1), ("cpu", 100 * need)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+        assert module.fits(torch.device(device), places) == (free == 2 * need)
     monkeypatch.setattr(module, "fits", lambda *_: True)
     assert sampler(store, on_device="never").pixels.data_ptr() == store.pixels.data_ptr()
 
@@ -189,21 +185,17 @@ def pair(scale: int = 2, patch: int = 6, n: int = 2) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("crops", [1, 2])
 def test_a_batch_of_ones_own(scale: int, crops: int) -> None:
     lr, hr = pair(scale, 12)
-    made = make_batch(lr, hr, scale, np.random.default_rng(4), crops=crops, probability=0.6)
+    chosen: dict[str, Any] = {"crops": crops, "probability": 0.6}
+    made: Any = make_batch(lr, hr, scale, np.random.default_rng(4), **chosen)
     assert torch.equal(made.lr, lr)
     assert torch.equal(made.hr, hr)
     assert torch.equal(made.zoom_out, bicubic(lr, scale))
-    assert made.uniform is not None
-    assert made.zoom_cell is not None
     assert torch.equal(made.transform.flags, made.uniform < 0.6)
-    for name in ("zoom_in", "zoom_cell"):
-        assert getattr(made, name).shape == (2 * crops, 3, 12, 12)
-    for i, crop in enumerate(made.zoom_in):
-        windows = hr[i % 2].unfold(1, 12, 1).unfold(2, 12, 1)
-        assert (windows == crop[:, None, None]).all((0, 3, 4)).sum() == 1
+    assert made.zoom_in.shape == made.zoom_cell.shape == (2 * crops, 3, 12, 12)
+    assert all(places(hr[i % 2], crop) == 1 for i, crop in enumerate(made.zoom_in))
     generator = np.random.default_rng(4)
-    assert same(make_batch(lr, hr, scale, generator, crops=crops, probability=0.6), made)
-    assert not same(make_batch(lr, hr, scale, generator, crops=crops, probability=0.6), made)
+    assert same(make_batch(lr, hr, scale, generator, **chosen), made)
+    assert not same(make_batch(lr, hr, scale, generator, **chosen), made)
     mirrored = make_batch(lr, hr, scale, generator, edges="symmetric")
     assert torch.equal(mirrored.zoom_out, bicubic(lr, scale, "symmetric"))
 
@@ -211,13 +203,12 @@ def test_a_batch_of_ones_own(scale: int, crops: int) -> None:
 def test_a_batch_of_ones_own_is_a_cohorts(store: ImageStore) -> None:
     """From the state in which the sampler has drawn its patches, the rest is the same."""
     drawn = sampler(store).draw(7)
-    generator, places = step_generator(3, 7), sampler(store)._lr
+    generator, places = step_generator(3, 7), sampler(store)._places[0]
     image = generator.choice(5, 4, p=sampler(store)._share)
     for side in (1, 2):
         generator.integers(0, places[image, side] - 11)
     generator.random((4, 4))
-    made = make_batch(drawn.lr, drawn.hr, 2, generator)
-    assert same(made, drawn)
+    assert same(make_batch(drawn.lr, drawn.hr, 2, generator), drawn)
 
 
 LR, HR = pair()
@@ -253,8 +244,8 @@ def test_pairs_that_are_none_are_refused(
         make_batch(lr, hr, **arguments)
 
 
-def test_a_batch_is_moved_whole() -> None:
-    moved = make_batch(*pair(), 2, np.random.default_rng(0)).to(torch.device("meta"))
+def test_a_batch_is_changed_whole() -> None:
+    moved = make_batch(*pair(), 2, np.random.default_rng(0)).each(lambda tensor: tensor.to("meta"))
     assert isinstance(moved.transform, Invertible)
     tensors = [v for v in (*vars(moved).values(), moved.transform.flags) if isinstance(v, Tensor)]
     assert len(tensors) == 7

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,32 +11,23 @@ import torch
 import yaml
 from torch import nn
 
-from augkd.data.store import ImageStore, Prepared, write_store
-from augkd.degrade import bicubic
+from augkd.data.store import ImageStore, write_store
 from augkd.errors import UserError
 from augkd.metrics import psnr_y
-from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
+from augkd.models import SRNetwork, load_checkpoint, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.models.upscale import SelfEnsemble
 from augkd.study.params import Study, load_study
 from augkd.study.runs import build, distil, load_teacher, student_path, teach
 from augkd.study.score import Scored, ensembled, score_cohort
 from tests.imdn import IMDN
+from tests.numeric_data import BENCHMARKS
+from tests.study_copy import ROOT
+from tests.test_cohort import photographs
+from tests.test_models import tiny
 
-_REPOSITORY = Path(__file__).parent.parent
-BENCHMARKS = Path(os.environ.get("AUGKD_BENCHMARKS", _REPOSITORY / "data" / "benchmarks"))
 CPU = torch.device("cpu")
 Make = Callable[..., Study]
-
-
-def _images(dataset: str, n: int) -> list[Prepared]:
-    """Noise of sides that every scale divides."""
-    torch.manual_seed(n)
-    hrs = [torch.randint(0, 256, (3, 60, 84), dtype=torch.uint8) for _ in range(n)]
-    return [
-        Prepared(dataset, f"{dataset}{i}", hr, {s: bicubic(hr, s) for s in (2, 3, 4)}, "bicubic")
-        for i, hr in enumerate(hrs)
-    ]
 
 
 @pytest.fixture
@@ -48,20 +37,20 @@ def make(tmp_path: Path) -> Make:
     def study(
         entry: dict[str, Any], methods: tuple[str, ...] = ("kd", "augkd"), **score: Any
     ) -> Study:
-        params = yaml.safe_load((_REPOSITORY / "params.yaml").read_text())
-        cohort = params["cohorts"]["edsr_x2"] | {"methods": {name: {} for name in methods}}
-        cohort |= {"teacher": {"trained": "foreign"}, "seeds": {"smoke": 1}}
-        params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
-        smoke = params["budgets"]["smoke"]
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        smoke, cohort = params["budgets"]["smoke"], params["cohorts"]["edsr_x2"]
+        cohort |= {"methods": {name: {} for name in methods}, "seeds": {"smoke": 1}}
+        cohort |= {"teacher": {"trained": "foreign"}}
         smoke["teach"] |= {"steps": 2, "patch": 12}
         smoke["distil"] |= {"steps": 3, "patch": 12}
         smoke["score"] |= score
+        params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
         params |= {"budgets": {"smoke": smoke}, "budget": smoke}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         (tmp_path / "dvc.yaml").write_text("")
         made = load_study(root=tmp_path)
         for part, n in (("train", 2), ("test", 1), ("benchmarks", 0)):
-            write_store(made.folder("prepare") / part, _images(part, n))
+            write_store(made.folder("prepare") / part, photographs(part, n, 60))
         return made
 
     return study
@@ -116,10 +105,9 @@ def test_public_imdn_teaches_a_student(make: Make) -> None:
 
 @pytest.mark.parametrize("ours", [True, False], ids=["its own size", "the budget's size"])
 def test_a_checkpoint_of_our_networks_teaches(ours: bool, make: Make, tmp_path: Path) -> None:
-    entry = {"weights": "file", "scale": 2} | ({} if ours else {"network": "edsr"})
-    study = make(entry)
+    study = make({"weights": "file", "scale": 2} | ({} if ours else {"network": "edsr"}))
     if ours:
-        model = create_model("rcan", scale=2, channels=8, groups=2, blocks=1, reduction=4).eval()
+        model = tiny("rcan")
         save_checkpoint(tmp_path / "file", model)
     else:
         model = build(study, "edsr", "teacher", 2, seed=5).eval()
@@ -158,6 +146,8 @@ def test_a_bad_entry_is_named(make: Make, entry: dict[str, Any], message: str) -
     with pytest.raises(UserError, match=message) as caught:
         make({"scale": 2} | entry)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"score\.self_ensemble: "):
+        make({"network": "edsr", "scale": 2}, self_ensemble="students")
 
 
 @pytest.mark.parametrize("ensemble", ["none", "all"])
@@ -172,10 +162,9 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
     load_checkpoint(student_path(study, "edsr_x2", "kd", 0), student)
     store = ImageStore(study.folder("prepare") / "test")
     lr, hr = (image[None] for image in store.pair(*store.keys[0], 2))
-    networks = {"teacher": teacher, "kd": student.eval()}
-    for name, network in networks.items():
-        single = psnr_y(network(lr / 255), hr, 2).item()
-        mean = psnr_y(SelfEnsemble(network)(lr / 255), hr, 2).item()
+    for name, network in {"teacher": teacher, "kd": student.eval()}.items():
+        both = (network, SelfEnsemble(network))
+        single, mean = (psnr_y(each(lr / 255), hr, 2).item() for each in both)
         assert abs(single - mean) > 1e-3  # noise for images: the two do differ
         expected = mean if ensemble == "all" else single
         assert scores[name, "test", "psnr_y"] == pytest.approx(expected, abs=1e-4)
@@ -189,14 +178,8 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
 @pytest.mark.parametrize(("limit", "chosen"), [(1, [0]), (2, [0, 2]), (3, [0, 1, 3]), (9, None)])
 def test_ensembles_are_spread_over_each_set(limit: int, chosen: list[int] | None) -> None:
     """So many test images of each set, never training ones; of all, where there are fewer."""
-    none = torch.empty(0)
+    none, every = torch.empty(0), [(s, f"{i}") for s in ("a", "b") for i in range(5)]
     images: list[Scored] = [("a", "train", "other", none, none)]
-    images += [(s, "test", f"{i}", none, none) for s in ("a", "b") for i in range(5)]
-    every = {(s, f"{i}") for s in ("a", "b") for i in chosen or range(5)}
-    assert ensembled(images, limit) == every
-    assert ensembled(images, None) == {(s, f"{i}") for s in ("a", "b") for i in range(5)}
-
-
-def test_an_unknown_ensemble_is_named(make: Make) -> None:
-    with pytest.raises(UserError, match=re.escape("score.self_ensemble: ")):
-        make({"network": "edsr", "scale": 2}, self_ensemble="students")
+    images += [(s, "test", i, none, none) for s, i in every]
+    assert ensembled(images, limit) == {(s, i) for s, i in every if int(i) in (chosen or range(5))}
+    assert ensembled(images, None) == set(every)

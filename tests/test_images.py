@@ -21,27 +21,19 @@ def photo(height: int = 6, width: int = 9) -> torch.Tensor:
 def png(depth: int, colour: int, row: bytes, size: tuple[int, int] = (4, 4)) -> bytes:
     """A PNG written by hand, since Pillow writes no 16-bit colour."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress((b"\0" + row) * size[1]))
-        + chunk(b"IEND", b"")
-    )
+    pixels = zlib.compress((b"\0" + row) * size[1])
+    written = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")):
+        length, check = (struct.pack(">I", n) for n in (len(data), zlib.crc32(kind + data)))
+        written += length + kind + data + check
+    return written
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_what_is_written_is_read_and_floats_are_clamped_and_rounded(tmp_path: Path) -> None:
     image = photo()
     write_image(tmp_path / "new" / "a.png", image)
     assert torch.equal(read_image(tmp_path / "new" / "a.png"), image)
-
-
-def test_floats_are_clamped_and_rounded(tmp_path: Path) -> None:
     values = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 7.0]).expand(3, 1, 5)
     write_image(tmp_path / "a.png", values)
     assert read_image(tmp_path / "a.png")[0, 0].tolist() == [0, 0, 1, 255, 255]
@@ -106,17 +98,15 @@ def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_other_kinds_are_refused(tmp_path: Path) -> None:
     Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
-    assert "CMYK" in refused(tmp_path / "print.jpg")
     Image.new("RGBA", (4, 4), (1, 2, 3, 254)).save(tmp_path / "glass.png")
-    assert "see-through" in refused(tmp_path / "glass.png")
     Image.new("F", (4, 4)).save(tmp_path / "float.tif")
-    assert "more than 8 bits" in refused(tmp_path / "float.tif")
     frames = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in (1, 2)]
     frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
-    assert "several frames" in refused(tmp_path / "film.png")
-    assert "no such image" in refused(tmp_path / "absent.png")
     (tmp_path / "folder.png").mkdir()
-    assert "folder" in refused(tmp_path / "folder.png")
+    said = {"print.jpg": "CMYK", "glass.png": "see-through", "float.tif": "more than 8 bits"}
+    said |= {"film.png": "several frames", "absent.png": "no such image", "folder.png": "folder"}
+    for name, problem in said.items():
+        assert problem in refused(tmp_path / name)
 
 
 def test_a_folder_is_listed_by_name(tmp_path: Path) -> None:

@@ -22,12 +22,8 @@ def test_equals_the_released_quantisers(key: str) -> None:
     """Levels are far more than 1e-5 apart, so that none may differ."""
     kind, mode, bits, *sigma = key.split(".")
     sigma_bits = int(sigma[0].removeprefix("qq")) if sigma else 32
-    daq = DAQ(
-        bits=int(bits.removeprefix("bits")),
-        sigma_bits=None if sigma_bits == 32 else sigma_bits,
-        step=MODES[mode],
-        released_range=True,
-    )
+    widths = int(bits.removeprefix("bits")), None if sigma_bits == 32 else sigma_bits
+    daq = DAQ(*widths, step=MODES[mode], released_range=True)
     x = VALUES[f"{kind}.input"]
     ours = daq.weights(x) if kind == "weight" else daq.activations(x, kind.endswith("postrelu"))
     tolerance = 2e-6 if kind == "weight" else 1e-5
@@ -116,21 +112,15 @@ def test_convolution_uses_levels_for_both_inputs_and_weights() -> None:
     conv = quantized.get_submodule("body.0.conv2")
     assert isinstance(conv, QuantizedConv2d)
     x = torch.randn(1, 8, 6, 6).relu()
-    daq = DAQ(3)
-    expected = nn.functional.conv2d(
-        daq.activations(x, positive=True), daq.weights(conv.weight), conv.bias, padding=1
-    )
-    torch.testing.assert_close(conv(x), expected)
+    levels, weights = DAQ(3).activations(x, positive=True), DAQ(3).weights(conv.weight)
+    torch.testing.assert_close(conv(x), nn.functional.conv2d(levels, weights, conv.bias, padding=1))
 
 
 def test_more_bits_come_nearer_to_full_precision() -> None:
     network, x = _edsr(channels=16), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
-        exact = network(x)
-        errors = [
-            float((quantize(network, b, sigma_bits=8)(x) - exact).abs().mean())
-            for b in (2, 3, 4, 8)
-        ]
+        outputs = [quantize(network, bits, sigma_bits=8)(x) for bits in (2, 3, 4, 8)]
+        errors = [float((output - network(x)).abs().mean()) for output in outputs]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 10
 
@@ -139,14 +129,12 @@ def test_it_trains() -> None:
     quantized = quantize(_edsr(), 2).train()
     x = torch.rand(4, 3, 12, 12)
     y = x.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    optimiser = torch.optim.Adam(quantized.parameters(), lr=3e-3)
-    losses = []
+    optimiser, losses = torch.optim.Adam(quantized.parameters(), lr=3e-3), []
     for _ in range(12):
         optimiser.zero_grad()
-        loss = (quantized(x) - y).abs().mean()
-        loss.backward()
+        losses.append((quantized(x) - y).abs().mean())
+        losses[-1].backward()
         optimiser.step()
-        losses.append(loss.item())
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in quantized.parameters())
     assert losses[-1] < 0.8 * losses[0]
 
@@ -154,9 +142,9 @@ def test_it_trains() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bits": 1}, "bits 1 "),
-        ({"bits": 2, "sigma_bits": 9}, "sigma_bits 9 "),
-        ({"bits": 2, "step": "best"}, "step 'best'"),
+        ({"bits": 1}, "^quantisation: bits: expected a whole number from 2 to 8, not 1"),
+        ({"bits": 2, "sigma_bits": 9}, "sigma_bits: expected a whole number from 2 to 8, not 9"),
+        ({"bits": 2, "step": "best"}, "step: expected one of bits, behind, fixed, not 'best'"),
         ({"network": nn.Linear(2, 2), "bits": 2}, "EDSR"),
     ],
 )

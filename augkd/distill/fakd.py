@@ -35,7 +35,7 @@ def affinity_loss(student: Tensor, teacher: Tensor, entries: int = 2**24) -> Ten
     if group >= images:
         return _distance(student, teacher)
     total = student.new_zeros(())
-    for own, target in zip(student.split(group), teacher.split(group), strict=True):
+    for own, target in zip(torch.split(student, group), torch.split(teacher, group), strict=True):
         part = checkpoint(_distance, own, target, use_reentrant=False, preserve_rng_state=False)
         total = total + part * (len(own) / images)
     return total
