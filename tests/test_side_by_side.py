@@ -368,7 +368,7 @@ def test_a_stage_that_fails_stops_what_rests_on_it(counting: Path) -> None:
     left = {**COUNTING["left"], "cmd": "echo 6 > left.txt"}
     right = {**COUNTING["right"], "cmd": "python -c 'raise SystemExit(\"no luck\")'"}
     write(counting, {**COUNTING, "left": left, "right": right})
-    with pytest.raises(UserError, match=r"right: failed: see .*right\.txt, mend it") as error:
+    with pytest.raises(UserError, match=r"right: failed: see .*build/spread, mend it") as error:
         spread(counting, workers=2, say=lambda _: None)
     assert "\n" not in str(error.value)
     assert "no luck" in (counting / "build" / "spread" / "right.txt").read_text()

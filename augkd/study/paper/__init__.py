@@ -24,7 +24,7 @@ A key that its table leaves blank does not restrict. Three identifiers are readi
 for several rows are filed under the row that shows them.
 
 Here is what is printed, by the paper or by others (``external.csv``), and what follows from that
-alone: the claims (``claim``) and what does not agree (``audit``). No score of ours is read here.
+alone: the claims (``claims.yaml``) and what does not agree (``audit``). No score of ours is read.
 """
 
 from functools import lru_cache

@@ -4,12 +4,10 @@
     augkd spread --workers 2
     augkd spread --scheduler tcp://host:8786
 
-Plain ``dvc repro`` takes one stage after another. Here those that are stale, and all that rest on
-them, are handed to an executor as soon as what they rest on is done, the longest way to the end
-first. Each is one ``dvc --wait-for-lock repro --single-item STAGE``: DVC decides what runs and
-writes dvc.lock, as ever. A stage that measures seconds runs alone. On a machine with GPUs one stage
-at a time uses them; Dask's workers say how many they have (the resource GPU). If a worker is lost,
-Dask hands its stage to another, which goes on from the training's saved state.
+Plain ``dvc repro`` takes one stage after another. Here what is stale, and all that rests on it, is
+handed to an executor as soon as it may run, the longest way to the end first: each stage as one
+``dvc --wait-for-lock repro --single-item STAGE``, so that DVC decides and writes dvc.lock, as ever.
+If a worker is lost, Dask hands its stage to another, which goes on from the training's saved state.
 """
 
 import codecs
@@ -55,6 +53,7 @@ class Done(NamedTuple):
 
 Submit = Callable[[Stage], "Future[Done]"]
 May = Callable[[Stage, list[str]], bool]
+Say = Callable[[str], None]
 
 
 def stale(root: Path) -> set[str]:
@@ -66,12 +65,13 @@ def stale(root: Path) -> set[str]:
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def run(root: Path, submit: Submit, may: May, say: Callable[[str], None]) -> int:
+def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
     """Runs what is stale in the study in ``root``; returns how many stages were handed out.
 
     Args:
         submit: starts a stage.
         may: whether a stage may start beside those of some notebooks.
+        logs: where the stages' own words are.
 
     Raises:
         UserError: stages that failed, after those that ran beside them were done.
@@ -85,7 +85,9 @@ def run(root: Path, submit: Submit, may: May, say: Callable[[str], None]) -> int
             if graph[name] & changed:
                 changed.add(name)
         chosen = {name: graph[name] & changed for name in stages if name in (first or changed)}
-        _hand_out(stages, chosen, submit, may, say)
+        if failed := _hand_out(stages, chosen, submit, may, say):
+            names = ", ".join(failed)
+            raise UserError(f"{names}: failed: see {logs}, mend it, and run this again")
         count += len(chosen)
         if not first:
             break
@@ -97,8 +99,9 @@ def _hand_out(
     graph: Mapping[str, set[str]],
     submit: Submit,
     may: May,
-    say: Callable[[str], None],
-) -> None:
+    say: Say,
+) -> list[str]:
+    """Runs the stages of a graph; returns those that failed, after which none was started."""
     sorter, way = TopologicalSorter(graph), heights(graph)
     sorter.prepare()
     ready, failed, ended = list[str](), list[str](), 0
@@ -124,17 +127,12 @@ def _hand_out(
                 say(f"{stage.name} failed{f'; {rest} ends first' if rest else ''}")
             else:
                 sorter.done(stage.name)
-    if failed:
-        raise UserError(f"{', '.join(failed)}: failed: see above, mend it, and run this again")
+    return failed
 
 
 def may_start(jobs: int, gpus_apart: bool, stage: Stage, beside: list[str]) -> bool:
-    """Whether a stage may start beside those of the notebooks that run.
-
-    Args:
-        jobs: how many may run at once.
-        gpus_apart: whether one at a time may use the GPU.
-    """
+    """Whether a stage may start beside those of the notebooks that run: so many jobs at once, who
+    measures seconds alone, and if GPUs are to be apart one at a time of those that use them."""
     alone = bool(beside) and (stage.notebook in TIMED or not set(beside).isdisjoint(TIMED))
     gpu = gpus_apart and stage.notebook in USES_GPU and not set(beside).isdisjoint(USES_GPU)
     return len(beside) < jobs and not alone and not gpu
@@ -173,11 +171,8 @@ def cores() -> int:
 
 def wanted_jobs() -> int:
     """How many stages run at once: what the variable AUGKD_JOBS says, else as many as cores, but
-    four at most, and no more than there are two gigabytes of memory for.
-
-    Raises:
-        UserError: AUGKD_JOBS is not a number from 1 on.
-    """
+    four at most, and no more than there are two gigabytes of memory for. UserError if it says no
+    number from 1 on."""
     if text := os.environ.get(JOBS, ""):
         if not text.isdigit() or not int(text):
             raise UserError(f"{JOBS}={text}: give a number of stages from 1 on (make repro JOBS=2)")
@@ -260,7 +255,7 @@ def spread(
     workers: int = 0,
     scheduler: str | None = None,
     processes: int = 1,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> None:
     """Runs what is stale on a cluster; returns when it is done.
 
@@ -289,12 +284,7 @@ def spread(
             own = processes if workers else 0
             return executors[gpus].submit(run_stage, stage.name, root, share, own)
 
-        try:
-            run(root, submit, partial(may_start, sys.maxsize, False), say)
-        except UserError as error:
-            first = str(error).partition(":")[0].partition(",")[0]
-            text = str(error).replace("see above", f"see {root / LOGS / first}.txt")
-            raise UserError(text) from None
+        run(root, submit, partial(may_start, sys.maxsize, False), say, str(root / LOGS))
 
 
 def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) -> Done:

@@ -114,13 +114,8 @@ def need(study: "Study", notebook: str, entry: str = "") -> None:
     """Sees to it that a notebook that was opened by hand finds what a stage makes.
 
     A stage of the pipeline has it already. Opened by hand, at budget smoke, the stage is run, with
-    all that it rests on; at other budgets that takes too long to be done unasked.
-
-    Args:
-        notebook, entry: of the stage, e.g. ("score", "edsr"), ("distil", "edsr_x4"), ("prepare",).
-
-    Raises:
-        UserError: it is not there: names the command that makes it.
+    all that it rests on; at other budgets that takes too long to be done unasked, and a UserError
+    names the command.
     """
     if not study.by_hand:
         return
@@ -175,11 +170,7 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
 
 
 def run(notebook: str, budget: str, entry: str) -> None:
-    """What a stage does.
-
-    Raises:
-        UserError: there is no such stage, it lacks what it needs, or whatever it says itself.
-    """
+    """What a stage does. UserError if there is none such, or it lacks what it needs."""
     notebooks = sorted(file.stem for file in Path("notebooks").glob("*.ipynb"))
     if notebook not in (known := ["sources", "fetch", *notebooks, "site"]):
         raise UserError(f"stage '{notebook}' is unknown: choose of {', '.join(known)}")
