@@ -17,12 +17,13 @@ from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
+from augkd.options import Optimiser, Training
 from augkd.study.params import load_study
 from augkd.study.prepare import degrade
 from augkd.study.runs import distil, teach
-from augkd.train import Curves, Member, Optimiser, Training, finish, single_core, train
+from augkd.train import Curves, Member, finish, single_core, train
 
-EDSR = ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0})
+EDSR: tuple[str, dict[str, Any]] = ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0})
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
 DROPPING = ("swinir", {**SWINIR, "drop_path": 0.5})
 STEPS = 6

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 
 from augkd.distill.at import attention_loss, attention_map
@@ -16,15 +14,11 @@ from augkd.distill.csd import contrast
 from augkd.distill.fakd import affinity, affinity_loss
 from augkd.distill.fitnet import hint_loss
 from augkd.distill.rkd import rkd_angle, rkd_distance
+from tests.numeric_data import GOLDEN, golden
 
-GOLDEN = Path(__file__).parent / "golden"
 # from the index's field "tolerance": (relative, for the value), (absolute, relative, gradient)
 TOLERANCE = dict.fromkeys(("fitnet", "fakd"), (1e-5, 1e-7, 1e-4))
 TOLERANCE |= dict.fromkeys(("at", "csd"), (1e-5, 1e-8, 1e-4)) | {"rkd": (1e-4, 1e-6, 1e-3)}
-
-
-def golden(name: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / f"loss_{name}.safetensors")
 
 
 def test_index_states_the_tolerances_used_here() -> None:
@@ -54,7 +48,7 @@ CASES = [(name, loss, case, term) for name, loss, term in LOSSES for case in INP
 
 @pytest.mark.parametrize(("name", "loss", "case", "term"), CASES)
 def test_value_and_gradient(name: str, loss: Loss, case: str, term: str) -> None:
-    data = golden(name)
+    data = golden(f"loss_{name}")
     student, teacher = (data[f"{case}.{role}"] for role in ("student", "teacher"))
     gradient = f"{case}.grad_student" if term == "loss" else f"{case}.{term}.grad_student"
     result = loss(student.requires_grad_(True), teacher)
@@ -67,16 +61,16 @@ def test_value_and_gradient(name: str, loss: Loss, case: str, term: str) -> None
 
 @pytest.mark.parametrize("tap", TAPS)
 def test_maps_and_affinities(tap: str) -> None:
-    data = golden("at")
+    data = golden("loss_at")
     torch.testing.assert_close(attention_map(data[f"{tap}.student"]), data[f"{tap}.map_student"])
-    data = golden("fakd")
+    data = golden("loss_fakd")
     for role in ("student", "teacher"):
         expected = data[f"{tap}.affinity_{role}"].squeeze(1)
         torch.testing.assert_close(affinity(data[f"{tap}.{role}"]), expected, rtol=0.0, atol=1e-6)
 
 
 def test_contrast() -> None:
-    data = golden("csd")
+    data = golden("loss_csd")
     levels = [f"level{i}" for i in range(5)]
     student = [data[f"{level}.student"].requires_grad_(True) for level in levels]
     teacher = [data[f"{level}.teacher"] for level in levels]
