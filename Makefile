@@ -16,9 +16,10 @@ BUDGET ?=
 JOBS ?=
 TORCH_INDEX ?=
 
-BIN := $(abspath $(VENV))/bin
+BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-export PATH := $(BIN):$(PATH)
+# not abspath, which takes a folder with a space for two
+export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
 .PHONY: repro test rehearse lab check lock clean
 .DEFAULT_GOAL := repro
@@ -26,7 +27,7 @@ export PATH := $(BIN):$(PATH)
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
 	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.side_by_side
-	@echo "The report: $(abspath reports/index.html)"
+	@echo "The report: $(CURDIR)/reports/index.html"
 
 test: $(INSTALLED)
 	python -m pytest
