@@ -64,7 +64,7 @@ lock:
 	{ echo "# Made by 'make lock' from pyproject.toml. torch: the CPU build satisfies it too."; \
 	  echo "# Without rfc3987-syntax and its lark, an extra of jsonschema: where they are, every process that"; \
 	  echo "# reads a notebook builds a grammar of IRIs first, for two seconds. Hence --no-deps."; \
-	  build/lock/bin/pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude rfc3987-syntax --exclude lark | sed 's/^torch==\([0-9.]*\).*/torch==\1/'; } > requirements.lock
+	  build/lock/bin/pip freeze --all --exclude-editable --exclude pip --exclude rfc3987-syntax --exclude lark | sed 's/^torch==\([0-9.]*\).*/torch==\1/'; } > requirements.lock
 
 clean:
 	rm -rf build runs .state
