@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augkd.data.sampler import Batch
 from augkd.distill import Teacher
+from augkd.distill.features import points
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
 from augkd.options import Optimiser, Training
@@ -61,7 +62,7 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
         if isinstance(one.network, SRNetwork):
             counts[one.network is member.network] += one.shape.numel() / batch.lr.numel()
     signs = [sign for name, sign in SIGNS.items() if name in read] + ["T"] * bool(counts[False])
-    taps = ", ".join(getattr(member.method, "student_taps", ()))
+    taps = ", ".join(points(member.network)[index] for index in getattr(method, "taps", ()))
     sees = ", ".join(signs) + (f"; features {taps}" if taps else "")
     return Step("", member.means(1), sees, counts[True], counts[False])
 
