@@ -232,7 +232,7 @@ def loaded_modules() -> frozenset[str]:
         text=True,
         check=True,
     )
-    files = (Path(file) for file in done.stdout.split() if "augkd/" in file)
+    files = (Path(file) for file in done.stdout.splitlines() if "augkd/" in file)
     return frozenset(file.relative_to(ROOT).as_posix() for file in files)
 
 
