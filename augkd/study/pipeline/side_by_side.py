@@ -352,8 +352,10 @@ def _client(workers: int, scheduler: str | None, gpus: int) -> Iterator[Any]:
 
 
 def guard(stage: str) -> int:
-    """Runs a stage by DVC; if standard input ends before it, so does all that was started."""
+    """Runs a stage by DVC; if standard input ends first, so does all that was started."""
     with FileLock(LOGS / f"{stage}.lock"):  # what a lost worker had started may still be ending
+        # where a shell has put workers into the background, what they start would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         child = _start(stage, stdin=subprocess.DEVNULL)
 
         def end() -> None:
