@@ -38,7 +38,7 @@ def affinity_loss(student: Tensor, teacher: Tensor, rows: int = 192) -> Tensor:
                 apart = left.mT @ right
                 apart.addmm_(target[:, start : start + rows].mT, target[:, start:], alpha=-1)
                 beside = apart[:, rows:]  # each of these pairs stands for its mirror image too
-                value += apart.abs().sum() + beside.abs().sum()
+                value += sum(torch.linalg.vector_norm(some, ord=1) for some in (apart, beside))
                 apart.sign_()
                 slope[:, start : start + rows].addmm_(right, apart.mT, alpha=2)
                 slope[:, start + rows :].addmm_(left, beside, alpha=2)
