@@ -14,7 +14,7 @@ from importlib.resources import files
 from itertools import chain, product
 from math import ceil, inf, isnan, nan
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,31 +36,15 @@ from augkd.study.report.stats import (
 )
 from augkd.study.report.style import DECIMALS
 
-Verdict = Literal[
-    "holds",
-    "fails",
-    "seen here",
-    "opposite seen here",
-    "no difference",
-    "undecided",
-    "not tested here",
-    "not run",
-]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-WORDS: dict[bool, tuple[Verdict, Verdict]] = {
-    True: ("holds", "fails"),
-    False: ("seen here", "opposite seen here"),
-}
-"""For and against: in the paper's own setting, and elsewhere."""
+OWN, HERE = ("holds", "fails"), ("seen here", "opposite seen here")  # for and against a claim
+VERDICTS = (*OWN, *HERE, "no difference", "undecided", "not tested here", "not run")
 UNITS = {"ssim_y": "SSIM", "niqe": "NIQE", "seconds_per_step": "s"}  # of others: dB
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
 KEYS = ["metric", "split", "network", "scale", "cohort", "method"]
-Scores = Mapping[tuple[object, ...], pd.DataFrame]
-"""Tidy rows by ``KEYS``."""
-Sides = list[tuple[Place, Place]]  # pairs whose premises have to hold; none of printed numbers
-Part = tuple[pd.Series, Sides]  # paired gains, and of what they are
+FACTS = ["claim", "comparison", "premise", "met", "value", "measured"]
+Scores = Mapping[tuple[object, ...], pd.DataFrame]  # tidy rows by ``KEYS``
+Part = tuple[pd.Series, list[tuple[Place, Place]]]  # paired gains, and of what they are
 Rows = list[dict[str, Any]]
-FACTS = ["claim", "comparison", "premise", "met", "measured"]
 
 
 class Operand(BaseModel, extra="forbid", frozen=True):
@@ -161,7 +145,7 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
         return rows, [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
     for pair in product(claim.better, claim.worse):
         over, whole = " over ".join(map(str, pair)), set[str]()
-        for weights in product(*map(_variants, pair)):
+        for weights in product(_variants(pair[0]), _variants(pair[1])):
             every = _parts(claim, pair, weights, scores)
             parts = {at: part for at, part in every.items() if not part[0].empty}
             if weights == pair:
@@ -172,8 +156,8 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
                     continue  # the mean of some at one weight is not that of all at another
                 parts = _mean(claim, parts, printed=scores is None)
             for at, (part, sides) in parts.items():
-                gain = Gain(*[round(float(part.iloc[0]), 9)] * 3, error=TINY)
-                gain = gain if scores is None else estimate(part)
+                point = Gain(round(float(part.iloc[0]), 9), error=TINY)
+                gain = point if scores is None else estimate(part)
                 names = {
                     "at": f"{at}, {over}",
                     "label": f"{at}, {' over '.join(map(str, weights))}",
@@ -232,7 +216,7 @@ def _cell(claim: Claim, network: str, scale: int, of: Operand, dataset: str = ""
 
 def _printed(claim: Claim, network: str, scale: int, pair: Pair) -> dict[str, Part]:
     """Gains in the paper's tables by test set, empty where a number is not printed."""
-    gains = {}
+    gains: dict[str, Part] = {}
     for dataset in claim.datasets or ("",):
         better, worse = (_cell(claim, network, scale, of, dataset) for of in pair)
         gain = worse - better if claim.metric in LOWER_IS_BETTER else better - worse
@@ -266,12 +250,11 @@ def speak(claim: Claim, gains: pd.DataFrame, slack: float = 0.0) -> tuple[Any, A
 
     ``slack``: how far rounding may have moved a printed gain.
     """
-    of = [gains[key].to_numpy(float) for key in ("mean", "error", "freedom")]
-    above, below = doubts(*of, claim.margin)
+    above, below = doubts(gains, claim.margin)
     if claim.kind == "gain_of":  # apart from zero; apart from what is stated
         reach = slack + claim.rounding
-        apart = doubts(*of, claim.value + reach)[0], doubts(*of, claim.value - reach)[1]
-        return np.minimum(above, below), np.minimum(*apart)
+        beyond, short = doubts(gains, claim.value + reach)[0], doubts(gains, claim.value - reach)[1]
+        return np.minimum(above, below), np.minimum(beyond, short)
     return (below, above) if claim.kind == "at_most" else (above, below)
 
 
@@ -291,11 +274,10 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
 
     A claim that its tables have no numbers for (Figures 2 and 6 print none) is undecided.
     """
-    table = pd.DataFrame([_row(claim, None, None, own=True)[0] for claim in claims])
+    table = pd.DataFrame([_row(claim, None, None, True)[0] for claim in claims])
     table["p"] = table[["pro", "contra"]].min(axis=1)
-    verdicts = [_verdict(row, own=True) for row in table.to_dict("records")]
-    table["verdict"] = ["undecided" if word == "not run" else word for word in verdicts]
-    return table.assign(low=nan, high=nan)
+    table["verdict"] = [_verdict(row, True) for row in table.to_dict("records")]
+    return table.assign(low=nan, high=nan).replace({"verdict": {"not run": "undecided"}})
 
 
 def judge(
@@ -305,16 +287,15 @@ def judge(
 
     Args:
         past: how their students learnt, as ``premises.histories`` has it.
-        own: whether this is the paper's own setting, its networks and its schedule: only there do
-            claims hold or fail, and only there are sizes judged.
+        own: whether this is the paper's own setting, its networks and its schedule.
 
     Returns:
         Verdicts, one row a claim: claim, topic, title, section, quote, kind, verdict, shown (the
-        same in full), reason (why it is not tested); pro, contra (p-values for and against), p
-        (the smaller, corrected for the page's others); gain, low, high (95 %) in unit, with seeds,
-        images and datasets, of the comparison that strains the claim most; compared, tested and
-        absent count its comparisons; note says what to mind.
-        Premises, one row each: claim, comparison, premise, met, measured.
+        same in full), reason (why it is not tested), scope (of what is tested); pro, contra
+        (p-values for and against), p (the smaller, corrected for the page's others); gain, low,
+        high (95 %) in unit, seeds, images and datasets of the comparison that strains the claim
+        most; compared, tested and absent count its comparisons; note says what to mind.
+        Premises, one row each: claim, comparison, premise, met, value, measured.
     """
     tables: Scores = dict(list(scores.groupby(KEYS)))
     premises = Premises(scores, past)
@@ -328,11 +309,11 @@ def judge(
     return table, pd.DataFrame([*chain(*facts)], columns=FACTS)
 
 
-def _verdict(row: dict[Any, Any], own: bool) -> Verdict:
+def _verdict(row: dict[Any, Any], own: bool) -> str:
     if not row["tested"]:
         return "not tested here" if row["compared"] else "not run"
     if row["p"] <= PROTOCOL["error"]:
-        return WORDS[own][row["contra"] <= row["pro"]]
+        return (OWN if own else HERE)[row["contra"] <= row["pro"]]
     return "no difference" if row["alike"] and not own else "undecided"
 
 
@@ -341,78 +322,74 @@ def _row(
 ) -> tuple[dict[str, Any], Rows]:
     """All that a claim's verdict rests on, but for the correction, and its premises."""
     unit, printed = UNITS.get(claim.metric, "dB"), premises is None
-    slack = 10.0 ** -DECIMALS[unit] if printed else 0.0  # two numbers, each off by half of that
+    decimals = DECIMALS[unit]
+    slack = 10.0**-decimals if printed else 0.0  # two numbers, each off by half of that
     rows, absent = compare(claim, scores)
+    sides = {(row["at"], pair): None for row in rows for pair in row.pop("sides")}  # each once
     facts: Rows = [
-        dict(zip(FACTS, (claim.id, row["at"], one.name, one.met, str(one)), strict=True))
-        for row in rows
-        for pair in row["sides"]
+        dict(zip(FACTS, (claim.id, at, one.name, one.met, one.value, str(one)), strict=True))
+        for at, pair in sides
         for one in (premises.of(*pair) if premises else ())
     ]
     unmet = [fact for fact in facts if not fact["met"]]
     found = pd.DataFrame(rows, columns=["at", "label", *Gain._fields])
     found["pro"], found["contra"] = speak(claim, found, slack)
     tested = found[~found["at"].isin([fact["comparison"] for fact in unmet])]
-    reason = f"{RULES[unmet[0]['premise']]['lacks']}" if unmet and tested.empty else ""
+    reason = RULES[unmet[0]["premise"]]["lacks"] if unmet and tested.empty else ""
     if rows and not own and (claim.margin or claim.value):
         tested, reason = tested.iloc[:0], PROTOCOL["sizes"]
     places = found["at"].nunique()
     part = bool(absent) or tested["at"].nunique() < places
-    pro, contra = _doubts(claim, tested, part, own, "max")
-    split = min(_doubts(claim, tested, part, own, "min")) <= PROTOCOL["error"]
+    pro, contra = _weighed(claim, tested, part, own, "max")
+    split = min(_weighed(claim, tested, part, own, "min")) <= PROTOCOL["error"]
     within = float(np.abs(tested[["low", "high"]].to_numpy(float)).max(initial=0.0))
-    fine = 10 ** (DECIMALS[unit] + 1)
-
+    alike = within <= PROTOCOL["same"].get(unit, 0.0) and not (part and claim.whole)
+    fine = 10 ** (decimals + 1)
     known = tested if len(tested) else found
     low, high = (known[end] for end in ("low", "high")[:: -1 if contra < pro else 1])
+    if printed:
+        low = high = known["mean"]
     strains = {"greater": low, "at_most": -high, "sometimes_greater": -low}
-    strain = strains.get(claim.kind, -(known["mean"] - claim.value).abs())
-    telling = known.iloc[int(strain.fillna(inf).argmin())] if rows else None
-    gain = Gain() if telling is None else Gain(*telling[list(Gain._fields)])
-    label = "" if telling is None else telling["label"]
-    sets = claim.datasets if printed else gain.datasets
+    strain = strains.get(claim.kind, -(known["mean"] - claim.value).abs()).fillna(inf)
+    told = known.iloc[strain.argmin()].to_dict() if rows else Gain()._asdict() | {"label": ""}
+    sets = claim.datasets if printed else told["datasets"]
     other = bool(rows) and set(sets) != set(claim.datasets)  # images stand in for its own
     near = bool((found["mean"].sub(claim.margin).abs() <= slack + 1e-9).any())
     listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
     lacks = f"absent: {listed}" if rows else f"needs {', '.join(claim.needs) or listed}"
-    worst = [fact["measured"] for fact in unmet if fact["comparison"] in label]
     notes = {
         claim.stand_in: other,
         f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}": other and claim.datasets,
-        f"of {len(found)}, the telling one: {label}" if len(found) > 1 else label: True,
-        "; ".join(worst): reason,
+        f"of {len(found)}, the telling one: " * (len(found) > 1) + told["label"]: True,
+        "; ".join(f["measured"] for f in unmet if f["comparison"] == told.get("at")): True,
         "within the rounding of the printed numbers": printed and near and claim.kind != "gain_of",
         f"no printed number for {listed}" if printed else lacks: absent,
         claim.reading: True,
     }
     row = claim.model_dump(include={"topic", "title", "section", "quote", "kind"})
     row |= {"claim": claim.id, "reason": reason, "pro": pro, "contra": contra, "split": split}
-    row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "unit": unit}
-    row |= {"seeds": gain.seeds, "images": gain.images, "datasets": ", ".join(sets)}
-    row |= {"compared": places, "tested": tested["at"].nunique(), "absent": len(absent)}
-    row |= {"alike": within <= PROTOCOL["same"].get(unit, 0.0) and not (part and claim.whole)}
-    row |= {
-        "within": f"{ceil(within * fine) / fine if within < inf else 0:.{DECIMALS[unit] + 1}f} {unit}"
-    }
-    note = "; ".join(note for note, applies in notes.items() if note and applies)
-    return row | {"note": note}, facts
+    row |= {key: told[key] for key in ("low", "high", "seeds", "images")}
+    row |= {"gain": told["mean"], "unit": unit, "datasets": ", ".join(sets), "absent": len(absent)}
+    row["scope"] = ", ".join(dict.fromkeys(at.partition(",")[0] for at in tested["at"]))
+    row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
+    row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""
+    return row | {"note": "; ".join(n for n, applies in notes.items() if n and applies)}, facts
 
 
-def _doubts(
-    claim: Claim, gains: pd.DataFrame, part: bool, own: bool, of_weights: str
-) -> list[float]:
-    """p-values for and against a claim; ``part``: there is more that it compares."""
+def _weighed(claim: Claim, gains: pd.DataFrame, part: bool, own: bool, pick: str) -> list[float]:
+    """p-values for and against a claim; of several weights, ``pick`` of theirs counts.
+
+    ``part``: it compares more than these gains, so that what "all" of them say is not enough.
+    """
     if gains.empty:
         return [1.0, 1.0]
-    each = (
-        gains.fillna({"pro": 1.0, "contra": 1.0}).groupby("at")[["pro", "contra"]].agg(of_weights)
-    )
+    each = gains.fillna({"pro": 1.0, "contra": 1.0}).groupby("at")[["pro", "contra"]].agg(pick)
     pro, contra = map(float, weigh(claim.kind, *each.to_numpy().T))
-    sometimes = claim.kind == "sometimes_greater"
-    if part and (sometimes or (claim.kind == "gain_of" and claim.over == "mean")):
-        contra = 1.0  # a part is not the whole
-    if part and not sometimes and (own or claim.whole):
+    sometimes, stated = claim.kind == "sometimes_greater", claim.kind == "gain_of"
+    if part and (sometimes or (stated and claim.over == "mean")):
+        contra = 1.0
+    if (part and not sometimes and (own or claim.whole)) or (
+        stated and contra <= PROTOCOL["error"]
+    ):
         pro = 1.0
-    if claim.kind == "gain_of" and contra <= PROTOCOL["error"]:
-        pro = 1.0  # apart from zero, but from what is stated too
     return [pro, contra]

@@ -116,7 +116,8 @@ def by_image(rows: pd.DataFrame) -> pd.DataFrame:
 
 def trainings(table: pd.DataFrame) -> list[int]:
     """The seeds of a table by seed, without those whose values are another's: one training."""
-    return list(table.T.drop_duplicates().index)
+    _, first = np.unique(table.to_numpy(), axis=1, return_index=True)
+    return [*table.columns[np.sort(first)]]
 
 
 def estimate(gains: pd.Series) -> Gain:
@@ -159,12 +160,14 @@ def crossed(strata: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nd
     return mean, np.sqrt(variance), variance**2 / (squares + seed**2 / more + TINY**4)
 
 
-def doubts(mean: Any, error: Any, freedom: Any, value: float) -> tuple[Any, Any]:
-    """Two-sided p-values that a gain is not above, and not below, a value: arrays of one shape.
+def doubts(gains: Any, value: float) -> tuple[Any, Any]:
+    """Two-sided p-values that gains are not above, and not below, a value: arrays of their shape.
 
-    One is at most 0.05 exactly where the 95 % interval lies on that side of the value.
+    One is at most 0.05 exactly where the 95 % interval lies on that side of the value. ``gains``
+    has arrays "mean", "error" and "freedom".
     """
-    distance = (np.asarray(mean) - value) / error
+    mean, error, freedom = (np.asarray(gains[key], float) for key in ("mean", "error", "freedom"))
+    distance = (mean - value) / error
     above, below = (np.minimum(2 * stdtr(freedom, side), 1) for side in (-distance, distance))
     return above, below
 
