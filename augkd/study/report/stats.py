@@ -27,7 +27,7 @@ PROTOCOL: dict[str, Any] = yaml.safe_load(
 """The rules by which comparisons are judged."""
 LOWER_IS_BETTER = ("niqe",)
 FIXED = -1  # the seed of what is not trained here: teacher, bicubic
-TINY = 1e-12  # dB: where gains are all alike, their error is that of rounding
+TINY = 1e-14  # dB: where gains are all alike, their error is that of rounding
 
 
 class Gain(NamedTuple):
