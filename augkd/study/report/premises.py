@@ -41,7 +41,8 @@ class Premise(NamedTuple):
             return f"{title}: not measured"
         shown = signed(self.value, 2) if unit == "dB" else f"{self.value:.3g}"
         ends = f" [{signed(self.low, 2)}, {signed(self.high, 2)}]" if isfinite(self.low) else ""
-        return f"{title}: {shown}{ends} {unit}".strip()
+        way = (" (rising)" if self.value > 0 else " (falling)") * (self.name == "settled")
+        return f"{title}: {shown}{ends} {unit}".strip() + way * (not self.met)
 
 
 def histories(study: Study, *cohorts: str) -> pd.DataFrame:
