@@ -173,7 +173,9 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         read = graph.sources.values(stage)
         table = "teachers" if taught else "cohorts"
         assert read["seed"] == study.params.seed
-        assert read[f"{table}.{stage.entry}"] == graph.params[table][stage.entry]
+        entry = graph.params[table][stage.entry]
+        at = {"at": entry["at"].get(graph.budget)} if "at" in entry else {}  # of no other budget
+        assert read[f"{table}.{stage.entry}"] == entry | at
         network = cohort.network if cohort else study.teacher(stage.entry).network
         assert read[f"budgets.{graph.budget}.schedules.{network}.{stage.notebook}"] is not None
 
