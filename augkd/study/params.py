@@ -135,7 +135,7 @@ class Budget(Section):
     about: str
     backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
     mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
-    slow_pages: list[str]  # likewise where the pages are made that time methods
+    slow_pages: list[str]  # likewise where the pages are made that time, and Figure 7
     teaching: list[str]  # likewise where the backbones' teachers are trained here
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
