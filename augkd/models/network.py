@@ -1,14 +1,24 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from augkd.errors import UserError
 
 RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
+
+
+def exact(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, nothing is computed in bfloat16 that is given as float32."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # of "meta", on which steps are counted
 
 
 class SRNetwork(nn.Module):
@@ -33,6 +43,11 @@ class SRNetwork(nn.Module):
         Raises:
             UserError: the network has no such tap.
         """
+        y, kept = self.body_features(x, taps)
+        return self.enlarge(y, *x.shape[2:]), kept
+
+    def body_features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As ``features``, but in place of the output what it would be made from."""
         kept: dict[str, Tensor] = {}
         for tap in set(taps).difference(self.taps):
             raise UserError(f"{self.name} has no tap '{tap}': it has {', '.join(self.taps)}")
@@ -42,10 +57,14 @@ class SRNetwork(nn.Module):
                 kept[name] = value
             return value
 
-        return self.run(x, keep), kept
+        return self.extract(x, keep), kept
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """The output; ``keep`` is shown each tap's name and map on the way, and returns the map."""
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The body's map; ``keep`` is shown each tap's name and map on the way, and returns it."""
+        raise NotImplementedError
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
+        """The output, from the map of ``extract`` of an image of that size."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,12 +95,14 @@ class ResidualNetwork(SRNetwork):
         self.upsample = upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         y = first = keep("first_conv", self.conv_first((x - self.mean_in) * RANGE))
         for i, stage in enumerate(self.body):
             y = keep(f"{self.stage}{i}", stage(y))
         y = keep("conv_after_body", self.conv_after_body(y))
-        y = keep("after_long_skip", y + first)
+        return keep("after_long_skip", y + first)
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
         return output
 
@@ -91,9 +112,29 @@ def rgb_mean() -> Tensor:
     return torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
 
 
+class SubPixelConv2d(nn.Conv2d):
+    """A 3x3 convolution to factor ** 2 times the channels, and the pixel shuffle after it.
+
+    Weights are those of the two layers. Its channels are computed in the order in which they come
+    to lie beside each other, so that whole rows of them move: half the time, forth and back.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__(channels, channels * factor**2, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        (n, inner, h, w), r = input.shape, self.factor
+        weight = self.weight.reshape(-1, r * r, inner, 3, 3).transpose(0, 1).flatten(0, 1)
+        bias = self.bias.reshape(-1, r * r).T.flatten() if self.bias is not None else None
+        y = conv2d(input, weight, bias, padding=1).movedim(1, -1)  # of r * r pixels each
+        rows = y.reshape(n, h, w, r, -1).transpose(2, 3)
+        return rows.reshape(n, r * h, r * w, -1).movedim(-1, 1)
+
+
 def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
-    layers: list[nn.Module] = []
-    for factor in (2, 2) if scale == 4 else (scale,):
-        layers += [nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
-    return nn.Sequential(*layers)
+    """One stage for x2 and x3, two x2 stages for x4; of the layers that publishers count, the
+    shuffles have no weights and no place."""
+    factors = (2, 2) if scale == 4 else (scale,)
+    stages = {str(2 * i): SubPixelConv2d(channels, factor) for i, factor in enumerate(factors)}
+    return nn.Sequential(OrderedDict(stages))
