@@ -221,7 +221,8 @@ class Study:
 
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
-        return (*self.budget.backbones, "central", "extras", *self.budget.mixed and ["mixed"])
+        mixed = ["mixed"] if self.budget.mixed else []
+        return (*self.budget.backbones, "central", "extras", *mixed)
 
     def group(self, cohort: str) -> str:
         """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""
