@@ -180,7 +180,7 @@ class Study:
         return self.by_hand
 
     def folder(self, stage: str, name: str = "") -> Path:
-        """runs/BUDGET/STAGE/NAME; of one seed of a cohort, central_x2-1, a folder in the cohort's."""
+        """runs/BUDGET/STAGE/NAME; of one seed of a cohort (central_x2-1) within the cohort's."""
         return self.root / "runs" / self.budget.name / stage / name.replace("-", "/")
 
     def page(self, name: str) -> Path:
