@@ -5,6 +5,7 @@
 #   make repro JOBS=1          one stage at a time; else as many as cores, four at most
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
+#   make bench                 timings beside common practice, into reports/benchmarks.json
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, layers of imports, notebooks free of outputs
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -21,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro test rehearse lab check lock clean
+.PHONY: repro test rehearse bench lab check lock clean
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -35,6 +36,9 @@ test: $(INSTALLED)
 rehearse: $(INSTALLED)
 	rm -rf build/rehearsal
 	python tests/rehearse_paper.py build/rehearsal
+
+bench: $(INSTALLED)
+	python -m benchmarks
 
 lab: $(INSTALLED)
 	jupyter lab notebooks
