@@ -77,6 +77,8 @@ class Training:
     # decay of the average of weights; 0 keeps none
     ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
     validate_every: Count
+    # of activations: weights and their updates are float32. auto: bfloat16 on devices made for it
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     # of the steps, where weights of another training are the start: they have taken the rest
     continued: Annotated[float, Rule("a number above 0, at most 1", lambda c: 0 < c <= 1)] = 1.0
 

@@ -1,9 +1,10 @@
 """The cohort loop: students that learn together, beside one frozen teacher.
 
 Two laws, both tested. A student's weights do not depend on who else is in its cohort: every draw
-is a function of (seed, step), and no student touches what another reads. A run killed anywhere
-and resumed ends with the same weights as one never killed, bit for bit on the CPU. Several
-processes may share a training: see augkd/data/shared.py.
+is a function of (seed, step), and no student touches what another reads. Students of one seed see
+the same batches, and each seed has its own. A run killed anywhere and resumed ends with the same
+weights as one never killed, bit for bit on the CPU. Several processes may share a training: see
+augkd/data/shared.py.
 """
 
 import copy
@@ -11,7 +12,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,17 @@ def single_core(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(cores)
 
 
+def precision(training: Training, device: torch.device) -> torch.dtype:
+    """What activations are computed in: with "auto" bfloat16, where a device is made for it."""
+    fast = training.precision == "bfloat16"
+    if training.precision == "auto" and device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif training.precision == "auto" and device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
 class Member:
     """One student: its network, its method, its optimiser and, if wanted, its average."""
 
@@ -56,14 +68,16 @@ class Member:
         optimiser: Optimiser,
         training: Training,
         device: torch.device,
+        seed: int = 0,  # whose batches it sees
     ) -> None:
         # on the CPU, convolutions on channels-last memory take about half the time
         self.network: SRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.name, self.key = name, zlib.crc32(name.encode())
+        self.name, self.key, self.seed = name, zlib.crc32(name.encode()), seed
         self.per_image: bool = getattr(method, "per_image", False)
         self.part: Part | None = None
         # none can be had for "meta", on which a step is counted and nothing is drawn
         self.generator = torch.Generator("cpu" if device.type == "meta" else device)
+        self.device, self.dtype = device.type, precision(training, device)
         self.method = method
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
@@ -102,8 +116,7 @@ class Member:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad()
-        answer = self.method(self.network, teacher, batch)
-        for terms in [answer] if isinstance(answer, dict) else answer:
+        for terms in self.groups(batch, teacher):
             if not terms:
                 raise UserError(f"{self.name}: every weight of its loss is 0: give one that is not")
             losses = torch.stack(list(terms.values()))
@@ -119,6 +132,21 @@ class Member:
                 self.method.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
             torch._foreach_lerp_(self.average, parameters, 1 - self.ema)
+
+    def groups(self, batch: Batch, teacher: Teacher | None) -> Iterator[dict[str, Tensor]]:
+        """The method's terms, in groups; each is computed when it is asked for."""
+        fast: Any = nullcontext
+        if self.dtype != torch.float32:  # with no cache of weights in bfloat16: updates move them
+            fast = partial(torch.autocast, self.device, self.dtype, cache_enabled=False)
+        with fast():
+            answer = self.method(self.network, teacher, batch)
+            answers = iter([answer]) if isinstance(answer, dict) else answer
+        while True:
+            with fast():
+                terms = next(answers, None)
+            if terms is None:
+                return
+            yield terms
 
     def means(self, steps: int) -> dict[str, float]:
         """Mean of each loss term over the last ``steps`` steps; starts the next mean."""
@@ -189,6 +217,7 @@ def train(
     members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     validate = validate if processes.main else None
+    seeds = sorted({member.seed for member in members})
     curves = Curves()
     start = _load(state / "state.pt", members, curves)
     processes.wait()  # until all have read the state, before a newer one is written
@@ -201,14 +230,15 @@ def train(
         if start == 0 and validate:
             _validate(members, validate, 0, curves)
         for step in bar:
-            batch = sampler.draw(step)
-            mine = part.of(batch) if part else batch
-            for sees, images in ((whole, batch), (teacher, mine)):
-                if sees:
-                    sees.see(images)
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
-            for member in members:
-                member.update(*((mine, teacher) if member.part else (batch, whole)), rate)
+            for seed in seeds:
+                batch = sampler.draw(step, seed)
+                mine = part.of(batch) if part else batch
+                for sees, images in ((whole, batch), (teacher, mine)):
+                    if sees:
+                        sees.see(images)
+                for member in (member for member in members if member.seed == seed):
+                    member.update(*((mine, teacher) if member.part else (batch, whole)), rate)
             done = step + 1
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1

@@ -21,7 +21,7 @@ from augkd.options import Optimiser, Training
 from augkd.study.params import load_study
 from augkd.study.prepare import degrade
 from augkd.study.runs import distil, teach
-from augkd.train import Curves, Member, finish, single_core, train
+from augkd.train import Curves, Member, finish, precision, single_core, train
 
 EDSR: tuple[str, dict[str, Any]] = ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0})
 SWINIR = {"embed_dim": 4, "depths": (2,), "num_heads": (2,), "window_size": 4, "mlp_ratio": 2}
@@ -59,7 +59,8 @@ def teacher_network() -> SRNetwork:
 def member(name: str, plan: Training, method: Any = None) -> Member:
     kind, sizes, entry, options = STUDENTS[name] if name in STUDENTS else STUDENTS["scratch"]
     method, teacher = method or METHODS[entry](**options), teacher_network()
-    return Member(name, network(kind, **sizes), method, teacher, OPTIMISER, plan, CPU)
+    seed = [*STUDENTS].index(name) % 2 if name in STUDENTS else 0
+    return Member(name, network(kind, **sizes), method, teacher, OPTIMISER, plan, CPU, seed)
 
 
 def photographs(dataset: str, count: int, side: int) -> Iterator[Prepared]:
@@ -112,11 +113,14 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 # --- the first law ---
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+PRECISIONS = {0.0: "bfloat16", 0.9: "float32"}  # by the average's decay: any device computes both
+
+
+@pytest.mark.parametrize("ema", PRECISIONS)
 def test_a_student_does_not_depend_on_its_cohort(
     store: ImageStore, tmp_path: Path, ema: float
 ) -> None:
-    plan, names = training(ema=ema), tuple(STUDENTS)
+    plan, names = training(ema=ema, precision=PRECISIONS[ema]), tuple(STUDENTS)
     together, curves = cohort(store, tmp_path / "all", names, plan)
     backwards, _ = cohort(store, tmp_path / "back", names[::-1], plan)
     for name in names:
@@ -130,6 +134,41 @@ def test_a_student_does_not_depend_on_its_cohort(
         kind, sizes, *_ = STUDENTS[name]
         fresh = network(kind, **sizes).state_dict()
         assert any(not torch.equal(fresh[k], v) for k, v in together[name].items())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device", "able", "expected"),
+    [
+        ("auto", "cpu", {"avx512_bf16": True}, torch.bfloat16),
+        ("auto", "cpu", {"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": False}, torch.float32),
+        ("auto", "cpu", {}, torch.float32),
+        ("float32", "cpu", {"avx512_bf16": True}, torch.float32),
+        ("bfloat16", "cpu", {}, torch.bfloat16),
+        ("auto", "meta", {"avx512_bf16": True}, torch.float32),
+    ],
+)
+def test_precision_is_the_devices(
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: str,
+    device: str,
+    able: dict[str, bool],
+    expected: torch.dtype,
+) -> None:
+    monkeypatch.setattr("augkd.train.torch.cpu.get_capabilities", lambda: able)
+    assert precision(training(precision=chosen), torch.device(device)) == expected
+
+
+def test_precision_is_of_activations_alone(store: ImageStore, tmp_path: Path) -> None:
+    """Weights and their averages stay float32; activations are not what they were."""
+    made = {}
+    for one in ("float32", "bfloat16"):
+        made[one], _ = cohort(store, tmp_path / one, ["scratch"], training(precision=one))
+    for key, value in made["float32"]["scratch"].items():
+        assert made["bfloat16"]["scratch"][key].dtype == value.dtype == torch.float32
+    pairs = zip(*(made[one]["scratch"].values() for one in made), strict=True)
+    apart = max((one - other).abs().max().item() for one, other in pairs)
+    assert 0 < apart < 0.1
 
 
 # --- the second law ---
@@ -150,7 +189,8 @@ def killer(at: int) -> Callable[[int], None]:
 @pytest.fixture(scope="module")
 def unkilled(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Outcome]:
     folder = tmp_path_factory.mktemp("unkilled")
-    return {e: cohort(store, folder / str(e), [*STUDENTS], training(ema=e)) for e in (0.0, 0.9)}
+    plans = {ema: training(ema=ema, precision=one) for ema, one in PRECISIONS.items()}
+    return {e: cohort(store, folder / str(e), [*STUDENTS], plan) for e, plan in plans.items()}
 
 
 @pytest.mark.parametrize("every", [0.0, 2.5], ids=["each_step", "some_steps"])
@@ -166,7 +206,7 @@ def test_a_killed_run_ends_as_one_never_killed(
 ) -> None:
     seconds = itertools.count()  # a clock that ticks each time it is read
     monkeypatch.setattr("augkd.train.time.monotonic", lambda: float(next(seconds)))
-    plan, names = training(ema=ema), tuple(STUDENTS)
+    plan, names = training(ema=ema, precision=PRECISIONS[ema]), tuple(STUDENTS)
     with pytest.raises(Killed):
         cohort(store, tmp_path, names, plan, save_every=every, after_step=killer(at))
     saved = (tmp_path / "state.pt").is_file()
@@ -343,7 +383,7 @@ def halves(student: SRNetwork, _: Any, batch: Batch) -> Iterator[dict[str, Tenso
 def test_groups_of_terms_are_steps_on_gradients_that_add_up(
     store: ImageStore, tmp_path: Path
 ) -> None:
-    plan = training(steps=2)
+    plan = training(steps=2, precision="float32")
     trained = member("halves", plan, halves)
     learn(trained, plan, store, tmp_path)
 

@@ -92,10 +92,13 @@ class Gain(SRNetwork):
         self.gain = nn.Parameter(torch.tensor(gain))
         self.given, self.channels = features, features.shape[1]
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         for tap in self.taps:
             keep(tap, self.given)
-        return self.gain * interpolate(x, scale_factor=2)
+        return x
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
+        return self.gain * interpolate(y, scale_factor=2)
 
 
 def bound(name: str, student: SRNetwork, teacher: nn.Module, **chosen: Any) -> Any:

@@ -109,7 +109,8 @@ def test_a_cohorts_step_by_hand(smoke: Study) -> None:
     cohorts = {**smoke.params.cohorts, "edsr_x2": small}
     study = Study(smoke.params.model_copy(update={"cohorts": cohorts}), smoke.budget, ROOT)
     step, seeds = count_step(study, "distil", "edsr_x2"), smoke.seeds("edsr_x2")
-    assert step.operations() == 3 * (TEACHER + 2 * seeds * 3 * STUDENT)  # one answer, batches of 3
+    # one answer a seed, of a batch of 3
+    assert step.operations() == 3 * seeds * (TEACHER + 2 * 3 * STUDENT)
     assert step.operations_apart() == 3 * 2 * seeds * (TEACHER + 3 * STUDENT)
     assert step.updates == step.students == 2 * seeds
 

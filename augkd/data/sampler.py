@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.random import Generator
-from numpy.typing import NDArray
 from torch import Tensor
 
 from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
@@ -99,40 +98,11 @@ def _complete(
     uniform = torch.from_numpy(generator.random((crops * n, 4))).to(hr.device)
     seed = int(generator.integers(2**31))
     cells = generator.choice(scale**2, crops, replace=False)
-    corners = np.stack([cells // scale, cells % scale], 1).repeat(n, 0) * patch
-    crop, cell = (zoom_in(hr, patch, torch.from_numpy(at)) for at in (offsets, corners))
+    corners = (patch * np.stack([cells // scale, cells % scale], 1)).tolist()
+    cell = torch.cat([hr[..., r : r + patch, c : c + patch] for r, c in corners])
+    crop = zoom_in(hr, patch, torch.from_numpy(offsets))
     low, transform = lr(), Invertible(uniform < probability)
     return Batch(low, hr, crop, zoom_out(low, scale, edges), transform, seed, uniform, cell)
-
-
-SHARE = 0.5  # of the free memory that images may take: networks and their gradients need the rest
-
-Places = NDArray[np.int64]
-"""(2, n, 3): offset into the flat pixels, height and width of each LR image, and of each HR image.
-There lie (3, height, width) bytes."""
-
-
-def size(places: Places) -> int:
-    """Bytes of all the images."""
-    return int(3 * (places[..., 1] * places[..., 2]).sum())
-
-
-def fits(device: torch.device, places: Places) -> bool:
-    """Whether a GPU has room for the images; on a CPU they stay mapped: the system keeps what is
-    read in memory, and gives it up when it is needed."""
-    return device.type == "cuda" and size(places) <= SHARE * torch.cuda.mem_get_info(device)[0]
-
-
-def pack(pixels: Tensor, places: Places, device: torch.device) -> tuple[Tensor, Places]:
-    """A copy on ``device`` of these images alone, one after the other, and where they are there."""
-    packed, moved, at = pixels.new_empty(size(places), device=device), places.copy(), 0
-    for place in moved.reshape(-1, 3):
-        offset, height, width = place.tolist()
-        count = 3 * height * width
-        packed[at : at + count] = pixels[offset : offset + count]
-        place[0] = at
-        at += count
-    return packed, moved
 
 
 class PatchSampler:
@@ -150,8 +120,6 @@ class PatchSampler:
         degradation: "bicubic" takes the stored LR images; "bsrgan" makes the LR patches from the
             HR patches, each with a degradation drawn for it (Table 5).
         device: of the batches.
-        on_device: "auto" keeps the images on a GPU where they fit, so that batches are cut there
-            and nothing waits; "never" does not. Batches are the same.
 
     Raises:
         UserError: no such images, or sizes that do not go together.
@@ -172,7 +140,6 @@ class PatchSampler:
         datasets: Collection[str] | None = None,
         degradation: Literal["bicubic", "bsrgan"] = "bicubic",
         device: torch.device | None = None,
-        on_device: Literal["auto", "never"] = "auto",
     ) -> None:
         if patch % scale:
             raise UserError(f"patch {patch} is not divisible by the scale {scale}: correct it")
@@ -192,27 +159,24 @@ class PatchSampler:
             if min(e.height, e.width) < patch:
                 small = f"its x{scale} LR image ({e.width} x {e.height}) is smaller than a patch"
                 raise UserError(f"{e.image}: {small} ({patch}): use smaller ones or remove it")
-        self.pixels = store.pixels
+        self._pixels = store.pixels.numpy()
+        # (2, n, 3): offset, height and width of each LR and each HR image
         self._places = np.array([[e[3:6] for e in some] for some in (low, high)], np.int64)
         positions = np.prod(self._places[0, :, 1:] - patch + 1, 1)
         self._share = positions / positions.sum()
-        if on_device == "auto" and fits(self.device, self._places):
-            self.pixels, self._places = pack(self.pixels, self._places, self.device)
 
-    def draw(self, step: int) -> Batch:
-        """The batch of a step, on the sampler's device."""
+    def draw(self, step: int, seed: int = 0) -> Batch:
+        """The batch of a step, on the sampler's device; each of the study's seeds has its own."""
         n, scale, patch = self.batch, self.scale, self.patch
-        generator = step_generator(self.seed, step)
+        generator = step_generator(self.seed, seed, step)
         low, high = self._places[:, generator.choice(len(self._share), n, p=self._share)]
-        row, column = (generator.integers(0, low[:, axis] - patch + 1) for axis in (1, 2))
-        flags = generator.random((n, 4)) < 0.5
-        flags[:, 0] = False  # paired augmentation has no colour inversion
-        paired = Invertible(torch.from_numpy(flags).to(self.device))
-        hr = paired.apply(self._cut(high, scale * row, scale * column, scale * patch))
+        at = generator.integers(0, low[:, 1:] - patch + 1)
+        flips = generator.random((n, 3)) < 0.5  # rows, columns, then the two exchanged
+        hr = self._cut(high, scale * at, flips, scale * patch)
 
         def lr() -> Tensor:
             if self.degradation == "bicubic":
-                return paired.apply(self._cut(low, row, column, patch))
+                return self._cut(low, at, flips, patch)
             from augkd.degrade.bsrgan import Degradation  # here: other cohorts do not rest on it
 
             made = [Degradation.draw(scale, generator).apply(one) for one in hr.cpu()]
@@ -220,12 +184,13 @@ class PatchSampler:
 
         return _complete(hr, lr, scale, generator, self.crops, self.probability, self.edges)
 
-    def _cut(self, places: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> Tensor:
-        """Patches (N, 3, size, size) in [0, 1] out of the flat pixels, in one gather."""
-        offset, height, width = places.T
-        numbers = np.stack([offset + row * width + column, height * width, width])
-        corner, plane, line = torch.from_numpy(numbers).to(self.pixels.device).view(3, -1, 1, 1, 1)
-        channel = torch.arange(3, device=corner.device).view(3, 1, 1)
-        side = torch.arange(size, device=corner.device)
-        index = corner + channel * plane + side.view(-1, 1) * line + side
-        return self.pixels[index].to(self.device).float().div_(255)
+    def _cut(self, places: np.ndarray, at: np.ndarray, flips: np.ndarray, size: int) -> Tensor:
+        """Patches (N, 3, size, size) in [0, 1] of images at ``places``, begun ``at`` (N, 2)."""
+        patches = np.empty((len(places), 3, size, size), np.uint8)
+        where = zip(patches, places.tolist(), at.tolist(), flips.tolist(), strict=True)
+        for patch, (offset, height, width), (row, column), (rows, columns, exchanged) in where:
+            image = self._pixels[offset : offset + 3 * height * width].reshape(3, height, width)
+            view = image[:, row : row + size, column : column + size]
+            view = view[:, :: -1 if rows else 1, :: -1 if columns else 1]
+            patch[:] = view.swapaxes(1, 2) if exchanged else view
+        return torch.from_numpy(patches).to(self.device).float().div_(255)

@@ -4,41 +4,46 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import l1_loss
-from torch.utils.checkpoint import checkpoint
 
-from augkd.distill.features import FeatureMethod, Maps, Taps, over_taps
+from augkd.distill.features import FeatureMethod, Maps, Taps, WithGradient, over_taps
 from augkd.distill.teacher import Terms
 from augkd.options import Weight, options
 
 
-def affinity(features: Tensor) -> Tensor:
-    """Cosine between every two positions: (N, C, H, W) to (N, H*W, H*W), in [-1, 1]."""
+def _unit(features: Tensor) -> Tensor:
+    """(N, C, H*W), each position's features divided by their norm."""
     flat = features.flatten(2)
     unit: Tensor = flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + 1e-8)
+    return unit
+
+
+def affinity(features: Tensor) -> Tensor:
+    """Cosine between every two positions: (N, C, H, W) to (N, H*W, H*W), in [-1, 1]."""
+    unit = _unit(features)
     return unit.mT @ unit
 
 
-def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    return l1_loss(affinity(student), affinity(teacher))
-
-
-def affinity_loss(student: Tensor, teacher: Tensor, entries: int = 2**24) -> Tensor:
+def affinity_loss(student: Tensor, teacher: Tensor, rows: int = 192) -> Tensor:
     """Mean absolute difference of two affinities; widths may differ.
 
-    An affinity of 48 x 48 patches takes 20 MiB an image. No more than ``entries`` of them (or
-    one image's) are held at a time: images are taken in groups, which the backward pass
-    computes anew. Value and gradient do not depend on it.
+    An affinity of 48 x 48 patches takes 20 MiB an image. So many rows are held at a time, from
+    the diagonal on: affinities are symmetric. Value and gradient do not depend on it.
     """
-    images, positions = len(student), student[0, 0].numel()
-    group = max(1, entries // positions**2)
-    if group >= images:
-        return _distance(student, teacher)
-    total = student.new_zeros(())
-    for own, target in zip(torch.split(student, group), torch.split(teacher, group), strict=True):
-        part = checkpoint(_distance, own, target, use_reentrant=False, preserve_rng_state=False)
-        total = total + part * (len(own) / images)
-    return total
+    units = _unit(student)
+    value, gradient = units.new_zeros(()), torch.zeros_like(units)
+    with torch.no_grad():
+        for own, target, slope in zip(units, _unit(teacher), gradient, strict=True):
+            for start in range(0, own.shape[1], rows):
+                left, right = own[:, start : start + rows], own[:, start:]
+                apart = left.mT @ right
+                apart.addmm_(target[:, start : start + rows].mT, target[:, start:], alpha=-1)
+                beside = apart[:, rows:]  # each of these pairs stands for its mirror image too
+                value += sum(torch.linalg.vector_norm(some, ord=1) for some in (apart, beside))
+                apart.sign_()
+                slope[:, start : start + rows].addmm_(right, apart.mT, alpha=2)
+                slope[:, start + rows :].addmm_(left, beside, alpha=2)
+    entries = len(units) * units.shape[2] ** 2
+    return WithGradient.apply(units, value / entries, gradient / entries)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def affinity_term(weight: float, student: Maps, teacher: Maps, detach: bool = False) -> Terms:

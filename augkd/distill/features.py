@@ -32,6 +32,7 @@ from augkd.distill.kd import response
 from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
 from augkd.models import SRNetwork
+from augkd.models.network import exact
 from augkd.options import Rule, Weight
 
 Taps = Annotated[
@@ -81,6 +82,23 @@ def over_taps(loss: Callable[[Tensor, Tensor], Tensor], student: Maps, teacher: 
     return torch.stack([loss(own, target) for own, target in pairs]).sum()
 
 
+class WithGradient(torch.autograd.Function):
+    """A scalar loss of one map whose gradient was computed beside its value, part by part.
+
+    So what lies between, such as all pairs of positions, is neither kept nor computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, None, None
+
+
 class FeatureMethod:
     """A method of base(S(x)) + compare(features of S at x, features of T at x).
 
@@ -106,8 +124,10 @@ class FeatureMethod:
         output, features = networks[0].features(batch.lr, own)
         targets = teacher.features("lr", theirs)
         terms = self.base(student, teacher, batch, output)
-        maps = adapt([features[tap] for tap in own])
-        return terms | self.compare(maps, [targets[tap] for tap in theirs])
+        maps = [adapt([features[tap] for tap in own]), [targets[tap] for tap in theirs]]
+        # in float32: they may differ by less than two numbers of bfloat16
+        with exact(output.device):
+            return terms | self.compare(*([one.float() for one in some] for some in maps))
 
     def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
         """The terms of the output S(x), which was computed with the features."""

@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv2(torch.relu(self.conv1(x)))
-        return x + self.res_scale * residual
+        return torch.add(x, residual, alpha=self.res_scale)
 
 
 class EDSR(ResidualNetwork):

@@ -1,6 +1,7 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,13 @@ from torch import Tensor, nn
 from augkd.errors import UserError
 
 RANGE = 255.0  # EDSR and RCAN were published for images in [0, 255]
+
+
+def exact(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, nothing is computed in bfloat16 that is given as float32."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # of "meta", on which steps are counted
 
 
 class SRNetwork(nn.Module):
@@ -33,6 +41,11 @@ class SRNetwork(nn.Module):
         Raises:
             UserError: the network has no such tap.
         """
+        y, kept = self.body_features(x, taps)
+        return self.enlarge(y, *x.shape[2:]), kept
+
+    def body_features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As ``features``, but in place of the output what it would be made from."""
         kept: dict[str, Tensor] = {}
         for tap in set(taps).difference(self.taps):
             raise UserError(f"{self.name} has no tap '{tap}': it has {', '.join(self.taps)}")
@@ -42,10 +55,14 @@ class SRNetwork(nn.Module):
                 kept[name] = value
             return value
 
-        return self.run(x, keep), kept
+        return self.extract(x, keep), kept
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """The output; ``keep`` is shown each tap's name and map on the way, and returns the map."""
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The body's map; ``keep`` is shown each tap's name and map on the way, and returns it."""
+        raise NotImplementedError
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
+        """The output, from the map of ``extract`` of an image of that size."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,12 +93,14 @@ class ResidualNetwork(SRNetwork):
         self.upsample = upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         y = first = keep("first_conv", self.conv_first((x - self.mean_in) * RANGE))
         for i, stage in enumerate(self.body):
             y = keep(f"{self.stage}{i}", stage(y))
         y = keep("conv_after_body", self.conv_after_body(y))
-        y = keep("after_long_skip", y + first)
+        return keep("after_long_skip", y + first)
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
         return output
 

@@ -19,7 +19,7 @@ from torch.nn.functional import conv2d
 
 from augkd.errors import UserError
 from augkd.models.edsr import ResidualBlock
-from augkd.models.network import SRNetwork
+from augkd.models.network import SRNetwork, exact
 from augkd.options import Rule, options
 
 Bits = Annotated[int, Rule("a whole number from 2 to 8", range(2, 9).__contains__)]
@@ -107,8 +107,9 @@ class QuantizedConv2d(nn.Conv2d):
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        levels = self.daq.activations(input, self.positive)
-        return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
+        with exact(input.device):  # bf16 has no place for the levels
+            levels = self.daq.activations(input.to(self.weight.dtype), self.positive)
+            return conv2d(levels, self.daq.weights(self.weight), self.bias, padding=1)
 
 
 def quantize(network: SRNetwork, bits: int, **chosen: Any) -> SRNetwork:

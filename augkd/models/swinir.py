@@ -214,7 +214,7 @@ class SwinIR(SRNetwork):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def run(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
+    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
         """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
         height, width = x.shape[2:]
         if height % self.window or width % self.window:
@@ -230,8 +230,11 @@ class SwinIR(SRNetwork):
             keep(f"rstb{i}", y.movedim(-1, 1)[cropped])
         y = self.conv_after_body(self.norm(y).movedim(-1, 1))
         keep("conv_after_body", y[cropped])
-        y = y + first
-        keep("after_long_skip", y[cropped])
+        whole: Tensor = y + first
+        keep("after_long_skip", whole[cropped])
+        return whole
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
         output: Tensor = y[..., : self.scale * height, : self.scale * width]
         return output

@@ -32,7 +32,6 @@ class Data(Section):
     edges: Literal["replicate", "symmetric"] = "replicate"
     registry: Path = Path("augkd/study/acquire/registry.yaml")  # of datasets and checkpoints
     mirror: Path | None = None  # a folder that holds its files: taken first
-    on_device: Literal["auto", "never"] = "auto"  # training images, where a GPU has room
 
 
 class Augment(Section):

@@ -27,11 +27,11 @@ from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.foreign import load_teacher as open_teacher
 from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.record import Frames, Run, read_curves
-from augkd.train import Curves, Member, train
+from augkd.train import Curves, Member, precision, train
 
 Task = Cohort | TeacherEntry  # what is trained, as its entry of params.yaml says
 Pair = tuple[Tensor, Tensor]  # LR and HR
-Learner = tuple[str, SRNetwork, Any]  # its name, itself before training, its method
+Learner = tuple[str, SRNetwork, Any, int]  # name, itself before training, method, seed
 
 
 def pick_device() -> torch.device:
@@ -121,7 +121,7 @@ def teach(study: Study, name: str) -> Frames:
     network = build(study, str(entry.network), "teacher", entry.scale, 0)
     if entry.start:
         _start_from(network, study.folder("teach", entry.start) / out.name)
-    return _learn(run, entry, [("teacher", network, Scratch())], None)
+    return _learn(run, entry, [("teacher", network, Scratch(), 0)], None)
 
 
 def source_of(file: Path | None) -> dict[str, str]:
@@ -146,7 +146,7 @@ def distil(study: Study, name: str) -> Frames:
             if cohort.start:
                 parent = cohort.start.method or kind
                 _start_from(network, student_path(study, cohort.start.cohort, parent, seed))
-            students.append((f"{student}-{seed}", network, cohort.method(kind)))
+            students.append((f"{student}-{seed}", network, cohort.method(kind), seed))
     return _learn(run, cohort, students, teacher)
 
 
@@ -181,15 +181,17 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
     """Trains networks together, which no other process does meanwhile, and writes them."""
     study, training = run.study, run.study.schedule(entry)
     params, store = study.params, ImageStore(study.folder("prepare") / "train")
-    members = [Member(*one, teacher, params.optimiser, training, run.device) for one in who]
+    common = teacher, params.optimiser, training, run.device
+    members = [Member(name, net, method, *common, seed) for name, net, method, seed in who]
     run.record |= {"members": [member.name for member in members], "steps": training.steps}
+    run.record["precision"] = str(precision(training, run.device)).removeprefix("torch.")
     datasets, images = study.training_set(entry)
-    drawn = params.augment.model_dump() | params.data.model_dump(include={"edges", "on_device"})
+    drawn = params.augment.model_dump() | {"edges": params.data.edges}
     drawn |= {"images": images, "datasets": datasets, "degradation": entry.degradation}
     drawn |= {"scale": entry.scale, "patch": training.patch, "batch": training.batch}
     sampler = PatchSampler(store, seed=params.seed, device=run.device, **drawn)
     facts = [params.seed, params.optimiser, training, entry, drawn, store.index]
-    facts += [run.record[key] for key in ("torch", "code", "device")]
+    facts += [run.record[key] for key in ("torch", "code", "device", "precision")]
     digest = hashlib.sha256(repr(facts).encode())
     for options in getattr(entry, "methods", {}).values():
         if vgg := options.get("vgg"):  # weights that a method reads

@@ -192,6 +192,7 @@ def watched(member: Member, teacher: Asked) -> Iterator[list[Pass]]:
 class Step(NamedTuple):
     """A cohort's step: one student of each method, ``copies`` of each, beside one teacher."""
 
+    seeds: int  # each has batches of its own
     copies: int  # by seeds and widths in bits
     students: int
     updates: int  # of all optimisers
@@ -204,7 +205,7 @@ class Step(NamedTuple):
         """Multiply-accumulates of the step, the teacher's answers shared."""
         own = sum(one.operations(images, side) for one in self.passes if not one.image)
         answers = {one.image: one.operations(images, side) for one in self.passes if one.image}
-        return self.copies * own + sum(answers.values())
+        return self.copies * own + self.seeds * sum(answers.values())
 
     def operations_apart(self) -> float:
         """The same where each student has the teacher to itself."""
@@ -215,7 +216,10 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     """The step of a training, as the notebook of its stage ("teach" or "distil") takes it."""
     entry = entry_of(study, stage, name)
     training = study.schedule(entry)
-    copies = 1 if isinstance(entry, TeacherEntry) else study.seeds(name) * max(1, len(entry.bits))
+    seeds, bits = 1, 1
+    if not isinstance(entry, TeacherEntry):
+        seeds, bits = study.seeds(name), max(1, len(entry.bits))
+    copies = seeds * bits
     drawn = noise(study, entry, training.batch, training.patch, CPU).draw(0)
     batch = drawn.each(lambda tensor: tensor.to(META))
     members, network = untrained(study, entry, META)
@@ -242,7 +246,7 @@ def count_step(study: Study, stage: str, name: str) -> Step:
         rows.append((1, len(updates), weights, resume, resume + trained + frozen))  # gradients
     students, changes, weights, resume, memory = (copies * sum(c) for c in zip(*rows, strict=True))
     memory += most + _bytes([*held, *network.parameters(), *kept.values()])
-    return Step(copies, students, changes, weights, resume, memory, passes)
+    return Step(seeds, copies, students, changes, weights, resume, memory, passes)
 
 
 def _activations(member: Member, teacher: Teacher, batch: Batch) -> list[dict[Any, Tensor]]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
     update within the iteration starts from moved weights).
     """
     try:
-        [member], teacher = learner(name, method, pair, CPU)
+        [member], teacher = learner(name, method, pair, CPU, "float32")
     except UserError as error:
         return Step(refusal=str(error))
     member.share(None)  # so that drop-path draws by the member's name
@@ -68,12 +68,15 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
 
 
 def learner(
-    name: str, method: Any, pair: Pair, device: torch.device
+    name: str,
+    method: Any,
+    pair: Pair,
+    device: torch.device,
+    precision: Literal["auto", "float32"] = "auto",
 ) -> tuple[list[Member], Teacher]:
     """A student that can take steps, and its teacher: copies, by no schedule."""
-    training = Training(
-        steps=1, batch=1, patch=12, lr=1e-4, decay_every=1, seeds=1, ema=0.0, validate_every=1
-    )
+    once = dict.fromkeys(("steps", "batch", "patch", "decay_every", "seeds", "validate_every"), 1)
+    training = Training(**once, lr=1e-4, ema=0.0, precision=precision)
     student, teacher = (deepcopy(network).to(device) for network in pair)
     with torch.random.fork_rng(devices=[]):
         member = Member(name, student, method, teacher, Optimiser(), training, device)

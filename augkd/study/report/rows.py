@@ -277,9 +277,6 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
 
     counts = scores.groupby(each)["seed"].nunique().items()
     seeds = {key: number for key, number in counts if key in students}
-    # students of several seeds that answer all the same: they start from a teacher's weights
-    answers = scores.groupby([*each, "dataset", "split", "image", "metric"])["value"].nunique()
-    alike = answers.eq(1).groupby(each).all().to_dict()
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(
         budget=study.budget.name,
@@ -295,7 +292,6 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
         able=[n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
         sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
         seeds=seeds,
-        alike=[key for key, number in seeds.items() if number > 1 and alike[key]],
     )
     return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
 
