@@ -67,7 +67,7 @@ def cohort(
     counts |= {"batch": BATCH, "patch": PATCH, "seeds": len(seeds)}
     training = Training(**counts, lr=2e-3, ema=0.999, precision=precision)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    common: Any = teacher, Optimiser(), training, torch.device("cpu")
+    common = teacher, Optimiser(), training, torch.device("cpu")
     members = [
         Member(f"{method}-{seed}", network(STUDENT, seed), METHODS[method](), *common, seed)
         for seed in seeds
@@ -114,6 +114,15 @@ def drawing(images: PatchSampler, step: int, count: int = 40) -> float:
     return (time.perf_counter() - begun) / count
 
 
+def loading(folder: Path, turn: int) -> float:
+    """Seconds of a core a batch, in the reference's loader."""
+    images = reference.SubImages(folder, PATCH)
+    begun = time.process_time()
+    for number in range(2 * BATCH):
+        images[(2 * BATCH * turn + number) % len(images)]
+    return (time.process_time() - begun) / 2
+
+
 def measure(rounds: int = 5) -> dict[str, dict[str, list[float]]]:
     torch.set_num_threads(1)
     found: dict[str, dict[str, list[float]]] = {}
@@ -142,6 +151,7 @@ def measure(rounds: int = 5) -> dict[str, dict[str, list[float]]]:
                 # not run: runs one after the other, so that three seeds take three times as long
                 note(f"three seeds{case}", reference=3 * total, ours=more[kind])
                 note(f"one student{case}", reference=slow["scratch"][kind], ours=one[kind])
+            note("loader", reference=loading(folder / "png", turn))
             drawn = drawing(core, 1000 + 40 * turn)
             note("draw 4 of 12", ours=drawing(small, 1000 + 40 * turn))
             note("draw 16 of 24", ours=drawn)

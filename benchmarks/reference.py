@@ -1,9 +1,10 @@
 """How students are trained elsewhere, after BasicSR's practice: what ours is timed against.
 
 One student a run; float32, eager, contiguous memory; a loader of one worker process that decodes
-PNG sub-images; Adam and the average of weights parameter by parameter; the teacher beside the
-student where the method has one. Nothing of augkd is used, so that this does not become faster
-when that does. Losses are those of augkd.distill, written plainly (tests/test_benchmarks.py).
+PNG sub-images (by Pillow, which takes about a sixth longer than BasicSR's OpenCV); Adam and the
+average of weights parameter by parameter; the teacher beside the student where the method has one.
+Nothing of augkd is used, so that this does not become faster when that does. Losses are those of
+augkd.distill, written plainly (tests/test_benchmarks.py).
 """
 
 import io
@@ -110,7 +111,7 @@ def rkd(student: EDSR, teacher: EDSR, lr: Tensor, hr: Tensor) -> Tensor:
     with torch.no_grad():
         _, theirs = teacher(lr)
     s, t = own[3].mean((2, 3)), theirs[3].mean((2, 3))
-    loss = l1_loss(output, hr) + 25 / 255 * smooth_l1_loss(_distances(s), _distances(t))
+    loss: Tensor = l1_loss(output, hr) + 25 / 255 * smooth_l1_loss(_distances(s), _distances(t))
     return loss + 50 / 255 * smooth_l1_loss(_angles(s), _angles(t))
 
 
@@ -124,7 +125,8 @@ def _distances(embedding: Tensor) -> Tensor:
 
 def _angles(embedding: Tensor) -> Tensor:
     direction = normalize(embedding[None] - embedding[:, None], dim=2)
-    return torch.bmm(direction, direction.transpose(1, 2))
+    cosines: Tensor = direction @ direction.transpose(1, 2)
+    return cosines
 
 
 def fakd(student: EDSR, teacher: EDSR, lr: Tensor, hr: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ def fakd(student: EDSR, teacher: EDSR, lr: Tensor, hr: Tensor) -> Tensor:
 
 def _affinity(features: Tensor) -> Tensor:
     flat = features.flatten(2)
-    unit = flat / (flat.norm(dim=1, keepdim=True) + 1e-8)
+    unit: Tensor = flat / (flat.norm(dim=1, keepdim=True) + 1e-8)
     return unit.transpose(1, 2) @ unit
 
 
