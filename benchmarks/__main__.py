@@ -53,7 +53,7 @@ def judge(target: Mapping[str, Any], found: Found, amx: bool) -> dict[str, Any]:
     for key, bound in bounds.items():
         bounds[key] = bound["amx" if amx else "rest"] if isinstance(bound, dict) else bound
     met = bounds.get("at_least", measured) <= measured <= bounds.get("at_most", measured)
-    line = {key: target.get(key, "") for key in ("module", "what", "note")} | bounds
+    line = {key: target[key] for key in ("module", "what")} | bounds
     line |= {"unit": unit, "measured": measured, "low": low, "high": high}
     medians = {side: _short(np.median(rounds)) for side, rounds in sides.items()}
     return line | {"met": met if bounds else None, "medians": medians}

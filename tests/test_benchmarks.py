@@ -65,7 +65,7 @@ def test_a_line_is_the_median_of_its_rounds_against_its_target() -> None:
     line = judge(target | {"at_least": {"amx": 4, "rest": 3}}, found, amx=False)
     assert line.pop("medians") == {"plain": 6.0, "ours": 2.0}
     numbers = {"measured": 3.0, "low": 2.5, "high": 4.5, "at_least": 3, "met": True}
-    assert line == {"module": "m", "what": "w", "note": "", "unit": "×"} | numbers
+    assert line == {"module": "m", "what": "w", "unit": "×"} | numbers
     assert not judge(target | {"at_least": {"amx": 4, "rest": 3}}, found, amx=True)["met"]
     assert judge(target, found, amx=True)["met"] is None
     slow = judge({**target, "ratio": None, "side": "ours", "unit": "ms", "at_most": 1}, found, True)

@@ -104,7 +104,7 @@ def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
         ours = Graph(Path(root), Path(root).name).stages
         assert next(iter(ours)) == f"sources@{Path(root).name}"
         assert [*ours][-1] == f"site@{Path(root).name}"
-        assert len(ours) < 60  # with more, DVC's own time is felt
+        assert len(ours) <= 60  # with more, DVC's own time is felt
         assert sorted(ours) == sorted(stage["name"] for stage in listed)
         for stage in listed:
             own = ours[stage["name"]]
