@@ -16,11 +16,11 @@ from augkd.errors import UserError
 from augkd.metrics import psnr_y
 from augkd.models import SIZES, create_model, load_network
 from augkd.study.acquire.fetch import fetch_study
-from augkd.study.gate import TOLERANCE, take
+from augkd.study.gate import take
 from augkd.study.params import Study, load_study
 from augkd.study.pipeline import stage
 from augkd.study.prepare import find_datasets, prepare_pairs, prepare_study
-from augkd.study.runs import load_teacher, validation
+from augkd.study.runs import TOLERANCE, load_teacher, validation
 from augkd.study.score import scored_images
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
 from tests.public_layouts import publish

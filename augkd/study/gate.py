@@ -5,24 +5,20 @@ were made otherwise, would show in no loss; they show here, before any student i
 """
 
 import pandas as pd
-import torch
 
 from augkd.data.store import ImageStore
 from augkd.errors import UserError, replacing
-from augkd.metrics.fidelity import psnr_y
 from augkd.models import save_checkpoint
 from augkd.study.acquire.fetch import Fetcher
 from augkd.study.acquire.registry import expected_scores, load_registry
 from augkd.study.params import Study
 from augkd.study.record import Run
-from augkd.study.runs import open_network, source_of
+from augkd.study.runs import TOLERANCE, mean_psnr, open_network, source_of
 from augkd.train import Curves
 
-TOLERANCE = 0.05  # dB
 COLUMNS = ["teacher", "checkpoint", "dataset", "images", "expected", "measured", "difference"]
 
 
-@torch.no_grad()
 def take(study: Study, *names: str) -> pd.DataFrame:
     """Takes the public teachers ``names``, of one network, if each scores what was published of it.
 
@@ -49,11 +45,7 @@ def take(study: Study, *names: str) -> pd.DataFrame:
             if not keys:
                 mend = f"add it to budgets.{study.budget.name}.images.datasets.test"
                 raise UserError(f"{dataset}: not prepared, and teachers are measured on it: {mend}")
-            total = 0.0
-            for key in keys:
-                lr, hr = (image[None].to(run.device) for image in store.pair(*key, entry.scale))
-                total += float(psnr_y(network(lr.float().div(255)), hr, entry.scale))
-            measured = round(total / len(keys), decimals)
+            measured = round(mean_psnr(network, store, keys, entry, run.device), decimals)
             difference = round(measured - expected, decimals)
             rows.append((name, source, dataset, len(keys), expected, measured, difference))
     gate = pd.DataFrame(rows, columns=COLUMNS)
