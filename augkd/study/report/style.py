@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import yaml
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
+
+if TYPE_CHECKING:  # pages of tables need no matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def read_yaml(name: str) -> Any:
@@ -48,6 +47,10 @@ def use_style() -> None:
     Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
     are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
     colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
@@ -179,11 +182,13 @@ def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
     return lengths if np.isfinite(lengths).all() else None
 
 
-def forest(table: pd.DataFrame, unit: str) -> Figure | None:
+def forest(table: pd.DataFrame, unit: str) -> "Figure | None":
     """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
 
     Of columns topic, label, gain, low, high, verdict. Closed, for the notebook to show.
     """
+    import matplotlib.pyplot as plt
+
     table = table[table["gain"].notna()]
     if table.empty:
         return None
@@ -212,7 +217,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure | None:
     return figure
 
 
-def draw_sweep(axis: Axes, of: Any, line: pd.DataFrame) -> None:
+def draw_sweep(axis: "Axes", of: Any, line: pd.DataFrame) -> None:
     """A Sweep of ``augkd.study.report.controls``: gain against value, the default ringed."""
     axis.set_title(of.title, fontsize=9)
     if line.empty:
