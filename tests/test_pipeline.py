@@ -104,7 +104,7 @@ def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
         ours = Graph(Path(root), Path(root).name).stages
         assert next(iter(ours)) == f"sources@{Path(root).name}"
         assert [*ours][-1] == f"site@{Path(root).name}"
-        assert len(ours) <= 60  # with more, DVC's own time is felt
+        assert len(ours) < 60  # with more, DVC's own time is felt
         assert sorted(ours) == sorted(stage["name"] for stage in listed)
         for stage in listed:
             own = ours[stage["name"]]
@@ -118,7 +118,8 @@ def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
 
 
 def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph) -> None:
-    slow, made = {"table_01", "table_11", "methods", "figure_07"}, map(graph.page_name, graph.pages)
+    slow = {"table_01", "table_11", "methods", "computed", "figure_07"}
+    made = map(graph.page_name, graph.pages)
     assert {*made} >= {
         *(f"table_{n:02}" for n in (2, 6, 7, 8, 9, 12)),
         *("figure_01", "figure_02", "figure_04", "figure_05", "figure_06"),
