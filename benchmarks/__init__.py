@@ -2,6 +2,6 @@
 
     python -m benchmarks training      (or score, upscale, memory, import)
 
-Each module has ``measure(rounds) -> {case: {side: [one number a round]}}``, in seconds where it
-does not say otherwise: sides of a case take turns, so that what else runs meets all alike.
+Each module has ``measure(rounds) -> {case: {side: [seconds, a round each]}}``: sides of a case take
+turns, so that what else runs meets all alike. Or it sums its rounds up itself: ``{name: number}``.
 """

@@ -7,7 +7,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,7 @@ TARGETS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("targets
 # those that make matrix products and convolutions faster, of torch.cpu.get_capabilities()
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 UNITS = {"×": 1, "%": 100, "ms": 1000}  # of a ratio, a share, seconds
-Found = Mapping[str, Mapping[str, Sequence[float]]]  # what ``measure`` returns
+Found = Mapping[str, Any]  # what ``measure`` returns: see benchmarks/__init__.py
 
 
 def machine() -> dict[str, Any]:
@@ -43,11 +43,14 @@ def judge(target: Mapping[str, Any], found: Found, amx: bool) -> dict[str, Any]:
     """A line of the report, from the rounds of its case.
 
     ``measured`` is the median of the rounds, ``low`` and ``high`` are their quartiles: of one side,
-    or of a ratio of two in each round. ``met`` is None without a target.
+    or of a ratio of two in each round; all are the number itself where the module gives but that.
+    ``met`` is None without a target.
     """
-    sides = {side: np.array(rounds) for side, rounds in found[target["case"]].items()}
+    case = found[target["case"]] if "case" in target else {"value": found[target["value"]]}
+    sides = {side: np.atleast_1d(rounds) for side, rounds in case.items()}
     unit, pair = target.get("unit", "×"), target.get("ratio")
-    values = (sides[pair[0]] / sides[pair[1]] if pair else sides[target["side"]]) * UNITS[unit]
+    of = sides[pair[0]] / sides[pair[1]] if pair else sides[target.get("side", "value")]
+    values = of * UNITS[unit]
     low, measured, high = (_short(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
     bounds = {key: target[key] for key in ("at_least", "at_most") if key in target}
     for key, bound in bounds.items():
