@@ -6,6 +6,7 @@
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make teachers              train the networks of data/teachers anew: hours; may be stopped
+#   make bench                 timings beside common practice, into reports/benchmarks.json
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, layers of imports, notebooks free of outputs
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro teachers test rehearse lab check lock clean
+.PHONY: repro teachers test rehearse bench lab check lock clean
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -42,6 +43,9 @@ test: $(INSTALLED)
 rehearse: $(INSTALLED)
 	rm -rf build/rehearsal
 	python tests/rehearse_paper.py build/rehearsal
+
+bench: $(INSTALLED)
+	python -m benchmarks
 
 lab: $(INSTALLED)
 	jupyter lab notebooks
