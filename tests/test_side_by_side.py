@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import Future
 from functools import partial
 from io import StringIO
@@ -240,10 +241,13 @@ def test_nobody_starts_before_what_it_rests_on(
     answers = iter([{"sources", "prepare", "audit", "teach"}, {"prepare"}])
     monkeypatch.setattr(side_by_side, "stale", lambda root: next(answers))
     order: list[str] = []
+    futures: list[weakref.ref[Future[Done]]] = []
 
     def submit(stage: Stage) -> "Future[Done]":
         order.append(stage.name)
+        assert not any(kept() for kept in futures)  # Dask makes again what is kept, and lost later
         future: Future[Done] = Future()
+        futures.append(weakref.ref(future))
         future.set_result(Done(0, "", 0))
         return future
 

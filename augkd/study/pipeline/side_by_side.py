@@ -88,8 +88,7 @@ def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> 
                 changed.add(name)
         chosen = {name: graph[name] & changed for name in stages if name in (first or changed)}
         if failed := _hand_out(*together(stages, chosen), submit, may, say):
-            names = ", ".join(failed)
-            raise UserError(f"{names}: failed: see {logs}, mend it, and run this again")
+            raise UserError(f"{', '.join(failed)}: failed: see {logs}, mend it, and run this again")
         count += len(chosen)
         if not first:
             break
@@ -133,9 +132,10 @@ def _hand_out(
         if not running:
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            stage = running.pop(future)  # or a result lost later would be made again
+            stage = running.pop(future)
             lost = future.exception()  # of Dask: its workers died, again and again
             done = Done(1, type(lost).__name__, 0) if lost else Done(*future.result())
+            del future  # or Dask would make again what is lost with its worker later
             ended += 1
             if done.where:
                 say(f"[{ended}/{len(graph)}] {stage.name}: {done.seconds:.0f} s on {done.where}")

@@ -112,7 +112,7 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
         shown[title] = list(map(_text, cells, places, repeat(sign)))
         number = is_numeric_dtype(cells) and not is_bool_dtype(cells)
         classes[title] = ["n" if number else ""] * len(frame)
-    caption = "Nothing was run." if frame.empty else ""
+    caption = "Nothing to show." if frame.empty else ""
     return _table(shown, classes, name, "plain", caption).hide(axis="index")
 
 
