@@ -264,7 +264,8 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: a missing column, an unknown verdict, or a value that is not a number.
     """
-    texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "unit", "note"]
+    texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "shown"]
+    texts += ["reason", "scope", "unit", "note"]
     counts = ["seeds", "images"]
     numbers = ["paper_gain", "gain", "low", "high", *counts]
     types = dict.fromkeys(texts, str) | dict.fromkeys(numbers, float)
