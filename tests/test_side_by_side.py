@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import Future
 from functools import partial
 from io import StringIO
@@ -29,6 +30,7 @@ from augkd.study.pipeline.side_by_side import (
     show,
     spread,
     stale,
+    together,
     wanted_jobs,
 )
 from augkd.study.pipeline.stage import Stage
@@ -192,6 +194,17 @@ def test_what_others_wait_for_longest_comes_first() -> None:
     assert heights(graph) == {"a": 3, "b": 2, "c": 1, "d": 1}
 
 
+def test_pages_that_wait_for_the_same_are_run_by_one_dvc() -> None:
+    names = ["score", "audit", *"abcdef", "table_01", "site"]
+    graph = {"score": set[str](), "audit": set[str](), "site": {*names} - {"site"}}
+    graph |= {name: {"score"} for name in (*"abcdef", "table_01")}
+    stages, joined = together({name: stage(name) for name in names}, graph)
+    pages = {"a b c d": {"score"}, "e f": {"score"}}  # four at most; who measures seconds is alone
+    rest = {"score": set(), "audit": set(), "table_01": {"score"}}
+    assert joined == {**rest, **pages, "site": {*rest, *pages}}
+    assert {name: one.name for name, one in stages.items()} == {name: name for name in joined}
+
+
 @pytest.mark.parametrize(
     ("notebook", "beside", "apart", "may"),
     [
@@ -228,10 +241,13 @@ def test_nobody_starts_before_what_it_rests_on(
     answers = iter([{"sources", "prepare", "audit", "teach"}, {"prepare"}])
     monkeypatch.setattr(side_by_side, "stale", lambda root: next(answers))
     order: list[str] = []
+    futures: list[weakref.ref[Future[Done]]] = []
 
     def submit(stage: Stage) -> "Future[Done]":
         order.append(stage.name)
+        assert not any(kept() for kept in futures)  # Dask makes again what is kept, and lost later
         future: Future[Done] = Future()
+        futures.append(weakref.ref(future))
         future.set_result(Done(0, "", 0))
         return future
 

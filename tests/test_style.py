@@ -86,7 +86,7 @@ def test_a_plain_table_says_what_it_has() -> None:
         assert shown in html, shown
     assert html.count(">–<") == 3
     assert html == style.plain_table(frame, "t").to_html()
-    assert "Nothing was run" in style.plain_table(frame.iloc[:0], "t").to_html()
+    assert "Nothing to show" in style.plain_table(frame.iloc[:0], "t").to_html()
 
 
 def test_error_bars_are_none_where_an_end_is_not_known() -> None:

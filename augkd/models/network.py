@@ -1,11 +1,13 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from augkd.errors import UserError
 
@@ -110,9 +112,29 @@ def rgb_mean() -> Tensor:
     return torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
 
 
+class SubPixelConv2d(nn.Conv2d):
+    """A 3x3 convolution to factor ** 2 times the channels, and the pixel shuffle after it.
+
+    Weights are those of the two layers. Its channels are computed in the order in which they come
+    to lie beside each other, so that whole rows of them move: half the time, forth and back.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__(channels, channels * factor**2, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        (n, inner, h, w), r = input.shape, self.factor
+        weight = self.weight.reshape(-1, r * r, inner, 3, 3).transpose(0, 1).flatten(0, 1)
+        bias = self.bias.reshape(-1, r * r).T.flatten() if self.bias is not None else None
+        y = conv2d(input, weight, bias, padding=1).movedim(1, -1)  # of r * r pixels each
+        rows = y.reshape(n, h, w, r, -1).transpose(2, 3)
+        return rows.reshape(n, r * h, r * w, -1).movedim(-1, 1)
+
+
 def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolution and pixel shuffle: one stage for x2 and x3, two x2 stages for x4."""
-    layers: list[nn.Module] = []
-    for factor in (2, 2) if scale == 4 else (scale,):
-        layers += [nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
-    return nn.Sequential(*layers)
+    """One stage for x2 and x3, two x2 stages for x4; of the layers that publishers count, the
+    shuffles have no weights and no place."""
+    factors = (2, 2) if scale == 4 else (scale,)
+    stages = {str(2 * i): SubPixelConv2d(channels, factor) for i, factor in enumerate(factors)}
+    return nn.Sequential(OrderedDict(stages))

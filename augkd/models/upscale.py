@@ -25,7 +25,7 @@ from augkd.models.swinir import SwinIR
 
 WORKING_SET = 2**31  # bytes that a pass may take before tiles are cut
 OWN_STATISTICS_HALO = 32  # pixels; hides seams of the convolutions where exactness is not to be had
-_LOCAL = {"Conv2d", "PixelShuffle", "Linear", "LayerNorm", "LeakyReLU", "GELU", "DropPath"}
+_LOCAL = {"Conv2d", "SubPixelConv2d", "Linear", "LayerNorm", "LeakyReLU", "GELU", "DropPath"}
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,7 +57,8 @@ class Cohort(Section):
     teacher: TeacherSource
     start: Start | None = None
     methods: dict[str, dict[str, Any]]
-    seeds: dict[str, Positive] = {}  # students a method, by budget; else what its distil says
+    apart: bool = False  # each seed of the budget's ``central`` is trained in a stage of its own
+    at: dict[str, dict[str, Any]] = {}  # by budget: what is another than its distil says
     bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
     degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
     training_images: Positive | None = None  # so many photographs, spread evenly; null: all
@@ -134,12 +135,16 @@ class Budget(Section):
     about: str
     backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
     mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
-    slow_pages: list[str]  # likewise where the pages are made that time methods
-    teaching: list[str]  # likewise where the backbones' teachers are trained here
+    slow_pages: list[str]  # likewise where the pages are made that time, and Figure 7
+    students: list[str]  # likewise where there are cohorts, and what rests on them
+    teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
+    central: list[int]  # seeds of cohorts whose seeds are trained apart
+    real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
     images: Images
     checkpoints: dict[str, str] = {}  # teachers that are checkpoints of the registry
+    shipped: Path | None = None  # the folder of teachers that come with the study, to be taken
     methods: dict[str, dict[str, Any]]  # options of methods, beside those of the cohorts
     networks: dict[str, dict[str, dict[str, Any]]]  # sizes by role, where not Table 1's
     teach: Training
@@ -175,8 +180,8 @@ class Study:
         return self.by_hand
 
     def folder(self, stage: str, name: str = "") -> Path:
-        """runs/BUDGET/STAGE/NAME."""
-        return self.root / "runs" / self.budget.name / stage / name
+        """runs/BUDGET/STAGE/NAME; of one seed of a cohort (central_x2-1) within the cohort's."""
+        return self.root / "runs" / self.budget.name / stage / name.replace("-", "/")
 
     def page(self, name: str) -> Path:
         """Where the page ``name`` writes its files."""
@@ -188,17 +193,21 @@ class Study:
         return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
 
     def cohort(self, name: str) -> Cohort:
-        """A cohort, with the options that the budget adds to its methods."""
-        cohort, more = _entry(self.params.cohorts, name, "cohort"), self.budget.methods
+        """A cohort, or that of one of its seeds, with the options that the budget adds."""
+        cohort = _entry(self.params.cohorts, name.partition("-")[0], "cohort")
+        more = self.budget.methods
         methods = {method: more.get(method, {}) | own for method, own in cohort.methods.items()}
         return cohort.model_copy(update={"methods": methods})
 
     def teacher(self, name: str) -> TeacherEntry:
-        """A teacher; one that the budget takes from a checkpoint has the weights that it took."""
+        """A teacher; one that the budget takes from elsewhere has the weights that it took."""
         entry = _entry(self.params.teachers, name, "teacher")
         file = self.folder("teach", name) / "teacher.safetensors"
-        taken = {"weights": file, "start": None} if name in self.budget.checkpoints else {}
-        return entry.model_copy(update=taken)
+        if self.budget.shipped:
+            file = self.budget.shipped / f"{name}.safetensors"
+        elif name not in self.budget.checkpoints:
+            return entry
+        return entry.model_copy(update={"weights": file, "start": None})
 
     def training_set(self, of: Cohort | TeacherEntry) -> tuple[tuple[str, ...] | None, int | None]:
         """The datasets that it is trained on, and how many of their images; None is all."""
@@ -212,10 +221,13 @@ class Study:
 
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
-        return (*self.budget.backbones, "extras", *(["mixed"] if self.budget.mixed else []))
+        mixed = ["mixed"] if self.budget.mixed else []
+        return (*self.budget.backbones, "central", "extras", *mixed)
 
     def group(self, cohort: str) -> str:
         """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""
+        if self.cohort(cohort).apart:
+            return "central"
         network = self.cohort(cohort).network
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
@@ -227,11 +239,22 @@ class Study:
         if own := self.budget.schedules.get(of.network or "", {}).get(stage):
             where = f"budgets.{self.budget.name}.schedules.{of.network}.{stage}"
             training = _valid(Training, asdict(training) | own, where)
+        if isinstance(of, Cohort) and (own := of.at.get(self.budget.name)):
+            where = f"cohorts: at.{self.budget.name}"
+            training = _valid(Training, asdict(training) | own, where)
         return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
-        return self.cohort(cohort).seeds.get(self.budget.name, self.budget.distil.seeds)
+        return len(self.seeds_of(cohort.partition("-")[0]))
+
+    def seeds_of(self, training: str) -> Sequence[int]:
+        """The seeds of a cohort, or the one that its name ends with: central_x2-1."""
+        cohort, _, seed = training.partition("-")
+        if seed:
+            return [int(seed)]
+        of = self.cohort(cohort)
+        return self.budget.central if of.apart else range(self.schedule(of).seeds)
 
     def size(self, network: str, role: str) -> dict[str, Any]:
         """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
@@ -289,15 +312,15 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             _entry(taught.methods, source.method, f"{where}.teacher.method")
         else:
             yield f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
-        for key in cohort.seeds:
-            _entry(params.budgets, key, f"{where}.seeds: budget")
+        for key in cohort.at:
+            _entry(params.budgets, key, f"{where}.at: budget")
         _entry(networks, cohort.network, f"{where}.network:")
         for method in cohort.methods if check_methods else ():
             cohort.method(method, where)
     for name, budget in params.budgets.items():
         where, study = f"budgets.{name}", Study(params, budget, Path())
         public, datasets = bool(budget.public), bool(budget.images.datasets)
-        for key in ("mixed", "slow_pages", "teaching", "public"):
+        for key in ("mixed", "slow_pages", "students", "teaching", "real_teacher", "public"):
             if getattr(budget, key) not in ([], [name]):
                 yield f"{where}.{key}: give [{name}], or [] for none"
         if {public, datasets} != {not budget.teaching}:
@@ -317,7 +340,7 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             of = cohort.start.cohort if cohort.start else key
             if (wanted := study.seeds(key)) > (has := study.seeds(of)):
                 both = f"{wanted} at budget {name}, but {of}, from which it starts, has {has}"
-                yield f"cohorts.{key}.seeds: {both}: give it as many there"
+                yield f"cohorts.{key}.at.{name}.seeds: {both}: give it as many there"
             roles = budget.networks.get(cohort.network, {cohort.student: {}})
             _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
             for method in budget.methods.keys() & cohort.methods.keys() if check_methods else ():

@@ -54,7 +54,8 @@ class Run:
         loss = pd.DataFrame(curves.loss, columns=["step", "member", "term", "value"])
         psnr = pd.DataFrame(curves.psnr, columns=["step", "member", "value"])
         if self.main:
-            frames = {"terms": loss, "loss": by_method(loss), "psnr": by_method(psnr)}
+            frames = {"terms": loss, "loss": by_method(loss)}
+            frames |= {"validation": psnr, "psnr": by_method(psnr)}
             for name, frame in frames.items():
                 with replacing(self.out / "curves" / f"{name}.csv") as partial:
                     frame.to_csv(partial, index=False)
@@ -68,9 +69,9 @@ class Run:
 
 
 def read_curves(folder: Path) -> Frames:
-    """What ``Run.end`` wrote; of the validation, a line a method, the mean over its seeds."""
-    psnr = pd.read_csv(folder / "curves" / "psnr.csv").melt("step", var_name="member")
-    loss = pd.read_csv(folder / "curves" / "terms.csv", float_precision="round_trip")
+    """What ``Run.end`` returned when it wrote them."""
+    files = (folder / "curves" / f"{name}.csv" for name in ("terms", "validation"))
+    loss, psnr = (pd.read_csv(file, float_precision="round_trip") for file in files)
     return loss, psnr
 
 

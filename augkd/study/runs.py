@@ -66,7 +66,8 @@ def _start_from(network: SRNetwork, path: Path) -> None:
 
 def student_path(study: Study, cohort: str, student: str, seed: int) -> Path:
     """Where a cohort's student lies: its method's name, or of ``Cohort.variants``."""
-    return study.folder("distil", cohort) / "students" / f"{student}-{seed}.safetensors"
+    training = f"{cohort}-{seed}" if study.cohort(cohort).apart else cohort
+    return study.folder("distil", training) / "students" / f"{student}-{seed}.safetensors"
 
 
 def load_student(study: Study, name: str, label: str, seed: int, device: torch.device) -> SRNetwork:
@@ -113,6 +114,10 @@ def teach(study: Study, name: str) -> Frames:
         file = study.root / entry.file if entry.file else None
         taken = open_network(study, entry, file)
         run.record["source"] = source = entry.spec(None) | source_of(file)
+        if study.budget.shipped and file:
+            from augkd.study.gate import check_card  # here, since no weights rest on it
+
+            run.record["source"] = source = source | {"card": check_card(study, entry, taken)}
         if entry.spandrel and file:  # which finds the architecture by the file's own names
             save_weights(out, read_weights(file), source)
         else:
@@ -141,7 +146,7 @@ def distil(study: Study, name: str) -> Frames:
     run, cohort = Run(study, "distil", name), study.cohort(name)
     teacher, students = load_teacher(study, cohort, run.device), []
     for student, (kind, _) in cohort.variants().items():
-        for seed in range(study.seeds(name)):
+        for seed in study.seeds_of(name):
             network = _fresh(study, cohort, student, seed)
             if cohort.start:
                 parent = cohort.start.method or kind

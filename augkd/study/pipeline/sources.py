@@ -91,11 +91,15 @@ class Sources:
         """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
         own = [key for key in keys(stage) if key.startswith("cohorts.")]
         if stage.notebook in ("teach", "distil"):
-            own = [f"{'teachers' if stage.notebook == 'teach' else 'cohorts'}.{stage.entry}"]
+            table = "teachers" if stage.notebook == "teach" else "cohorts"
+            own = [f"{table}.{stage.entry.partition('-')[0]}"]
         elif stage.notebook == "score":
             group = self.study.group
             own = [f"cohorts.{n}" for n in self.params["cohorts"] if group(n) == stage.entry]
-        return {key: self.value(key) for key in own}
+        found = {key: self.value(key) for key in own}
+        # of what is another at some budgets, what is at this one
+        mine = {key: entry["at"].get(self.budget) for key, entry in found.items() if "at" in entry}
+        return found | {key: found[key] | {"at": at} for key, at in mine.items()}
 
     def values(self, stage: Stage) -> dict[str, Any]:
         """The values of params.yaml that a stage reads, by their keys."""
@@ -104,7 +108,13 @@ class Sources:
         network, teacher = self.networks(of)
         names = {"network": network, "teacher": teacher, "budget": f"budgets.{self.budget}"}
         read = [key.format(entry=stage.entry, **names) for key in keys(stage)]
-        return own | {key: self.value(key) for key in read}
+        return own | {key: self.value(key) for key in read} | self.shipped(stage)
+
+    def shipped(self, stage: Stage) -> dict[str, str]:
+        """The digest of the teacher that a stage takes as it comes with the study."""
+        if stage.notebook != "teach" or not (file := self.study.teacher(stage.entry).file):
+            return {}
+        return {"weights": hashlib.sha256((self.root / file).read_bytes()).hexdigest()}
 
     def value(self, key: str) -> Any:
         """None where there is no such key."""

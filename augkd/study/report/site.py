@@ -35,7 +35,7 @@ from augkd.study.params import load_study
 from augkd.study.report.claims import VERDICTS
 from augkd.study.report.style import INK, signed
 
-OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods")
+OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods", "computed")
 """What stands first in the list of pages, in this order."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 GROUPS = ("Overview", "Tables", "Figures", *STAGES.values())

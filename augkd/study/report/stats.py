@@ -106,12 +106,14 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
 def by_image(rows: pd.DataFrame) -> pd.DataFrame:
     """Values of one method and metric as a table: (dataset, image) by seed."""
     keys = ["dataset", "image", "seed"]
-    if len(twice := rows.loc[rows.duplicated(keys), ["method", *keys]]):
+    try:
+        return rows.pivot(index=keys[:2], columns="seed", values="value")
+    except ValueError:
+        twice = rows.loc[rows.duplicated(keys), ["method", *keys]]
         raise UserError(
             "'{0}' has two scores for image '{2}' of {1}, seed {3}: choose one cohort, network, "
             "scale, split and metric".format(*twice.iloc[0])
-        )
-    return rows.set_index(keys)["value"].unstack("seed").sort_index()
+        ) from None
 
 
 def trainings(table: pd.DataFrame) -> list[int]:

@@ -10,12 +10,9 @@ from importlib.resources import files
 from itertools import repeat
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import yaml
-from cycler import cycler
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
@@ -46,6 +43,10 @@ def use_style() -> None:
     Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
     are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
     colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
@@ -107,7 +108,7 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
         shown[title] = list(map(_text, cells, places, repeat(sign)))
         number = is_numeric_dtype(cells) and not is_bool_dtype(cells)
         classes[title] = ["n" if number else ""] * len(frame)
-    caption = "Nothing was run." if frame.empty else ""
+    caption = "Nothing to show." if frame.empty else ""
     return _table(shown, classes, name, "plain", caption).hide(axis="index")
 
 
