@@ -158,11 +158,9 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
             for at, (part, sides) in parts.items():
                 point = Gain(round(float(part.iloc[0]), 9), error=TINY)
                 gain = point if scores is None else estimate(part)
-                names = {
-                    "at": f"{at}, {over}",
-                    "label": f"{at}, {' over '.join(map(str, weights))}",
-                }
-                rows.append(names | gain._asdict() | {"sides": sides})
+                label = f"{at}, {' over '.join(map(str, weights))}"
+                names = {"at": f"{at}, {over}", "label": label, "sides": sides}
+                rows.append(names | gain._asdict())
     return rows, absent
 
 
@@ -388,8 +386,7 @@ def _weighed(claim: Claim, gains: pd.DataFrame, part: bool, own: bool, pick: str
     sometimes, stated = claim.kind == "sometimes_greater", claim.kind == "gain_of"
     if part and (sometimes or (stated and claim.over == "mean")):
         contra = 1.0
-    if (part and not sometimes and (own or claim.whole)) or (
-        stated and contra <= PROTOCOL["error"]
-    ):
+    needed = not sometimes and (own or claim.whole)
+    if (part and needed) or (stated and contra <= PROTOCOL["error"]):
         pro = 1.0
     return [pro, contra]

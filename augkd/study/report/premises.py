@@ -10,14 +10,7 @@ import numpy as np
 import pandas as pd
 
 from augkd.study.params import Study
-from augkd.study.report.stats import (
-    PROTOCOL,
-    Gain,
-    by_image,
-    differences,
-    estimate,
-    trainings,
-)
+from augkd.study.report.stats import PROTOCOL, Gain, by_image, differences, estimate, trainings
 from augkd.study.report.style import signed
 
 RULES: dict[str, dict[str, Any]] = PROTOCOL["premises"]
