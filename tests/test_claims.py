@@ -223,22 +223,22 @@ def test_students_of_other_cohorts_and_of_few_bits() -> None:
 def test_histories_are_those_of_the_run(tmp_path: Path) -> None:
     study = replace(load_study("cpu", check_methods=False), root=tmp_path)
     for name, columns in (
-        ("edsr_x2", {"scratch": 30.0, "augkd": 30.1, "kd": 30.0}),
+        ("edsr_x2", {"scratch-0": 30.0, "augkd-0": 30.1, "kd-0": 30.0}),
         ("quantized_x4", {"kd_2bit-0": 27.0, "kd_2bit-1": 27.2, "augkd_4bit-0": 27.1}),
+        *((f"central_x2-{seed}", {f"kd-{seed}": 30.0 + seed}) for seed in study.budget.central),
     ):
         folder = study.folder("distil", name) / "curves"
         folder.mkdir(parents=True)
         curve = pd.DataFrame({"step": [0, 300], **{key: [0.0, v] for key, v in columns.items()}})
-        if name == "quantized_x4":  # a row a student
-            curve = curve.melt("step", var_name="member")
-        curve.to_csv(folder / "psnr.csv", index=False)
-    found = histories(study, "edsr_x2", "quantized_x4").query("step == 300")
+        curve.melt("step", var_name="member").to_csv(folder / "validation.csv", index=False)
+    found = histories(study, "edsr_x2", "quantized_x4", "central_x2").query("step == 300")
     listed = found.set_index(["cohort", "method"]).sort_index()
     side = study.schedule(study.cohort("edsr_x2")).patch / 2
     assert listed["zoomed"]["edsr_x2", "augkd"] == side
     assert np.isnan(listed["zoomed"]["edsr_x2", "kd"])
     assert listed["value"]["quantized_x4_2bit", "kd"].tolist() == [27.0, 27.2]
     assert ("quantized_x4_4bit", "augkd") in listed.index
+    assert listed["value"]["central_x2", "kd"].tolist() == [30.0, 31.0, 32.0]  # of its parts
 
 
 def test_the_protocol_names_what_there_is() -> None:

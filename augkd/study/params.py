@@ -248,6 +248,11 @@ class Study:
         """How many students a method of the cohort has."""
         return len(self.seeds_of(cohort.partition("-")[0]))
 
+    def parts(self, cohort: str) -> list[str]:
+        """The trainings of a cohort: itself, or each of its seeds."""
+        seeds = self.budget.central if self.cohort(cohort).apart else ()
+        return [f"{cohort}-{seed}" for seed in seeds] or [cohort]
+
     def seeds_of(self, training: str) -> Sequence[int]:
         """The seeds of a cohort, or the one that its name ends with: central_x2-1."""
         cohort, _, seed = training.partition("-")

@@ -43,15 +43,14 @@ def histories(study: Study, *cohorts: str) -> pd.DataFrame:
 
     Returns:
         cohort and method as scores have them, step, value (validation PSNR-Y of averaged weights,
-        dB; a mean over seeds or one of each), zoomed (side of a zoomed-out patch, LR pixels; nan
+        dB; of each seed), zoomed (side of a zoomed-out patch, LR pixels; nan
         for methods that do not zoom out).
     """
     tables = [pd.DataFrame(columns=["cohort", "method", "step", "value", "zoomed"])]
     for name in study.trained(*cohorts):
         cohort = study.cohort(name)
-        curves = pd.read_csv(study.folder("distil", name) / "curves" / "psnr.csv")
-        if "member" not in curves:
-            curves = curves.melt("step", var_name="member")
+        folders = (study.folder("distil", training) / "curves" for training in study.parts(name))
+        curves = pd.concat([pd.read_csv(folder / "validation.csv") for folder in folders])
         students = curves["member"].str.replace(r"-\d+$", "", regex=True)
         for student, (method, bits) in cohort.variants().items():
             options = {"method": method} | cohort.methods[method]
