@@ -5,6 +5,8 @@
 #   make repro JOBS=1          one stage at a time; else as many as cores, four at most
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
+#   make teachers              train the networks of data/teachers anew: hours; may be stopped
+#   make bench                 timings beside common practice, into reports/benchmarks.json
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, layers of imports, notebooks free of outputs
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -21,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro test rehearse lab check lock clean
+.PHONY: repro teachers test rehearse bench lab check lock clean
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -29,12 +31,21 @@ repro: $(INSTALLED)
 	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.side_by_side
 	@echo "The report: $(CURDIR)/reports/index.html"
 
+teachers: $(INSTALLED)
+	augkd budget teachers
+	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.side_by_side
+	python -m augkd.study.ship
+	augkd budget cpu
+
 test: $(INSTALLED)
 	python -m pytest
 
 rehearse: $(INSTALLED)
 	rm -rf build/rehearsal
 	python tests/rehearse_paper.py build/rehearsal
+
+bench: $(INSTALLED)
+	python -m benchmarks
 
 lab: $(INSTALLED)
 	jupyter lab notebooks

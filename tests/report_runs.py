@@ -44,6 +44,9 @@ CLAIMS: list[dict[str, Any]] = [
     {"id": "vague", "verdict": "undecided", "paper_gain": 0.1, "gain": 0.0, "low": -3, "high": 3},
     {"id": "wrong", "verdict": "fails", "paper_gain": 0.3, "gain": -0.1, "low": -0.2, "high": -0.1},
     {"id": "absent", "verdict": "not run", "paper_gain": 0.8, "paper_verdict": "fails"},
+    {"id": "few", "verdict": "not tested here", "gain": 0.1, "reason": "a method has too few"},
+    {"id": "alike", "verdict": "no difference", "gain": 0.01, "low": -0.02, "high": 0.03}
+    | {"shown": "no difference larger than 0.030 dB", "scope": "EDSR ×2"},
     {"id": "counted", "verdict": "holds", "unit": "", "topic": "Others", "title": "By <count>"},
 ]
 LINKS = {"Table 2": "#table_02", "gone": "#table_99", "all": ""}
@@ -77,8 +80,11 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
 def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults: dict[str, Any] = {"section": "4.2", "text": TEXT, "paper_verdict": "holds"}
     defaults |= {"unit": "dB", "seeds": 1, "images": 3}
-    defaults |= dict.fromkeys(("topic", "note", "paper_gain", "gain", "low", "high"), "")
-    rows = [defaults | {"title": claim["id"]} | claim for claim in claims]
+    texts = ("topic", "note", "reason", "scope", "paper_gain", "gain", "low", "high")
+    defaults |= dict.fromkeys(texts, "")
+    rows = [
+        defaults | {"title": claim["id"], "shown": claim["verdict"]} | claim for claim in claims
+    ]
     pd.DataFrame(rows).to_csv(path, index=False)
 
 

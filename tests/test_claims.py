@@ -1,5 +1,7 @@
 """The judge: on the paper's own numbers, and on made-up scores whose answer is known."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import yaml
 
 from augkd.errors import UserError
 from augkd.study.paper import all_tables
+from augkd.study.params import find_root, load_study
 from augkd.study.report.claims import UNITS, Claim, judge, judge_paper, load_claims
+from augkd.study.report.premises import RULES, Premises, histories
+from augkd.study.report.stats import PROTOCOL
 from augkd.study.report.style import DECIMALS
 
 BASE: dict[str, Any] = yaml.safe_load("""
@@ -50,8 +55,37 @@ def scores(
     return table.assign(**{"cohort": f"{marks['network']}_x{marks['scale']}", **marks})
 
 
-def verdict(claim: Claim, table: pd.DataFrame) -> pd.Series:
-    return judge([claim], table).iloc[0]
+def framed(table: pd.DataFrame, **ends: float) -> pd.DataFrame:
+    """With what premises are computed from: PSNR of all, scratch, teacher and bicubic."""
+    parts = [table]
+    for (network, scale, cohort), of in table.groupby(["network", "scale", "cohort"]):
+        marks: dict[str, Any] = {"network": network, "scale": scale, "cohort": cohort}
+        scored = set(of.loc[(of["metric"] == "psnr_y") & (of["split"] == "test"), "method"])
+        lacking = dict.fromkeys({*of["method"], "scratch"} - scored, -0.5)
+        sets = of.loc[of["split"] == "test", "dataset"].unique()
+        marks["datasets"] = tuple(sets) or ("photographs",)
+        parts.append(scores(lacking, seeds=max(of["seed"]) + 1, **marks))
+        levels = {"teacher": 2.0, "bicubic": -2.0} | ends
+        parts.append(scores(levels, seeds=1, noise=0, **marks).assign(seed=-1))
+    return pd.concat(parts)
+
+
+def past(table: pd.DataFrame, late: float = 0.0, zoomed: float = 12.0) -> pd.DataFrame:
+    """How all students of a table learnt; AugKD by ``late`` dB in the last third."""
+    students = table.loc[table["seed"] >= 0, ["cohort", "method"]].drop_duplicates()
+    steps = pd.DataFrame({"step": [0, 200, 300], "value": [20.0, 30.0, 30.0]})
+    curves = students.merge(steps, how="cross").assign(zoomed=zoomed)
+    curves.loc[(curves["method"] == "augkd") & (curves["step"] == 300), "value"] += late
+    return curves
+
+
+def judged(claims: list[Claim], table: pd.DataFrame, own: bool = True) -> pd.DataFrame:
+    whole = framed(table)
+    return judge(claims, whole, past(whole), own=own)[0]
+
+
+def verdict(claim: Claim, table: pd.DataFrame, own: bool = True) -> pd.Series:
+    return judged([claim], table, own).iloc[0]
 
 
 def test_the_papers_own_tables() -> None:
@@ -93,13 +127,128 @@ def test_a_clear_gain_holds_and_its_reverse_fails() -> None:
     assert verdict(claim(better="kd", worse="augkd"), table)["verdict"] == "fails"
 
 
-def test_one_seed_or_image_is_said() -> None:
+@pytest.mark.parametrize(
+    ("levels", "noise", "expected"),
+    [
+        ({"augkd": 0.3, "kd": 0.0}, 0.02, "seen here"),
+        ({"augkd": 0.0, "kd": 0.3}, 0.02, "opposite seen here"),
+        ({"augkd": 0.005, "kd": 0.0}, 0.03, "no difference larger than 0.0"),
+        ({"augkd": 0.01, "kd": 0.0}, 1.0, "undecided"),
+        ({"augkd": 0.3, "kd": 0.0, "kd_1": 0.2}, 0.02, "seen here"),
+        ({"augkd": 0.3, "kd": 0.0, "kd_1": 0.5}, 0.02, "undecided (depends on λ)"),
+        ({"augkd": 0.3, "augkd_1": -0.3, "kd": 0.0}, 0.02, "undecided (depends on λ)"),
+        ({"augkd": 0.3, "augkd_1": 0.0, "kd": 0.5, "kd_1": 0.6}, 0.02, "opposite seen here"),
+    ],
+)
+def test_what_is_seen_away_from_the_papers_setting(
+    levels: dict[str, float], noise: float, expected: str
+) -> None:
+    row = verdict(claim(), scores(levels, noise=noise), own=False)
+    assert row["shown"].startswith(expected)
+    assert expected.startswith(row["verdict"])
+    assert row["scope"] == "EDSR ×4"
+    within = re.search(r"than ([\d.]+) dB", row["shown"])
+    assert not within or 0.05 >= float(within[1]) >= max(-row["low"], row["high"])
+
+
+@pytest.mark.parametrize(
+    ("premise", "changes", "measured"),
+    [
+        ("trainings", {"seeds": 2}, "trainings a method: 2"),
+        ("trainings", {"repeat": True}, "trainings a method: 2"),
+        ("teacher", {"teacher": 0.45}, "teacher over scratch: +0.15 [+0.1"),
+        ("scratch", {"bicubic": 0.4}, "scratch over bicubic: −0.10 [−0.1"),
+        ("zoomed", {"zoomed": 6.0}, "zoomed-out side: 6 px"),
+        ("settled", {"late": 0.03}, "change in the last third: +0.03 dB (rising)"),
+        ("settled", {"late": -0.03}, "change in the last third: −0.03 dB (falling)"),
+    ],
+)
+def test_a_premise_that_fails_is_named_with_its_number(
+    premise: str, changes: dict[str, Any], measured: str
+) -> None:
+    table = scores({**CLEAR, "scratch": 0.3}, seeds=changes.get("seeds", 3), noise=0.005)
+    if changes.get("repeat"):
+        kd = table["method"] == "kd"
+        first = table[kd & (table["seed"] == 0)].set_index("image")["value"]
+        again = kd & (table["seed"] == 2)
+        table.loc[again, "value"] = table.loc[again, "image"].map(first)
+    ends = {key: changes[key] for key in ("teacher", "bicubic") if key in changes}
+    whole = framed(table, **ends)
+    learnt = past(whole, changes.get("late", 0.0), changes.get("zoomed", 12.0))
+    for own in (True, False):
+        rows, facts = judge([claim()], whole, learnt, own=own)
+        assert rows["verdict"].tolist() == ["not tested here"]
+        assert rows["reason"].tolist() == [RULES[premise]["lacks"]]
+        assert measured in rows["note"][0]
+        (failed,) = facts[~facts["met"]].to_dict("records")
+        assert (failed["premise"], measured in failed["measured"]) == (premise, True)
+    assert set(facts["premise"]) == set(RULES)
+
+
+def test_what_was_not_measured_is_not_met() -> None:
     table = scores(CLEAR)
-    assert "one seed" not in verdict(claim(), table)["note"]
-    row = verdict(claim(), table[table["seed"] == 0])
-    assert (row["verdict"], row["seeds"], "one seed" in row["note"]) == ("holds", 1, True)
-    row = verdict(claim(), table[(table["seed"] == 0) & (table["image"] == "i0")])
-    assert (row["verdict"], "a lone number" in row["note"]) == ("undecided", True)
+    assert not any(
+        one.met
+        for one in Premises(table, past(table).iloc[:0]).of(("edsr_x4", "augkd"), ("edsr_x4", "kd"))
+        if one.name != "trainings"
+    )
+    assert str(Premises(table, past(table)).of(("edsr_x4", "kd"), ("edsr_x4", "kd"))[1]) == (
+        "teacher over scratch: not measured"
+    )
+
+
+def test_a_slow_change_within_its_interval_has_settled() -> None:
+    table = framed(scores(CLEAR, noise=0.3))
+    (settled,) = (
+        one
+        for one in Premises(table, past(table, late=0.05)).of(
+            ("edsr_x4", "augkd"), ("edsr_x4", "kd")
+        )
+        if one.name == "settled"
+    )
+    assert settled.met
+    assert settled.value == pytest.approx(0.05)
+
+
+def test_students_of_other_cohorts_and_of_few_bits() -> None:
+    """Who has no scratch student is held against the other side's; bits share their cohort's."""
+    taught = framed(scores(CLEAR, cohort="edsr_x4_from_rcan")).query("method != 'scratch'")
+    other = framed(scores(CLEAR)).replace({"cohort": {"edsr_x4": "edsr_x4_2bit"}})
+    ends = framed(scores(CLEAR)).query("seed < 0")
+    premises = Premises(pd.concat([taught, other, ends]), past(pd.concat([taught, other])))
+    both = premises.of(("edsr_x4_from_rcan", "augkd"), ("edsr_x4_2bit", "scratch"))
+    assert [one.name for one in both if one.met] == [*RULES]
+
+
+def test_histories_are_those_of_the_run(tmp_path: Path) -> None:
+    study = replace(load_study("cpu", check_methods=False), root=tmp_path)
+    for name, columns in (
+        ("edsr_x2", {"scratch-0": 30.0, "augkd-0": 30.1, "kd-0": 30.0}),
+        ("quantized_x4", {"kd_2bit-0": 27.0, "kd_2bit-1": 27.2, "augkd_4bit-0": 27.1}),
+        *((f"central_x2-{seed}", {f"kd-{seed}": 30.0 + seed}) for seed in study.budget.central),
+    ):
+        folder = study.folder("distil", name) / "curves"
+        folder.mkdir(parents=True)
+        curve = pd.DataFrame({"step": [0, 300], **{key: [0.0, v] for key, v in columns.items()}})
+        curve.melt("step", var_name="member").to_csv(folder / "validation.csv", index=False)
+    found = histories(study, "edsr_x2", "quantized_x4", "central_x2").query("step == 300")
+    listed = found.set_index(["cohort", "method"]).sort_index()
+    side = study.schedule(study.cohort("edsr_x2")).patch / 2
+    assert listed["zoomed"]["edsr_x2", "augkd"] == side
+    assert np.isnan(listed["zoomed"]["edsr_x2", "kd"])
+    assert listed["value"]["quantized_x4_2bit", "kd"].tolist() == [27.0, 27.2]
+    assert ("quantized_x4_4bit", "augkd") in listed.index
+    assert listed["value"]["central_x2", "kd"].tolist() == [30.0, 31.0, 32.0]  # of its parts
+
+
+def test_the_protocol_names_what_there_is() -> None:
+    from augkd.distill import METHODS
+
+    zoom = {name for name, method in METHODS.items() if {"zoom_out", "augkd"} & {*vars(method)}}
+    assert zoom == set(PROTOCOL["zooms_out"])
+    text = (find_root() / "docs" / "protocol.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    assert yaml.safe_load(block) == PROTOCOL
 
 
 def test_a_part_cannot_establish_the_whole() -> None:
@@ -109,6 +258,9 @@ def test_a_part_cannot_establish_the_whole() -> None:
     assert "absent: EDSR ×4, augkd over csd" in row["note"]
     # but a part can refute it
     assert verdict(both, scores({"augkd": 0.0, "kd": 0.3}))["verdict"] == "fails"
+    # away from the paper's setting it is said of that part, but not where all settings are meant
+    words = [verdict(claim(worse=["kd", "csd"], whole=w), scores(CLEAR), own=False) for w in (0, 1)]
+    assert [row["verdict"] for row in words] == ["seen here", "undecided"]
     # CSD is not in RCAN's table: the claim does not speak of it there
     rcan = claim(networks=["rcan"], tables=[2, 3], worse=["kd", "csd"])
     assert verdict(rcan, scores(CLEAR, network="rcan"))["verdict"] == "holds"
@@ -125,7 +277,7 @@ def test_cohorts_are_not_mixed_but_where_a_claim_does() -> None:
     table = pd.concat([scores(CLEAR), controls, scores({"kd": 0.8}, cohort="expanded_x4")])
     more = {"method": "kd", "cohort": "expanded_x{scale}"}
     claims = [claim(), claim(cohorts=["controls_x4"]), claim(worse=more)]
-    assert judge(claims, table)["verdict"].tolist() == ["holds", "fails", "fails"]
+    assert judged(claims, table)["verdict"].tolist() == ["holds", "fails", "fails"]
     row = verdict(claim(cohorts=["edsr_x{scale}", "quantized_x{scale}_2bit"]), table)
     assert "absent: EDSR ×4 quantized_x4_2bit, augkd over kd" in row["note"]
 
@@ -140,7 +292,7 @@ def test_the_claims_own_test_sets_or_images_that_stand_in() -> None:
     assert two["note"].startswith(listed)
     niqe = next(c for c in load_claims() if c.id == "real_world_niqe")
     real: dict[str, Any] = {"metric": "niqe", "network": "swinir", "cohort": "real_x4"}
-    row = verdict(niqe, scores({"augkd": -0.3, "kd": 0.0, "scratch": 0.1}, seeds=1, **real))
+    row = verdict(niqe, scores({"augkd": -0.3, "kd": 0.0, "scratch": 0.1}, **real))
     assert (row["verdict"], row["unit"]) == ("holds", "NIQE")
     assert "degraded by BSRGAN" in row["note"]
 
@@ -184,9 +336,10 @@ def test_a_kind_of_claim(kind: dict[str, Any], gain: float, noise: float, expect
 
 
 def test_a_size_is_not_judged_on_other_networks() -> None:
-    rows = judge([claim(**AMOUNT), claim()], scores({"augkd": 0.6, "kd": 0.0}), sizes=False)
-    assert rows["verdict"].tolist() == ["undecided", "holds"]
-    assert ["states a size" in note for note in rows["note"]] == [True, False]
+    sizes = [claim(**AMOUNT), claim(**LITTLE), claim(margin=0.1), claim()]
+    rows = judged(sizes, scores({"augkd": 0.6, "kd": 0.0}), own=False)
+    assert rows["verdict"].tolist() == ["not tested here"] * 3 + ["seen here"]
+    assert rows["reason"].tolist() == [PROTOCOL["sizes"]] * 3 + [""]
 
 
 def test_sometimes_needs_one_case_and_its_denial_all() -> None:
@@ -214,7 +367,7 @@ def test_an_average_over_scales_is_of_the_images_and_seeds_of_all() -> None:
     assert verdict(mean, pd.concat([lacking, halves[1]]))["images"] == 7
     halves[1]["seed"] += 5
     with pytest.raises(UserError, match="no seed or image was scored in all of EDSR ×2, EDSR ×4"):
-        judge([mean], pd.concat(halves))
+        judged([mean], pd.concat(halves))
 
 
 def test_many_comparisons_do_not_fail_by_chance() -> None:
@@ -228,8 +381,9 @@ def test_every_claim_is_judged_on_real_shaped_scores() -> None:
     main = {"scratch": 0, "kd": 0.1, "augkd": 0.4, "dfkd": -0.1}
     parts = [scores(main, scale=scale) for scale in (2, 4)]
     levels = {"kd": 0, "zoom_in": 0.1, "zoom_out": 0.1, "zoom_both": 0.2, "augkd": 0.3}
-    parts.append(scores({**levels, "consistency": 0.1}, cohort="ablation_x4"))
-    table = judge(load_claims(), pd.concat(parts)).set_index("claim")
+    levels["consistency"] = 0.1
+    parts.append(scores(levels, noise=0.01, cohort="ablation_x4"))
+    table = judged(load_claims(), pd.concat(parts)).set_index("claim")
     assert len(table) == len(load_claims())
     expected = {
         "ablation_separately_or_together": "holds",

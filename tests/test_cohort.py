@@ -20,7 +20,7 @@ from augkd.models import SRNetwork, create_model
 from augkd.options import Optimiser, Training
 from augkd.study.params import load_study
 from augkd.study.prepare import degrade
-from augkd.study.runs import distil, teach
+from augkd.study.runs import distil, student_path, teach
 from augkd.train import Curves, Member, finish, precision, single_core, train
 
 EDSR: tuple[str, dict[str, Any]] = ("edsr", {"channels": 4, "blocks": 1, "res_scale": 1.0})
@@ -318,10 +318,29 @@ def test_a_killed_stage_goes_on_and_forgets_its_state(tmp_path: Path) -> None:
     distil_smoke(tmp_path / "whole")
     for folder in ("students", "curves"):
         out = root / "runs" / "smoke" / "distil" / "edsr_x2" / folder
-        assert len(list(out.iterdir())) == (20 if folder == "students" else 3)
+        assert len(list(out.iterdir())) == (20 if folder == "students" else 4)
         for file in out.iterdir():
             same = tmp_path / "whole" / file.relative_to(root)
             assert file.read_bytes() == same.read_bytes(), file.name
+
+
+def test_a_seed_by_itself_is_what_it_is_among_others(tmp_path: Path) -> None:
+    """The central cohort's seeds are stages; another seed changes nothing of one."""
+    root = small_study(tmp_path)
+    text = (root / "params.yaml").read_text()
+    together = text.replace("    apart: true\n", "", 1)
+    teach(load_study("smoke", root), "edsr_x2")
+    for training in ("central_x2-0", "central_x2-1"):
+        distil(load_study("smoke", root), training)
+    (root / "params.yaml").write_text(together)
+    study = load_study("smoke", root)
+    distil(study, "central_x2")
+    for student in study.cohort("central_x2").variants():
+        for seed in range(2):
+            whole = student_path(study, "central_x2", student, seed)
+            apart = study.folder("distil", f"central_x2-{seed}") / "students" / whole.name
+            assert apart != whole
+            assert apart.read_bytes() == whole.read_bytes()
 
 
 def test_other_options_never_resume_a_state(

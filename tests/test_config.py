@@ -99,10 +99,15 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("start: edsr_x2}", "start: edsr_x9}", r"teachers\.edsr_x4\.start 'edsr_x9' is unknown"),
         ("trained: edsr_x2", "trained: edsr_x9", r"edsr_x2\.teacher\.trained 'edsr_x9' is unk"),
         ("{trained: edsr_x2}", "{}", r"cohorts\.edsr_x2\.teacher: give trained: NAME"),
-        ("seeds: {cpu: 2}", "seeds: 2", r"cohorts\.edsr_x2\.seeds: .*dictionary, not 2"),
-        ("seeds: {cpu: 2}", "seeds: {cpu: 0}", r"cohorts\.edsr_x2\.seeds\.cpu: .*than 0, not 0"),
-        ("seeds: {cpu: 2}", "seeds: {cpv: 2}", r"cohorts\.edsr_x2\.seeds: budget 'cpv' is unkn"),
-        (START, f"{START}\n    seeds: {{cpu: 3}}", r"edsr_x4\.seeds: 3 .* cpu, but edsr_x2, .* 2"),
+        ("at: {cpu: {seeds: 2}}", "at: 2", r"cohorts\.edsr_x2\.at: .*dictionary, not 2"),
+        ("cpu: {seeds: 2}", "cpu: {seeds: 0}", r"at\.cpu\.seeds: expected a whole number, at lea"),
+        ("cpu: {seeds: 2}", "cpu: {sheds: 2}", r"at\.cpu\.sheds: unknown key: remove it"),
+        ("cpu: {seeds: 2}", "cpv: {seeds: 2}", r"cohorts\.edsr_x2\.at: budget 'cpv' is unknown"),
+        (
+            START,
+            f"{START}\n    at: {{cpu: {{seeds: 3}}}}",
+            r"edsr_x4\.at\.cpu\.seeds: 3 .* edsr_x2",
+        ),
         ("x4, method: augkd}", "x4, method: augk}", r"ablation_x4\.teacher\.method 'augk' is unk"),
         ("  rcan: {teach: {}", "  rcam: {teach: {}", r"smoke\.schedules: 'rcam' is unknown:"),
         ("rcan: {teach: {}", "rcan: {teach: {step: 1}", r"schedules\.rcan\.teach\.step: unknown"),
@@ -152,7 +157,7 @@ def test_a_float_without_a_point_is_still_a_number(root: Path) -> None:  # YAML 
 
 
 def test_missing_files_and_budgets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"budget 'gpuu' is unknown: choose one of smoke, cpu"):
+    with pytest.raises(UserError, match=r"budget 'gpuu' is unknown: choose one of smoke, teachers"):
         load_study("gpuu", root)
     (root / "params.yaml").unlink()
     assert "params.yaml: cannot be read" in refusal(root)
@@ -181,7 +186,7 @@ def test_a_stage_ends_with_one_line(root: Path) -> None:
         (["table_99", "smoke"], "stage 'table_99' is unknown: choose of "),
         (["prepare"], "stage 'prepare' needs a budget"),
         (["teach", "smoke"], "stage 'teach' needs a budget and a cohort"),
-        (["site", "nowhere"], "budget 'nowhere' is unknown: choose one of smoke, cpu"),
+        (["site", "nowhere"], "budget 'nowhere' is unknown: choose one of smoke, teachers"),
         (["sources", "smoke"], "params.yaml: not YAML"),
     ],
 )

@@ -14,8 +14,9 @@ from augkd.study.report.controls import CONTRASTS, WEIGHTS, contrasts, shares, s
 from augkd.study.report.style import METHOD_NAMES
 
 
-def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> pd.DataFrame:
+def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 3) -> pd.DataFrame:
     """Six test images and as many training ones, on which every method is a dB worse."""
+    levels = {"scratch": -0.5, "teacher": 2.0, "bicubic": -2.0} | levels
     rng = np.random.default_rng(0)
     image_level = rng.normal(30, 3, 6)
     keys = ["method", "seed", "split", "image"]
@@ -23,12 +24,25 @@ def scores(levels: dict[str, float], *, noise: float = 0.01, seeds: int = 2) -> 
     table = pd.DataFrame(rows, columns=keys).assign(metric="psnr_y")
     noises = rng.normal(0, noise, len(table))
     base = image_level[table["image"]] + table["method"].map(levels) - (table["split"] == "train")
-    return table.assign(dataset=table["split"], value=base + noises)
+    table = table.assign(cohort="controls_x2", dataset=table["split"], value=base + noises)
+    table.loc[table["method"].isin(["teacher", "bicubic"]), "seed"] -= 1
+    return table[table["seed"].ge(0) == ~table["method"].isin(["teacher", "bicubic"])]
+
+
+def past(table: pd.DataFrame) -> pd.DataFrame:
+    """Students that have settled, on patches that are large enough."""
+    students = table[["cohort", "method"]].drop_duplicates()
+    steps = pd.DataFrame({"step": [0, 200, 300], "value": [20.0, 30.0, 30.0]})
+    return students.merge(steps, how="cross").assign(zoomed=12.0)
+
+
+def asked(table: pd.DataFrame) -> pd.DataFrame:
+    return contrasts(table, past(table))
 
 
 def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     levels = {"augkd": 0.3, "kd": 0.0, "scratch": 0.0, "augkd_two_step": 0.2, "augkd_no_f": 0.3}
-    table = contrasts(scores(levels)).set_index(["better", "worse"])
+    table = asked(scores(levels)).set_index(["better", "worse"])
     expected = {
         ("augkd", "kd"): "more",
         ("augkd_two_step", "augkd"): "less",
@@ -39,20 +53,32 @@ def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     assert np.isnan(table["gain"]["fakd", "fakd_detached"])
     whole: Any = table.loc[("augkd", "kd")]
     assert whole["gain"] == pytest.approx(0.3, abs=0.02)
-    assert (whole["label"], whole["seeds"], whole["images"]) == ("AugKD − KD", 2, 6)  # test images
-    lone = scores(levels, seeds=1).query("image == 0")
-    assert contrasts(lone)["verdict"][0] == "no interval"
+    assert (whole["label"], whole["seeds"], whole["images"]) == ("AugKD − KD", 3, 6)  # test images
+    assert whole["p"] < 0.05
+    few = asked(scores(levels, seeds=2))
+    assert (few["verdict"][0], few["unmet"][0]) == ("not tested here", "trainings a method: 2")
+
+
+def test_contrasts_are_corrected_for_one_another() -> None:
+    """One contrast in sight of zero is told apart by itself, and not as one of many."""
+    alone = {"augkd": 0.012, "kd": 0.0}
+    many = alone | {c["better"]: 0.0 for c in CONTRASTS if c["better"] != "augkd"}
+    many |= {c["worse"]: 0.0 for c in CONTRASTS if c["worse"] != "augkd"}
+    few, all_of_them = (asked(scores(of)) for of in (alone, many))
+    assert (few["label"][0], all_of_them["p"].count()) == ("AugKD − KD", len(CONTRASTS))
+    assert all_of_them["p"][0] > few["p"][0]
 
 
 def test_shares_are_of_a_gain_that_is_there() -> None:
     levels = {"augkd": 0.4, "kd": 0.0, "augkd_no_f": 0.3}
-    table = shares(contrasts(scores(levels)))
+    table = shares(asked(scores(levels)))
     assert dict(zip(table["change"], table["share (%)"], strict=True)) == {
+        "KD − Scratch": pytest.approx(125, abs=5),
         "AugKD without F − KD": pytest.approx(75, abs=3),
         "AugKD − AugKD without F": pytest.approx(25, abs=3),
     }
-    assert shares(contrasts(scores({**levels, "augkd": 0.0}))).empty
-    assert shares(contrasts(scores(levels).iloc[:0])).empty
+    assert shares(asked(scores({**levels, "augkd": 0.0}))).empty
+    assert shares(asked(scores(levels).iloc[:0])).empty
 
 
 def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
@@ -80,11 +106,13 @@ def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
 def test_flat_or_peaked(levels: tuple[float, ...], answer: str) -> None:
     names = ("aug_0.05", "aug_0.2", "aug_3.2")
     table = scores({"kd": 0.0, **dict(zip(names, levels, strict=True)), "kd_0.2": 1.0})
-    found = spread(table, WEIGHTS[0])
+    found = spread(table, past(table), WEIGHTS[0])
     assert found["answer"] == answer
     beaten = {"flat": [], "peaked": [0.05, 3.2]}
     assert found["worse at"] == beaten.get(answer, [0.05])
     assert float(str(found["within"])) > 0
+    few = table[table["seed"] < 2]
+    assert spread(few, past(few), WEIGHTS[0])["answer"] == "not tested here"
     line = sweep(table, WEIGHTS[0])
     assert list(line["value"]) == [0.05, 0.2, 3.2]
     assert list(line["gain"]) == pytest.approx(levels, abs=0.02)
@@ -94,7 +122,7 @@ def test_flat_or_peaked(levels: tuple[float, ...], answer: str) -> None:
 def test_a_sweep_that_was_not_run() -> None:
     table = scores({"kd": 0.0, "aug_0.05": 0.1})
     for of in (WEIGHTS[0], WEIGHTS[2]):  # no default to compare with, nothing at all
-        assert spread(table, of)["answer"] == "not run"
+        assert spread(table, past(table), of)["answer"] == "not run"
     assert sweep(table, WEIGHTS[2]).empty
 
 

@@ -1,5 +1,6 @@
 """Public teachers: fetched, read in their own layouts, measured before anyone learns from them."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -14,17 +15,20 @@ import yaml
 from augkd.data.store import ImageStore
 from augkd.errors import UserError
 from augkd.metrics import psnr_y
-from augkd.models import SIZES, create_model, load_network
+from augkd.models import SIZES, create_model, load_network, save_checkpoint
+from augkd.models.checkpoint import read_header
 from augkd.study.acquire.fetch import fetch_study
-from augkd.study.gate import take
+from augkd.study.gate import TOLERANCE, mean_psnr, take
 from augkd.study.params import Study, load_study
 from augkd.study.pipeline import stage
 from augkd.study.prepare import find_datasets, prepare_pairs, prepare_study
-from augkd.study.runs import TOLERANCE, load_teacher, validation
+from augkd.study.runs import load_teacher, teach, validation
 from augkd.study.score import scored_images
+from augkd.study.ship import ship
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
 from tests.public_layouts import publish
 from tests.study_copy import ROOT
+from tests.test_cohort import small_study
 
 SIZE: dict[str, Any] = {"channels": 4, "blocks": 1, "res_scale": 1.0}
 KINDS = ("weight", "bias")
@@ -249,3 +253,41 @@ def test_the_paper_is_as_published() -> None:
     assert study.cohort("controls_x2").methods["csd_features"] == {"method": "csd"}
     assert "vgg" not in load_study("cpu", ROOT).cohort("edsr_x4").methods["csd"]
     assert len(study.trained()) == len(study.params.cohorts)
+
+
+# --- those that come with the study ---
+
+
+def test_a_shipped_teacher_is_taken_with_its_card(tmp_path: Path) -> None:
+    """In half precision, with its recipe, and only while it scores what its card says."""
+    root = small_study(tmp_path)
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    trained = load_study("smoke", root)
+    teach(trained, "edsr_x2")
+    table = ship(trained)
+    assert list(table["teacher"]) == ["edsr_x2"]
+    file = root / "data" / "teachers" / "edsr_x2.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in (file.parent / "README.md").read_text()
+    params = root / "params.yaml"
+    params.write_text(
+        params.read_text().replace(
+            "    name: smoke\n", "    name: smoke\n    shipped: data/teachers\n"
+        )
+    )
+    study = load_study("smoke", root)
+    loss, _ = teach(study, "edsr_x2")
+    assert loss.empty
+    record = json.loads((study.folder("teach", "edsr_x2") / "run.json").read_text())
+    assert record["source"]["card"]["recipe"]["steps"] == trained.budget.teach.steps
+    entry, cpu = study.teacher("edsr_x2"), torch.device("cpu")
+    network = load_network(study.folder("teach", "edsr_x2") / "teacher.safetensors")
+    store = ImageStore(study.folder("prepare") / "test")
+    score = mean_psnr(network, store, store.keys, entry, cpu)
+    assert f"{score:.2f}" == table["PSNR-Y"][0]
+
+    with torch.no_grad():
+        network.get_parameter("conv_last.bias").add_(50)  # grey levels
+    card = read_header(file)["card"]
+    save_checkpoint(file, network.half(), {"card": card})
+    with pytest.raises(UserError, match=r"edsr_x2\.safetensors: scores .* as on its card: restore"):
+        teach(study, "edsr_x2")

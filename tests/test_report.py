@@ -22,7 +22,16 @@ def scored(cohort: str, offsets: dict[str, float], metric: str = "psnr_y") -> pd
     """Scores of two seeds whose images differ widely, and methods by a constant."""
     sets = [("photographs", 30.0), ("Set5", 33.0)]
     rows = [
-        (cohort, method, seed, dataset, "test", f"i{image}", metric, base + 2 * image + offset)
+        (
+            cohort,
+            method,
+            seed,
+            dataset,
+            "test",
+            f"i{image}",
+            metric,
+            base + 2 * image + offset + seed - 0.5,
+        )
         for method, offset in offsets.items()
         for seed in (0, 1)
         for dataset, base in sets
@@ -122,7 +131,8 @@ def test_best_and_second_as_they_are_shown(metric: str, marks: list[str]) -> Non
 def test_tidy_keeps_every_number() -> None:
     frame = report.tidy(gains(SCORES, ROWS, "psnr_y", "kd"), metric="psnr_y")
     (row,) = frame.query("method == 'augkd' and dataset == 'Set5'").to_dict("records")
-    assert (row["gain"], row["low"], row["metric"]) == (pytest.approx(0.25), 0.25, "psnr_y")
+    assert [row["gain"], row["low"]] == pytest.approx([0.25, 0.25])
+    assert row["metric"] == "psnr_y"
 
 
 def test_the_papers_cells_are_all_on_the_pages(study: Study) -> None:
@@ -161,7 +171,7 @@ def test_notes_say_what_a_reader_must_know(page: TablePage, sentence: str) -> No
 
 def test_students_below_bicubic_are_named(study: Study) -> None:
     """The mean over sets decides; one that is above is not named."""
-    bicubic = scored("edsr_x2", {"bicubic": 0.1}).query("seed == 0").assign(seed=-1)
+    bicubic = scored("edsr_x2", {"bicubic": 0.6}).query("seed == 0").assign(seed=-1)
     (line,) = (n for n in report.notes(study, ROWS, pd.concat([SCORES, bicubic])) if "Below" in n)
     assert "Scratch by 0.60 dB, KD by 0.10 dB in `edsr_x2`. Such" in line
     assert not any("Below" in note for note in report.notes(study, ROWS, SCORES))

@@ -30,6 +30,7 @@ from augkd.study.pipeline.side_by_side import (
     show,
     spread,
     stale,
+    together,
     wanted_jobs,
 )
 from augkd.study.pipeline.stage import Stage
@@ -191,6 +192,17 @@ def stage(notebook: str) -> Stage:
 def test_what_others_wait_for_longest_comes_first() -> None:
     graph = {"a": set[str](), "b": {"a"}, "c": set[str](), "d": {"b"}}
     assert heights(graph) == {"a": 3, "b": 2, "c": 1, "d": 1}
+
+
+def test_pages_that_wait_for_the_same_are_run_by_one_dvc() -> None:
+    names = ["score", "audit", *"abcdef", "table_01", "site"]
+    graph = {"score": set[str](), "audit": set[str](), "site": {*names} - {"site"}}
+    graph |= {name: {"score"} for name in (*"abcdef", "table_01")}
+    stages, joined = together({name: stage(name) for name in names}, graph)
+    pages = {"a b c d": {"score"}, "e f": {"score"}}  # four at most; who measures seconds is alone
+    rest = {"score": set(), "audit": set(), "table_01": {"score"}}
+    assert joined == {**rest, **pages, "site": {*rest, *pages}}
+    assert {name: one.name for name, one in stages.items()} == {name: name for name in joined}
 
 
 @pytest.mark.parametrize(

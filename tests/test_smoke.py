@@ -188,13 +188,14 @@ def test_figure_2_is_drawn_from_the_scores(pipeline: Pipeline) -> None:
 
 def test_the_scorecard_says_what_the_scores_say(pipeline: Pipeline) -> None:
     verdicts = pd.read_csv(pipeline.runs / "pages" / "scorecard" / "verdicts.csv")
-    assert set(verdicts.verdict) <= {"holds", "fails", "undecided", "not run"}
-    assert (verdicts.verdict == "not run").any()  # RCAN and SwinIR have no cohort here
+    # RCAN and SwinIR have no cohort here; of EDSR's nothing can be said after so few steps
+    assert set(verdicts.verdict) == {"not tested here", "not run"}
     ran = verdicts[verdicts.verdict != "not run"]
-    assert len(ran)
-    greater = ran[ran.kind == "greater"]
-    assert (greater[greater.verdict == "holds"].low > 0).all()
     assert (ran.images > 0).all()
+    assert ran.reason.notna().all()
+    premises = pd.read_csv(pipeline.runs / "pages" / "scorecard" / "premises.csv")
+    assert set(premises.claim) == set(ran.id)
+    assert not premises[premises.premise == "trainings"].met.any()
     page = unescape((pipeline.site / "scorecard.html").read_text())
     for claim in verdicts.itertuples():
         assert str(claim.verdict) in page

@@ -1,16 +1,21 @@
 """Paired gains: exact where the answer is known, honest where it is drawn."""
 
-from typing import Any
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import false_discovery_control, ttest_1samp
 
 from augkd.errors import UserError
-from augkd.study.report.stats import Gain, bootstrap_gain, differences, interval, paired_gain
+from augkd.study.params import find_root
+from augkd.study.report.claims import weigh
+from augkd.study.report.stats import Gain, correct, crossed, doubts, paired_gain
+
+SPREADS = {"seed": 0.054, "image": 0.104, "both": 0.085}  # dB, of paired gains, as measured
+COMPARISONS = 18  # of a claim
 
 
 def scores(
@@ -60,23 +65,38 @@ def test_the_sign_is_symmetric(images: int, seeds: int, key: int) -> None:
     assert [one.mean, one.low, one.high] == pytest.approx(
         [-two.mean, -two.high, -two.low], abs=1e-9, nan_ok=True
     )
-    if images * seeds > 1:
+    if min(images, seeds) > 1:
         assert one.low - 1e-9 <= one.mean <= one.high + 1e-9
 
 
-def test_two_images_by_enumeration() -> None:
-    # gains 0 and 1: a resample's mean is 0, 1/2 or 1 with odds 1:2:1, so 95 % spans all of them
-    gain = gain_of(scores(np.array([[0.0], [1.0]])))
-    assert (gain.mean, gain.low, gain.high) == (0.5, 0.0, 1.0)
-    shares = [float((gain.draws == value).mean()) for value in (0.0, 0.5, 1.0)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.025)
-    assert interval(gain.draws, 0.6) == (0.5, 0.5)
+def test_one_factor_alone_is_students_t() -> None:
+    """Images alone, or seeds alone, are the text-book's interval of a mean."""
+    drawn = np.random.default_rng(2).normal(0.3, 1, 7)
+    images = scores(drawn[:, None])
+    images["seed"] = -1  # nothing that was trained here
+    for gain in (gain_of(images), gain_of(scores(np.tile(drawn, (5, 1))))):
+        known = ttest_1samp(drawn, 0)
+        assert [gain.low, gain.high] == pytest.approx([*known.confidence_interval()])
+        assert gain.freedom == pytest.approx(6)
+        sides = doubts(gain._asdict(), 0.0)
+        assert min(map(float, sides)) == pytest.approx(known.pvalue)
+    assert gain.interval(0.5) == pytest.approx([*known.confidence_interval(0.5)])
 
 
-def test_seeds_are_resampled_over_all_datasets_at_once() -> None:
-    # gain = seed, without noise: a resample's mean is that of its seeds, in every dataset alike
-    sets = [scores(np.tile([0.0, 1.0], (n, 1)), dataset=name) for name, n in (("a", 3), ("b", 7))]
-    assert set(np.round(gain_of(pd.concat(sets)).draws, 9)) == {0.0, 0.5, 1.0}
+def test_the_variance_is_that_of_the_mean() -> None:
+    """Of two datasets, over many tables: the estimate's mean is how much the mean varies."""
+    parts = [table(200, (n, 4), seed=n) for n in (3, 6)]
+    seeds = np.random.default_rng(0).normal(
+        0, 0.05, (200, COMPARISONS, 1, 4)
+    )  # one student answers for both
+    mean, error, _ = crossed([part + seeds for part in parts])
+    assert (error**2).mean() == pytest.approx(mean.var(), rel=0.1)
+
+
+def test_repeats_of_one_training_count_once() -> None:
+    gains = np.random.default_rng(3).normal(0, 1, (6, 3))
+    twice = gain_of(scores(gains[:, [0, 1, 2, 1]], np.ones((6, 4))))
+    assert twice[:5] == pytest.approx(gain_of(scores(gains, np.ones((6, 3))))[:5])
 
 
 def test_what_a_mean_is_of() -> None:
@@ -97,50 +117,76 @@ def test_what_a_mean_is_of() -> None:
         assert [gain.mean, gain.images, gain.seeds] == pytest.approx(expected), case
 
 
-def test_a_lone_number_has_no_interval() -> None:
-    gain = gain_of(scores(np.array([[0.3]])))
-    assert gain.mean == pytest.approx(0.3)
-    assert np.isnan([gain.low, gain.high, *interval(gain.draws, 0.5)]).all()
+def test_one_seed_says_nothing_of_another_and_one_image_of_no_other() -> None:
+    for shape in ((1, 1), (5, 1), (1, 5)):
+        gain = gain_of(scores(np.full(shape, 0.3)))
+        assert gain.mean == pytest.approx(0.3)
+        assert np.isnan([gain.low, gain.high, *gain.interval(0.5)]).all()
+        assert np.isnan(doubts(gain._asdict(), 0.0)).all()
 
 
-def test_draws_are_those_of_an_independent_bootstrap() -> None:
-    gains = np.random.default_rng(2).normal(0, 1, (7, 3))
-    rows = scores(gains)
-    paired = differences(rows[rows["method"] == "new"], rows[rows["method"] == "old"], "psnr_y")
-    found, again = (bootstrap_gain(paired, resamples=99) for _ in "12")
-    assert (found.draws == again.draws).all()
+def table(claims: int, shape: tuple[int, int], alike: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Paired gains around zero, (claims, comparisons, images, seeds), with the measured spreads.
 
-    def mean(images: np.ndarray, seeds: np.ndarray, axis: int) -> np.ndarray:
-        several = gains[np.atleast_2d(images)[:, :, None], np.atleast_2d(seeds)[:, None, :]]
-        means: np.ndarray = several.mean(axis=(1, 2))
-        return means
-
-    options: dict[str, Any] = {"method": "percentile", "rng": np.random.default_rng(0)}
-    asked = bootstrap(
-        (np.arange(7), np.arange(3)), mean, n_resamples=99, vectorized=True, **options
-    )
-    assert found.draws == pytest.approx(asked.bootstrap_distribution.ravel(), abs=1e-12)
-    assert found.low == pytest.approx(float(np.squeeze(asked.confidence_interval.low)), abs=1e-12)
+    ``alike``: how much of every variance the comparisons of a claim share.
+    """
+    rng = np.random.default_rng(seed)
+    gains = np.zeros((claims, COMPARISONS, *shape))
+    parts = {"seed": (1, shape[1]), "image": (shape[0], 1), "both": shape}
+    for name, of in parts.items():
+        own, shared = (rng.normal(size=(claims, n, *of)) for n in (COMPARISONS, 1))
+        gains += SPREADS[name] * ((1 - alike) ** 0.5 * own + alike**0.5 * shared)
+    return gains
 
 
-@pytest.mark.parametrize(
-    ("image_spread", "seed_spread", "images", "seeds", "least"),
-    [(1.0, 0.0, 25, 1, 0.87), (1.0, 0.3, 25, 8, 0.87), (0.3, 1.0, 25, 10, 0.83)],
-)
-def test_the_interval_covers_the_truth(
-    image_spread: float, seed_spread: float, images: int, seeds: int, least: float
-) -> None:
-    """Nominally 95 %; a percentile interval of few units is known to fall somewhat short."""
-    rng = np.random.default_rng(7)
-    names = [["a"], range(images), range(seeds)]
-    index = pd.MultiIndex.from_product(names, names=["dataset", "image", "seed"])
-    hits = 0
-    for _ in range(150):
-        drawn = [rng.normal(size=size) for size in ((images, 1), (1, seeds), (images, seeds))]
-        gains = 0.5 + image_spread * drawn[0] + seed_spread * drawn[1] + 0.3 * drawn[2]
-        gain = bootstrap_gain(pd.Series(gains.ravel(), index), resamples=400)
-        hits += gain.low <= 0.5 <= gain.high
-    assert least <= hits / 150 < 1.0
+def told(gains: list[np.ndarray], truth: float, of: int = COMPARISONS) -> tuple[float, float]:
+    """How often a claim of ``of`` comparisons is seen, and its opposite, where a gain is true."""
+    mean, error, freedom = crossed([part + truth for part in gains])
+    above, below = doubts({"mean": mean, "error": error, "freedom": freedom}, 0.0)
+    pro, contra = weigh("greater", above.reshape(-1, of), below.reshape(-1, of))
+    return float((pro <= 0.05).mean()), float((contra <= 0.05).mean())
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("images", [(8,), (14,), (8, 5)])
+@pytest.mark.parametrize("alike", [0.0, 1.0])  # independent; one and the same
+def test_verdicts_are_rarely_false(seeds: int, images: tuple[int, ...], alike: float) -> None:
+    """Independent comparisons are the worst case of "some", equal ones that of "all"."""
+    gains = [table(600, (n, seeds), alike, seed=k) for k, n in enumerate(images)]
+    seen, opposite = told(gains, 0.0)
+    assert seen <= 0.05
+    assert opposite <= 0.05
+    assert told(gains, 0.05)[1] <= 0.05
+    mean, error, freedom = crossed(gains)
+    sides = doubts({"mean": mean, "error": error, "freedom": freedom}, 0.0)
+    assert (np.minimum(*sides) > 0.05).mean() >= 0.93  # a single interval covers
+
+
+def test_an_interval_that_takes_its_training_as_given_would_not_do() -> None:
+    """The simulation tells: over images alone, of one seed, opposites are seen by chance."""
+    gains = table(600, (14, 1))
+    assert told([gains], 0.0)[1] > 0.2
+    rows = scores(gains[0, 0])
+    assert np.isnan(gain_of(rows).low)  # so it is given none
+
+
+def test_the_power_that_the_protocol_states() -> None:
+    """The table of docs/protocol.md: how often a true gain is seen."""
+    text = (find_root() / "docs" / "protocol.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^\| \+([\d.]+) \| (\d+) \| (\d+) % \| (\d+) % \|$", text, re.M)
+    assert len(stated) >= 6
+    for gain, comparisons, *shares in stated:
+        for seeds, share in zip((3, 5), shares, strict=True):
+            seen, _ = told([table(500, (8, seeds))], float(gain), int(comparisons))
+            assert seen == pytest.approx(int(share) / 100, abs=0.02), (gain, comparisons, seeds)
+
+
+def test_a_correction_leaves_what_was_not_tested() -> None:
+    known = [0.01, 0.04, 0.5]
+    corrected = correct(pd.Series([0.01, np.nan, 0.04, 0.5], list("abcd")))
+    assert corrected.dropna().tolist() == pytest.approx(list(false_discovery_control(known)))
+    assert np.isnan(corrected["b"])
+    assert correct(pd.Series([np.nan])).isna().all()
 
 
 def test_what_cannot_be_paired_is_refused() -> None:

@@ -2,15 +2,12 @@
 
 import math
 import re
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from augkd.study.report import style
-from augkd.study.report.controls import WEIGHTS
 from tests.report_runs import svg, table
 
 
@@ -76,34 +73,6 @@ FOREST = pd.DataFrame(
     ],
     columns=["topic", "label", "gain", "low", "high", "verdict"],
 )
-
-
-def test_a_forest_has_a_line_for_each_gain() -> None:
-    figure = style.forest(FOREST, "gain (dB)")
-    assert figure is not None
-    (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["x − y", "y − z", "u − v"]
-    texts = {text.get_text() for text in axis.texts}
-    assert {"a", "+0.10  (+0.05 … +0.15)", "b", "+0.20"} <= texts
-    containers: list[Any] = axis.containers
-    first, second, _ = (container.lines[0] for container in containers)
-    assert (first.get_color(), second.get_markerfacecolor()) == (style.TONES["more"], "none")
-    low, high = axis.get_ylim()
-    assert low > high  # the first row is on top
-    assert style.forest(FOREST[FOREST["gain"].isna()], "gain") is None
-
-
-def test_a_sweep_marks_its_default() -> None:
-    numbers = {"value": [0.05, 0.2, 3.2], "gain": [0.1, 0.2, 0.0], "low": 0.0, "high": 0.3}
-    line = pd.DataFrame(numbers)
-    _, axis = plt.subplots()
-    style.draw_sweep(axis, WEIGHTS[0], line)
-    assert axis.get_xscale() == "log"
-    ring: Any = axis.lines[-1]
-    assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([0.2], [0.2])
-    style.draw_sweep(axis, WEIGHTS[0], line.iloc[:0])
-    assert axis.texts[-1].get_text() == "not run"
-    plt.close()
 
 
 def test_a_plain_table_says_what_it_has() -> None:

@@ -1,22 +1,57 @@
-"""Public teachers, and the gate that they pass: Table 12 as published for a single pass.
+"""The gate that teachers from elsewhere pass: public ones, by Table 12, and those of the study.
 
 A student learns from what its teacher answers. A checkpoint that was read wrongly, or images that
 were made otherwise, would show in no loss; they show here, before any student is trained.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
+import torch
+from torch import nn
 
 from augkd.data.store import ImageStore
 from augkd.errors import UserError, replacing
+from augkd.metrics.fidelity import psnr_y
 from augkd.models import save_checkpoint
+from augkd.models.checkpoint import read_header
 from augkd.study.acquire.fetch import Fetcher
 from augkd.study.acquire.registry import expected_scores, load_registry
-from augkd.study.params import Study
+from augkd.study.params import Study, TeacherEntry
 from augkd.study.record import Run
-from augkd.study.runs import TOLERANCE, mean_psnr, open_network, source_of
+from augkd.study.runs import Task, open_network, pick_device, read_pair, source_of
 from augkd.train import Curves
 
+TOLERANCE = 0.05  # dB
 COLUMNS = ["teacher", "checkpoint", "dataset", "images", "expected", "measured", "difference"]
+
+
+@torch.no_grad()
+def mean_psnr(
+    network: nn.Module,
+    store: ImageStore,
+    keys: Sequence[tuple[str, str]],
+    entry: Task,
+    device: torch.device,
+) -> float:
+    """Mean PSNR-Y (dB) over images, each in a single pass."""
+    total = 0.0
+    for key in keys:
+        lr, hr = (image[None].to(device) for image in read_pair(store, key, entry))
+        total += float(psnr_y(network(lr.float().div(255)), hr, entry.scale))
+    return total / len(keys)
+
+
+def check_card(study: Study, entry: TeacherEntry, network: nn.Module) -> dict[str, Any]:
+    """The card of a teacher that comes with the study, if it still scores what the card says."""
+    card = read_header(study.root / str(entry.file))["card"]
+    store = ImageStore(study.folder("prepare") / "test")
+    found = mean_psnr(network.to(pick_device()), store, store.keys, entry, pick_device())
+    if abs(found - card["photographs"]) > TOLERANCE and len(store.keys) == card["images"]:
+        off = f"scores {found:.2f} dB on the test photographs, not {card['photographs']:.2f}"
+        raise UserError(f"{entry.file}: {off} as on its card: restore it, or run make teachers")
+    return dict(card)
 
 
 def take(study: Study, *names: str) -> pd.DataFrame:

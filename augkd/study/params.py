@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,6 +57,7 @@ class Cohort(Section):
     teacher: TeacherSource
     start: Start | None = None
     methods: dict[str, dict[str, Any]]
+    apart: bool = False  # each seed of the budget's ``central`` is trained in a stage of its own
     at: dict[str, dict[str, Any]] = {}  # by budget: what is another than its distil says
     bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
     degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
@@ -134,9 +135,10 @@ class Budget(Section):
     about: str
     backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
     mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
-    slow_pages: list[str]  # likewise where the pages are made that time methods
+    slow_pages: list[str]  # likewise where the pages are made that time, and Figure 7
     students: list[str]  # likewise where there are cohorts, and what rests on them
     teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
+    central: list[int]  # seeds of cohorts whose seeds are trained apart
     real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
@@ -178,8 +180,8 @@ class Study:
         return self.by_hand
 
     def folder(self, stage: str, name: str = "") -> Path:
-        """runs/BUDGET/STAGE/NAME."""
-        return self.root / "runs" / self.budget.name / stage / name
+        """runs/BUDGET/STAGE/NAME; of one seed of a cohort (central_x2-1) within the cohort's."""
+        return self.root / "runs" / self.budget.name / stage / name.replace("-", "/")
 
     def page(self, name: str) -> Path:
         """Where the page ``name`` writes its files."""
@@ -191,8 +193,9 @@ class Study:
         return self.folder("score", self.group(cohort)) / "scores" / f"{cohort}.csv"
 
     def cohort(self, name: str) -> Cohort:
-        """A cohort, with the options that the budget adds to its methods."""
-        cohort, more = _entry(self.params.cohorts, name, "cohort"), self.budget.methods
+        """A cohort, or that of one of its seeds, with the options that the budget adds."""
+        cohort = _entry(self.params.cohorts, name.partition("-")[0], "cohort")
+        more = self.budget.methods
         methods = {method: more.get(method, {}) | own for method, own in cohort.methods.items()}
         return cohort.model_copy(update={"methods": methods})
 
@@ -218,10 +221,13 @@ class Study:
 
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
-        return (*self.budget.backbones, "extras", *(["mixed"] if self.budget.mixed else []))
+        mixed = ["mixed"] if self.budget.mixed else []
+        return (*self.budget.backbones, "central", "extras", *mixed)
 
     def group(self, cohort: str) -> str:
         """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""
+        if self.cohort(cohort).apart:
+            return "central"
         network = self.cohort(cohort).network
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
@@ -240,7 +246,20 @@ class Study:
 
     def seeds(self, cohort: str) -> int:
         """How many students a method of the cohort has."""
-        return self.schedule(self.cohort(cohort)).seeds
+        return len(self.seeds_of(cohort.partition("-")[0]))
+
+    def parts(self, cohort: str) -> list[str]:
+        """The trainings of a cohort: itself, or each of its seeds."""
+        seeds = self.budget.central if self.cohort(cohort).apart else ()
+        return [f"{cohort}-{seed}" for seed in seeds] or [cohort]
+
+    def seeds_of(self, training: str) -> Sequence[int]:
+        """The seeds of a cohort, or the one that its name ends with: central_x2-1."""
+        cohort, _, seed = training.partition("-")
+        if seed:
+            return [int(seed)]
+        of = self.cohort(cohort)
+        return self.budget.central if of.apart else range(self.schedule(of).seeds)
 
     def size(self, network: str, role: str) -> dict[str, Any]:
         """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""

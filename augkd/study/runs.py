@@ -23,13 +23,12 @@ from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
-from augkd.models.checkpoint import read_header, read_weights, save_weights
+from augkd.models.checkpoint import read_weights, save_weights
 from augkd.models.foreign import load_teacher as open_teacher
 from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.record import Frames, Run, read_curves
 from augkd.train import Curves, Member, precision, train
 
-TOLERANCE = 0.05  # dB, by which a teacher from elsewhere may miss what is known of it
 Task = Cohort | TeacherEntry  # what is trained, as its entry of params.yaml says
 Pair = tuple[Tensor, Tensor]  # LR and HR
 Learner = tuple[str, SRNetwork, Any, int]  # name, itself before training, method, seed
@@ -67,7 +66,8 @@ def _start_from(network: SRNetwork, path: Path) -> None:
 
 def student_path(study: Study, cohort: str, student: str, seed: int) -> Path:
     """Where a cohort's student lies: its method's name, or of ``Cohort.variants``."""
-    return study.folder("distil", cohort) / "students" / f"{student}-{seed}.safetensors"
+    training = f"{cohort}-{seed}" if study.cohort(cohort).apart else cohort
+    return study.folder("distil", training) / "students" / f"{student}-{seed}.safetensors"
 
 
 def load_student(study: Study, name: str, label: str, seed: int, device: torch.device) -> SRNetwork:
@@ -115,7 +115,9 @@ def teach(study: Study, name: str) -> Frames:
         taken = open_network(study, entry, file)
         run.record["source"] = source = entry.spec(None) | source_of(file)
         if study.budget.shipped and file:
-            run.record["source"] = source = source | _same_as_shipped(study, entry, taken, run)
+            from augkd.study.gate import check_card  # here, since no weights rest on it
+
+            run.record["source"] = source = source | {"card": check_card(study, entry, taken)}
         if entry.spandrel and file:  # which finds the architecture by the file's own names
             save_weights(out, read_weights(file), source)
         else:
@@ -125,35 +127,6 @@ def teach(study: Study, name: str) -> Frames:
     if entry.start:
         _start_from(network, study.folder("teach", entry.start) / out.name)
     return _learn(run, entry, [("teacher", network, Scratch(), 0)], None)
-
-
-def _same_as_shipped(study: Study, entry: TeacherEntry, network: nn.Module, run: Run) -> Any:
-    """The card of a teacher that comes with the study, if it still scores what the card says."""
-    card = read_header(study.root / str(entry.file))["card"]
-    store, network = ImageStore(study.folder("prepare") / "test"), network.to(run.device)
-    found = mean_psnr(network, store, store.keys, entry, run.device)
-    if abs(found - card["photographs"]) > TOLERANCE and len(store.keys) == card["images"]:
-        off = f"scores {found:.2f} dB on the test photographs, not {card['photographs']:.2f}"
-        raise UserError(f"{entry.file}: {off} as on its card: restore it, or run make teachers")
-    return {"card": card}
-
-
-@torch.no_grad()
-def mean_psnr(
-    network: nn.Module,
-    store: ImageStore,
-    keys: Sequence[tuple[str, str]],
-    entry: Task,
-    device: torch.device,
-) -> float:
-    """Mean PSNR-Y (dB) over images, each in a single pass."""
-    from augkd.metrics.fidelity import psnr_y  # here, since no weights rest on it
-
-    total = 0.0
-    for key in keys:
-        lr, hr = (image[None].to(device) for image in read_pair(store, key, entry))
-        total += float(psnr_y(network(lr.float().div(255)), hr, entry.scale))
-    return total / len(keys)
 
 
 def source_of(file: Path | None) -> dict[str, str]:
@@ -173,7 +146,7 @@ def distil(study: Study, name: str) -> Frames:
     run, cohort = Run(study, "distil", name), study.cohort(name)
     teacher, students = load_teacher(study, cohort, run.device), []
     for student, (kind, _) in cohort.variants().items():
-        for seed in range(study.seeds(name)):
+        for seed in study.seeds_of(name):
             network = _fresh(study, cohort, student, seed)
             if cohort.start:
                 parent = cohort.start.method or kind

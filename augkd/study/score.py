@@ -62,7 +62,7 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     students: dict[tuple[str, str, int], nn.Module] = {}
     for student, (method, bits) in cohort.variants().items():
         place = f"{name}_{bits}bit" if bits else name
-        for seed in range(study.seeds(name)):
+        for seed in study.seeds_of(name):
             network = load_student(study, name, student, seed, device)
             students[place, method, seed] = SelfEnsemble(network) if every else network
     images = list(scored_images(study, cohort))

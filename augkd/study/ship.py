@@ -16,8 +16,9 @@ from augkd.data.store import ImageStore
 from augkd.errors import replacing
 from augkd.models import load_network, save_checkpoint
 from augkd.models.checkpoint import read_header
+from augkd.study.gate import mean_psnr
 from augkd.study.params import Study, load_study
-from augkd.study.runs import mean_psnr, pick_device, source_of
+from augkd.study.runs import pick_device, source_of
 
 HEAD = """# The teachers of the study
 

@@ -218,7 +218,7 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     training = study.schedule(entry)
     seeds, bits = 1, 1
     if not isinstance(entry, TeacherEntry):
-        seeds, bits = study.seeds(name), max(1, len(entry.bits))
+        seeds, bits = len(study.seeds_of(name)), max(1, len(entry.bits))
     copies = seeds * bits
     drawn = noise(study, entry, training.batch, training.patch, CPU).draw(0)
     batch = drawn.each(lambda tensor: tensor.to(META))

@@ -5,8 +5,8 @@
     augkd spread --scheduler tcp://host:8786
 
 Plain ``dvc repro`` takes one stage after another. Here what is stale, and all that rests on it, is
-handed to an executor as soon as it may run, the longest way to the end first: each stage as one
-``dvc --wait-for-lock repro --single-item STAGE``, so that DVC decides and writes dvc.lock, as ever.
+handed to an executor as soon as it may run, the longest way to the end first: each stage, or a few
+pages, as one ``dvc --wait-for-lock repro --single-item``, so that DVC decides and writes dvc.lock.
 If a worker is lost, Dask hands its stage to another, which goes on from the training's saved state.
 """
 
@@ -32,13 +32,15 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from augkd.errors import UserError
-from augkd.study.pipeline.stage import Stage, pipeline, upstream
+from augkd.study.pipeline.stage import RUNS, Stage, pipeline, upstream
 
 JOBS = "AUGKD_JOBS"
 LOGS = Path("build/spread")
 TIMED = ("table_01", "table_11", "methods")  # notebooks that measure seconds
 TRAINS = ("teach", "distil")
 USES_GPU = (*TRAINS, "score")
+ALONE = {*RUNS, *TIMED, "", "sources", "fetch", "site"}
+PAGES = 4  # at most, that are run by one DVC, whose start takes as long as one of them
 PAUSE = 10.0  # seconds between two lines of a bar, where the output is not a terminal
 _HEAD = "# on worker "
 
@@ -85,12 +87,28 @@ def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> 
             if graph[name] & changed:
                 changed.add(name)
         chosen = {name: graph[name] & changed for name in stages if name in (first or changed)}
-        if failed := _hand_out(stages, chosen, submit, may, say):
+        if failed := _hand_out(*together(stages, chosen), submit, may, say):
             raise UserError(f"{', '.join(failed)}: failed: see {logs}, mend it, and run this again")
         count += len(chosen)
         if not first:
             break
     return count
+
+
+def together(
+    stages: Mapping[str, Stage], graph: Mapping[str, set[str]]
+) -> tuple[dict[str, Stage], dict[str, set[str]]]:
+    """The same with pages that wait for the same stages made one, named by all of them."""
+    alike: dict[frozenset[str], list[str]] = {}
+    for name, before in graph.items():
+        if stages[name].notebook not in ALONE:
+            alike.setdefault(frozenset(before), []).append(name)
+    of = {name: name for name in graph}
+    for names in alike.values():
+        parts = [names[i : i + PAGES] for i in range(0, len(names), PAGES)]
+        of |= {name: " ".join(part) for part in parts for name in part}
+    joined = {of[name]: {of[other] for other in before} for name, before in graph.items()}
+    return {of[name]: stages[name]._replace(name=of[name]) for name in graph}, joined
 
 
 def _hand_out(
@@ -151,8 +169,8 @@ _DVC = [sys.executable, "-m", "dvc"]
 
 
 def _start(stage: str, **options: Any) -> "subprocess.Popen[bytes]":
-    """DVC on one stage, in a group of its own: a signal reaches all that it starts, once."""
-    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    """DVC on a stage, in a process group of its own: a signal reaches all that it starts, once."""
+    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", *stage.split(" ")]
     return subprocess.Popen(command, start_new_session=True, **options)
 
 

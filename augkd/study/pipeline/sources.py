@@ -91,7 +91,8 @@ class Sources:
         """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
         own = [key for key in keys(stage) if key.startswith("cohorts.")]
         if stage.notebook in ("teach", "distil"):
-            own = [f"{'teachers' if stage.notebook == 'teach' else 'cohorts'}.{stage.entry}"]
+            table = "teachers" if stage.notebook == "teach" else "cohorts"
+            own = [f"{table}.{stage.entry.partition('-')[0]}"]
         elif stage.notebook == "score":
             group = self.study.group
             own = [f"cohorts.{n}" for n in self.params["cohorts"] if group(n) == stage.entry]

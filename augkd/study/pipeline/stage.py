@@ -5,6 +5,7 @@
 DVC calls it; the notebook's prints and progress bars reach the terminal as they happen.
 """
 
+import gc
 import os
 import re
 import subprocess
@@ -139,6 +140,7 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
+    gc.disable()  # until the notebook has imported: of that time it would take a fifth
     from papermill import execute_notebook
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -166,6 +168,8 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
             failed.unlink()
             raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
         raise
+    finally:
+        gc.enable()
     os.replace(failed, folder / "notebook.ipynb")
 
 

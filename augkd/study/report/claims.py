@@ -1,34 +1,20 @@
 """The paper's claims, and one judge for them: on its own printed numbers, and on our scores.
 
-A claim is first unrolled into its single comparisons (``compare``), then they are weighed
-together:
+A claim is unrolled into its single comparisons (``compare``), each of which speaks for it or
+against it with a p-value, and has premises. docs/protocol.md says how they are weighed together,
+and what the verdicts mean; thresholds are those of protocol.yaml.
 
-================== ================================ =========================================
-kind               holds                            fails
-================== ================================ =========================================
-greater            every interval above the margin  some interval below it
-at_most            no interval reaches above it     some interval above it
-sometimes_greater  some interval above zero         every interval below it
-gain_of            every interval has the stated    some interval leaves the stated value out
-                   value in it, and not zero
-================== ================================ =========================================
-
-and is undecided otherwise. "Some interval" among m is read at confidence 1 - 0.05/m, so that a
-long claim does not fail (or hold) by having had many chances; "every" needs no such correction.
-A part cannot establish the whole: where comparisons of the claim are absent, only what one
-comparison suffices for is decided.
-
-The paper's numbers have no interval, so points are compared. Equal printed numbers leave an
-order undecided, and a stated gain holds if rounding can explain the difference.
+The paper's numbers have no interval, so points are compared. Equal printed numbers leave an order
+undecided, and a stated gain holds if rounding can explain the difference.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
-from itertools import product
-from math import isnan, nan
+from itertools import chain, product
+from math import ceil, inf, isnan, nan
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,16 +23,28 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from augkd.errors import UserError
 from augkd.study.paper import load_table
-from augkd.study.report.stats import LOWER_IS_BETTER, Gain, bootstrap_gain, differences, interval
+from augkd.study.report.premises import RULES, Place, Premises
+from augkd.study.report.stats import (
+    LOWER_IS_BETTER,
+    PROTOCOL,
+    TINY,
+    Gain,
+    correct,
+    differences,
+    doubts,
+    estimate,
+)
 from augkd.study.report.style import DECIMALS
 
-Verdict = Literal["holds", "fails", "undecided", "not run"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+OWN, HERE = ("holds", "fails"), ("seen here", "opposite seen here")  # for and against a claim
+VERDICTS = (*OWN, *HERE, "no difference", "undecided", "not tested here", "not run")
 UNITS = {"ssim_y": "SSIM", "niqe": "NIQE", "seconds_per_step": "s"}  # of others: dB
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
 KEYS = ["metric", "split", "network", "scale", "cohort", "method"]
-Scores = Mapping[tuple[object, ...], pd.DataFrame]
-"""Tidy rows by ``KEYS``."""
+FACTS = ["claim", "comparison", "premise", "met", "value", "measured"]
+Scores = Mapping[tuple[object, ...], pd.DataFrame]  # tidy rows by ``KEYS``
+Part = tuple[pd.Series, list[tuple[Place, Place]]]  # paired gains, and of what they are
+Rows = list[dict[str, Any]]
 
 
 class Operand(BaseModel, extra="forbid", frozen=True):
@@ -99,6 +97,7 @@ class Claim(BaseModel, extra="forbid", frozen=True):
     value: float = 0.0
     rounding: float = 0.0
     cohorts: tuple[str, ...] = Field(default=("{network}_x{scale}",), min_length=1)
+    whole: bool = False
     needs: tuple[str, ...] = ()
     stand_in: str = ""
     reading: str = ""
@@ -130,39 +129,68 @@ def load_claims(path: Path | None = None) -> list[Claim]:
     return claims
 
 
-def compare(claim: Claim, scores: Scores | None) -> tuple[dict[str, Gain], list[str]]:
-    """What a claim compares, e.g. "EDSR ×4 Urban100, augkd over kd": the gains, and the absent.
+def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
+    """What a claim compares: its gains, and the comparisons that are absent.
 
     ``scores``: ours, where some may not have been run; None for the paper's tables, whose gains
     are points.
+
+    Returns:
+        Rows of a comparison ("EDSR ×4 Urban100, augkd over kd") at one weight: at, label, which
+        names the methods at that weight, the fields of its Gain, sides.
     """
-    found: dict[str, Gain] = {}
+    rows: Rows = []
     absent: list[str] = []
     if scores is None and not claim.tables:
-        return found, [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
-    known = {cell["method"] for cell in _cells(claim.tables, claim.metric)}
+        return rows, [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
     for pair in product(claim.better, claim.worse):
-        over = " over ".join(map(str, pair))
-        parts: dict[str, pd.Series] = {}
-        for network, scale in product(claim.networks, claim.scales):
-            if any(of.method in known and isnan(_cell(claim, network, scale, of)) for of in pair):
-                continue  # CSD, say, is in EDSR's table but not in RCAN's
-            of_place = (claim, network, scale, pair)
-            gains = _printed(*of_place) if scores is None else _scored(*of_place, scores)
-            parts |= {f"{NETWORKS[network]} ×{scale} {at}".strip(): g for at, g in gains.items()}
-        absent += [f"{at}, {over}" for at, part in parts.items() if part.empty]
-        parts = {at: part for at, part in parts.items() if not part.empty}
-        if claim.over == "mean" and parts:
-            names = str(len(parts)) if scores is None else ", ".join(parts)
-            mean = pd.DataFrame(parts).dropna().mean(axis=1)  # of what all of them have
-            if mean.empty:
-                raise UserError(f"claim {claim.id}: no seed or image was scored in all of {names}")
-            parts = {names if names in parts else f"mean of {names}": mean}
-        for at, part in parts.items():
-            point = round(float(part.iloc[0]), 9)
-            gain = Gain(point, point, point, draws=np.array([point]))
-            found[f"{at}, {over}"] = gain if scores is None else bootstrap_gain(part)
-    return found, absent
+        over, whole = " over ".join(map(str, pair)), set[str]()
+        for weights in product(_variants(pair[0]), _variants(pair[1])):
+            every = _parts(claim, pair, weights, scores)
+            parts = {at: part for at, part in every.items() if not part[0].empty}
+            if weights == pair:
+                absent += [f"{at}, {over}" for at in every if at not in parts]
+                whole = {*parts}
+            if claim.over == "mean" and parts:
+                if {*parts} != whole:
+                    continue  # the mean of some at one weight is not that of all at another
+                parts = _mean(claim, parts, printed=scores is None)
+            for at, (part, sides) in parts.items():
+                point = Gain(round(float(part.iloc[0]), 9), error=TINY)
+                gain = point if scores is None else estimate(part)
+                label = f"{at}, {' over '.join(map(str, weights))}"
+                names = {"at": f"{at}, {over}", "label": label, "sides": sides}
+                rows.append(names | gain._asdict())
+    return rows, absent
+
+
+def _variants(of: Operand) -> list[Operand]:
+    """Itself, then the same method at other weights."""
+    names = PROTOCOL["variants"].get(of.method, [of.method])
+    return [of.model_copy(update={"method": name}) for name in names]
+
+
+def _parts(claim: Claim, pair: Pair, weights: Pair, scores: Scores | None) -> dict[str, Part]:
+    """Single gains by network, scale, and test set or cohort; empty where a number is absent."""
+    parts: dict[str, Part] = {}
+    known = {cell["method"] for cell in _cells(claim.tables, claim.metric)}
+    for network, scale in product(claim.networks, claim.scales):
+        if any(of.method in known and isnan(_cell(claim, network, scale, of)) for of in pair):
+            continue  # CSD, say, is in EDSR's table but not in RCAN's
+        place = (claim, network, scale, weights)
+        gains = _printed(*place) if scores is None else _scored(*place, scores)
+        parts |= {f"{NETWORKS[network]} ×{scale} {at}".strip(): g for at, g in gains.items()}
+    return parts
+
+
+def _mean(claim: Claim, parts: dict[str, Part], printed: bool) -> dict[str, Part]:
+    """The mean of gains, over what all of them have."""
+    names = str(len(parts)) if printed else ", ".join(parts)
+    mean = pd.DataFrame({at: part for at, (part, _) in parts.items()}).dropna().mean(axis=1)
+    if mean.empty:
+        raise UserError(f"claim {claim.id}: no seed or image was scored in all of {names}")
+    sides = [pair for _, sides in parts.values() for pair in sides]
+    return {names if names in parts else f"mean of {names}": (mean, sides)}
 
 
 @lru_cache
@@ -184,19 +212,17 @@ def _cell(claim: Claim, network: str, scale: int, of: Operand, dataset: str = ""
     return nan
 
 
-def _printed(claim: Claim, network: str, scale: int, pair: Pair) -> dict[str, pd.Series]:
+def _printed(claim: Claim, network: str, scale: int, pair: Pair) -> dict[str, Part]:
     """Gains in the paper's tables by test set, empty where a number is not printed."""
-    gains = {}
+    gains: dict[str, Part] = {}
     for dataset in claim.datasets or ("",):
         better, worse = (_cell(claim, network, scale, of, dataset) for of in pair)
         gain = worse - better if claim.metric in LOWER_IS_BETTER else better - worse
-        gains[dataset] = pd.Series([gain]).dropna()
+        gains[dataset] = pd.Series([gain]).dropna(), []
     return gains
 
 
-def _scored(
-    claim: Claim, network: str, scale: int, pair: Pair, scores: Scores
-) -> dict[str, pd.Series]:
+def _scored(claim: Claim, network: str, scale: int, pair: Pair, scores: Scores) -> dict[str, Part]:
     """Paired gains by cohort, where there are several; empty where one of the two was not run.
 
     Test sets are those of the claim where all of them are at hand, else all that are.
@@ -205,44 +231,40 @@ def _scored(
     place = {"network": network, "scale": scale}
     for cohort in claim.cohorts:
         start = (claim.metric, claim.split, network, scale)
-        keys = [(*start, (of.cohort or cohort).format(**place), of.method) for of in pair]
-        rows = [scores.get(key, pd.DataFrame(columns=["dataset"])) for key in keys]
+        a, b = (((of.cohort or cohort).format(**place), of.method) for of in pair)
+        rows = [scores.get((*start, *of), pd.DataFrame(columns=["dataset"])) for of in (a, b)]
         sets = {*rows[0]["dataset"]} & {*rows[1]["dataset"]}
         if claim.datasets and sets.issuperset(claim.datasets):
             sets = {*claim.datasets}
         better, worse = (part[part["dataset"].isin(sets)] for part in rows)
         at = cohort.format(**place) if len(claim.cohorts) > 1 else ""
-        gains[at] = differences(better, worse, claim.metric) if sets else pd.Series()
+        part = differences(better, worse, claim.metric) if sets else pd.Series()
+        gains[at] = part, [(a, b)]
     return gains
 
 
-def decide(claim: Claim, gains: list[Gain], whole: bool, slack: float) -> Verdict:
-    """Weighs comparisons by the table above.
+def speak(claim: Claim, gains: pd.DataFrame, slack: float = 0.0) -> tuple[Any, Any]:
+    """p-values that each gain does not speak for the claim, and does not speak against it.
 
-    ``whole``: none is absent; ``slack``: how far rounding may have moved a printed gain.
+    ``slack``: how far rounding may have moved a printed gain.
     """
-    if not gains:
-        return "undecided"
-    margin, value, slack = claim.margin, claim.value, slack + claim.rounding + 1e-9
-    strict = [interval(gain.draws, 0.05 / len(gains)) for gain in gains]
-    some_above = any(low > margin for low, _ in strict)
-    some_below = any(high < margin for _, high in strict)
-    apart = any(value < low - slack or value > high + slack for low, high in strict)
-    told = all(gain.low > 0 or gain.high < 0 for gain in gains)
-    holds, fails = {
-        "greater": (whole and all(gain.low > margin for gain in gains), some_below),
-        "at_most": (whole and all(gain.high <= margin for gain in gains), some_above),
-        "sometimes_greater": (some_above, whole and all(gain.high < 0 for gain in gains)),
-        "gain_of": (whole and told and not apart, apart and (whole or claim.over == "each")),
-    }[claim.kind]
-    return "fails" if fails else "holds" if holds else "undecided"
+    above, below = doubts(gains, claim.margin)
+    if claim.kind == "gain_of":  # apart from zero; apart from what is stated
+        reach = slack + claim.rounding
+        beyond, short = doubts(gains, claim.value + reach)[0], doubts(gains, claim.value - reach)[1]
+        return np.minimum(above, below), np.minimum(beyond, short)
+    return (below, above) if claim.kind == "at_most" else (above, below)
 
 
-def _spare(claim: Claim, gain: Gain, verdict: Verdict) -> float:
-    """How far a comparison is from straining its claim."""
-    low, high = (gain.high, gain.low) if verdict == "fails" else (gain.low, gain.high)
-    spare = {"greater": low, "at_most": -high, "sometimes_greater": -gain.low}
-    return spare.get(claim.kind, -abs(gain.mean - claim.value))
+def weigh(kind: str, pro: Any, contra: Any) -> tuple[Any, Any]:
+    """p-values that a claim is not so, and is not refuted, of arrays (..., comparisons).
+
+    One comparison refutes a claim, or shows what is so sometimes: the smallest of m counts m
+    times. All have to speak for a claim, or against what is so sometimes: the largest counts.
+    """
+    if kind == "sometimes_greater":
+        return weigh("", contra, pro)[::-1]
+    return pro.max(-1), np.minimum(contra.shape[-1] * contra.min(-1), 1)
 
 
 def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
@@ -250,53 +272,121 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
 
     A claim that its tables have no numbers for (Figures 2 and 6 print none) is undecided.
     """
-    return pd.DataFrame([_row(claim, None) for claim in claims]).assign(low=nan, high=nan)
+    table = pd.DataFrame([_row(claim, None, None, True)[0] for claim in claims])
+    table["p"] = table[["pro", "contra"]].min(axis=1)
+    table["verdict"] = [_verdict(row, True) for row in table.to_dict("records")]
+    return table.assign(low=nan, high=nan).replace({"verdict": {"not run": "undecided"}})
 
 
-def judge(claims: Iterable[Claim], scores: pd.DataFrame, *, sizes: bool = True) -> pd.DataFrame:
-    """Each claim against our scores, tidy rows of any cohorts: one row a claim.
+def judge(
+    claims: Iterable[Claim], scores: pd.DataFrame, past: pd.DataFrame, *, own: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Each claim against our scores, tidy rows of any cohorts, and its premises.
 
-    ``sizes``: whether the scores can speak of the size of a gain, as those of the paper's own
-    networks and schedule can. Without, a claim that states a size (``gain_of``) is undecided.
+    Args:
+        past: how their students learnt, as ``premises.histories`` has it.
+        own: whether this is the paper's own setting, its networks and its schedule.
 
-    Columns: claim, topic, title, section, quote, kind, verdict (holds, fails, undecided, not
-    run); gain, low, high (95 %) in unit, with seeds, images and datasets, of the comparison that
-    strains the claim most; compared and absent count its comparisons; note says what to mind.
+    Returns:
+        Verdicts, one row a claim: claim, topic, title, section, quote, kind, verdict, shown (the
+        same in full), reason (why it is not tested), scope (of what is tested); pro, contra
+        (p-values for and against), p (the smaller, corrected for the page's others); gain, low,
+        high (95 %) in unit, seeds, images and datasets of the comparison that strains the claim
+        most; compared, tested and absent count its comparisons; note says what to mind.
+        Premises, one row each: claim, comparison, premise, met, value, measured.
     """
     tables: Scores = dict(list(scores.groupby(KEYS)))
-    return pd.DataFrame([_row(claim, tables, sizes) for claim in claims])
+    premises = Premises(scores, past)
+    rows, facts = zip(*(_row(claim, tables, premises, own) for claim in claims), strict=True)
+    table = pd.DataFrame(rows)
+    table["p"] = correct(table[["pro", "contra"]].min(axis=1).where(table["tested"] > 0))
+    table["verdict"] = [_verdict(row, own) for row in table.to_dict("records")]
+    at_weights = (table["verdict"] == "undecided") & table["split"]
+    shown = table["verdict"].mask(at_weights, "undecided (depends on λ)")
+    table["shown"] = shown.mask(shown == "no difference", shown + " larger than " + table["within"])
+    return table, pd.DataFrame([*chain(*facts)], columns=FACTS)
 
 
-def _row(claim: Claim, scores: Scores | None, sizes: bool = True) -> dict[str, Any]:
-    printed, unit = scores is None, UNITS.get(claim.metric, "dB")
-    found, absent = compare(claim, scores)
-    slack = 10.0 ** -DECIMALS[unit] if printed else 0.0  # two numbers, each off by half of that
-    verdict = decide(claim, [*found.values()], not absent, slack) if found or printed else "not run"
-    known = {at: gain for at, gain in found.items() if not isnan(gain.low)} or found
-    telling = min(known, key=lambda at: _spare(claim, known[at], verdict), default="")
-    gain = found.get(telling, Gain())
-    sets = claim.datasets if printed else gain.datasets
-    other = bool(found) and set(sets) != set(claim.datasets)  # images stand in for its own
-    unsized = claim.kind == "gain_of" and bool(found) and not sizes
-    near = any(abs(g.mean - claim.margin) <= slack + 1e-9 for g in found.values())
+def _verdict(row: dict[Any, Any], own: bool) -> str:
+    if not row["tested"]:
+        return "not tested here" if row["compared"] else "not run"
+    if row["p"] <= PROTOCOL["error"]:
+        return (OWN if own else HERE)[row["contra"] <= row["pro"]]
+    return "no difference" if row["alike"] and not own else "undecided"
+
+
+def _row(
+    claim: Claim, scores: Scores | None, premises: Premises | None, own: bool
+) -> tuple[dict[str, Any], Rows]:
+    """All that a claim's verdict rests on, but for the correction, and its premises."""
+    unit, printed = UNITS.get(claim.metric, "dB"), premises is None
+    decimals = DECIMALS[unit]
+    slack = 10.0**-decimals if printed else 0.0  # two numbers, each off by half of that
+    rows, absent = compare(claim, scores)
+    sides = {(row["at"], pair): None for row in rows for pair in row.pop("sides")}  # each once
+    facts: Rows = [
+        dict(zip(FACTS, (claim.id, at, one.name, one.met, one.value, str(one)), strict=True))
+        for at, pair in sides
+        for one in (premises.of(*pair) if premises else ())
+    ]
+    unmet = [fact for fact in facts if not fact["met"]]
+    found = pd.DataFrame(rows, columns=["at", "label", *Gain._fields])
+    found["pro"], found["contra"] = speak(claim, found, slack)
+    tested = found[~found["at"].isin([fact["comparison"] for fact in unmet])]
+    reason = RULES[unmet[0]["premise"]]["lacks"] if unmet and tested.empty else ""
+    if rows and not own and (claim.margin or claim.value):
+        tested, reason = tested.iloc[:0], PROTOCOL["sizes"]
+    places = found["at"].nunique()
+    part = bool(absent) or tested["at"].nunique() < places
+    pro, contra = _weighed(claim, tested, part, own, "max")
+    split = min(_weighed(claim, tested, part, own, "min")) <= PROTOCOL["error"]
+    within = float(np.abs(tested[["low", "high"]].to_numpy(float)).max(initial=0.0))
+    alike = within <= PROTOCOL["same"].get(unit, 0.0) and not (part and claim.whole)
+    fine = 10 ** (decimals + 1)
+    known = tested if len(tested) else found
+    low, high = (known[end] for end in ("low", "high")[:: -1 if contra < pro else 1])
+    if printed:
+        low = high = known["mean"]
+    strains = {"greater": low, "at_most": -high, "sometimes_greater": -low}
+    strain = strains.get(claim.kind, -(known["mean"] - claim.value).abs()).fillna(inf)
+    told = known.iloc[strain.argmin()].to_dict() if rows else Gain()._asdict() | {"label": ""}
+    sets = claim.datasets if printed else told["datasets"]
+    other = bool(rows) and set(sets) != set(claim.datasets)  # images stand in for its own
+    near = bool((found["mean"].sub(claim.margin).abs() <= slack + 1e-9).any())
     listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
-    lacks = f"absent: {listed}" if found else f"needs {', '.join(claim.needs) or listed}"
+    lacks = f"absent: {listed}" if rows else f"needs {', '.join(claim.needs) or listed}"
     notes = {
         claim.stand_in: other,
         f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}": other and claim.datasets,
-        f"of {len(found)}, the telling one: {telling}" if len(found) > 1 else telling: True,
-        "states a size, and these are not the paper's networks": unsized,
+        f"of {len(found)}, the telling one: " * (len(found) > 1) + told["label"]: True,
+        "; ".join(f["measured"] for f in unmet if f["comparison"] == told.get("at")): True,
         "within the rounding of the printed numbers": printed and near and claim.kind != "gain_of",
-        "one seed: another training may differ": any(g.seeds == 1 for g in found.values()),
-        "a lone number has no interval": found and isnan(gain.low),
         f"no printed number for {listed}" if printed else lacks: absent,
         claim.reading: True,
     }
-    note = "; ".join(note for note, applies in notes.items() if note and applies)
-    texts = claim.model_dump(include={"topic", "title", "section", "quote", "kind"})
-    return (
-        {"claim": claim.id, **texts, "verdict": "undecided" if unsized else verdict}
-        | {"gain": gain.mean, "low": gain.low, "high": gain.high, "unit": unit}
-        | {"seeds": gain.seeds, "images": gain.images, "datasets": ", ".join(sets)}
-        | {"compared": len(found), "absent": len(absent), "note": note}
-    )
+    row = claim.model_dump(include={"topic", "title", "section", "quote", "kind"})
+    row |= {"claim": claim.id, "reason": reason, "pro": pro, "contra": contra, "split": split}
+    row |= {key: told[key] for key in ("low", "high", "seeds", "images")}
+    row |= {"gain": told["mean"], "unit": unit, "datasets": ", ".join(sets), "absent": len(absent)}
+    row["scope"] = ", ".join(dict.fromkeys(at.partition(",")[0] for at in tested["at"]))
+    row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
+    row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""
+    return row | {"note": "; ".join(n for n, applies in notes.items() if n and applies)}, facts
+
+
+def _weighed(claim: Claim, gains: pd.DataFrame, part: bool, own: bool, pick: str) -> list[float]:
+    """p-values for and against a claim; of several weights, ``pick`` of theirs counts.
+
+    ``part``: it compares more than these gains, so that what "all" of them say is not enough.
+    """
+    if gains.empty:
+        return [1.0, 1.0]
+    each = gains.fillna({"pro": 1.0, "contra": 1.0}).groupby("at")[["pro", "contra"]].agg(pick)
+    pro, contra = map(float, weigh(claim.kind, *each.to_numpy().T))
+    sometimes, stated = claim.kind == "sometimes_greater", claim.kind == "gain_of"
+    if part and (sometimes or (stated and claim.over == "mean")):
+        contra = 1.0
+    needed = not sometimes and (own or claim.whole)
+    if (part and needed) or (stated and contra <= PROTOCOL["error"]):
+        pro = 1.0
+    return [pro, contra]

@@ -5,20 +5,17 @@ its test images, in dB.
 """
 
 import re
-from importlib.resources import files
-from math import isnan
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from augkd.study.report.stats import Gain, interval, paired_gain
-from augkd.study.report.style import METHOD_NAMES
+from augkd.study.report.premises import Premises
+from augkd.study.report.stats import PROTOCOL, Gain, correct, doubts, paired_gain
+from augkd.study.report.style import METHOD_NAMES, read_yaml
 
-CONTRASTS: list[dict[str, str]] = yaml.safe_load(
-    files(__package__).joinpath("controls.yaml").read_text(encoding="utf-8")
-)
+CONTRASTS: list[dict[str, str]] = read_yaml("controls.yaml")
 """What the page of controls asks, in its order: topic, better, worse, question, meaning."""
 
 
@@ -39,24 +36,32 @@ WEIGHTS = (
 """The three numbers that the paper does not give, and this study's defaults."""
 
 
-def contrasts(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every contrast's gain, with its 95 % interval.
+def contrasts(scores: pd.DataFrame, past: pd.DataFrame) -> pd.DataFrame:
+    """Every contrast's gain, with its 95 % interval; ``past`` as ``premises.histories`` has it.
 
     Returns:
         topic, label, better, worse, question, gain, low, high, verdict (more, less, not told
-        apart, not run), seeds, images, meaning.
+        apart, not tested here, not run), p (two-sided, corrected for the others that are tested),
+        seeds, images, meaning, unmet (premises, as measured).
     """
-    rows = []
+    premises, rows = Premises(scores, past), []
     for contrast in CONTRASTS:
         better, worse = contrast["better"], contrast["worse"]
-        gain = _gain(scores, better, worse)
-        verdict = "more" if gain.low > 0 else "less" if gain.high < 0 else "not told apart"
-        if isnan(gain.low):
-            verdict = "no interval" if gain.seeds else "not run"
+        gain, cohort = _gain(scores, better, worse), scores["cohort"].max()
+        facts = premises.of((cohort, better), (cohort, worse)) if gain.seeds else ()
+        unmet = "; ".join(str(one) for one in facts if not one.met)
         label = f"{METHOD_NAMES[better]} − {METHOD_NAMES[worse]}"
-        rows.append(contrast | gain._asdict() | {"label": label, "verdict": verdict})
+        rows.append(contrast | gain._asdict() | {"label": label, "unmet": unmet})
+    table = pd.DataFrame(rows)
+    above, below = doubts(table, 0.0)
+    tested = (table["seeds"] > 0) & (table["unmet"] == "")
+    table["p"] = correct(pd.Series(np.minimum(above, below)).where(tested))
+    sure = table["p"] <= PROTOCOL["error"]
+    words = [table["seeds"] == 0, ~tested, sure & (table["mean"] > 0), sure]
+    named = ["not run", "not tested here", "more", "less"]
+    table["verdict"] = np.select(words, named, "not told apart")
     columns = ["topic", "label", "better", "worse", "question", "mean", "low", "high", "verdict"]
-    table = pd.DataFrame(rows)[[*columns, "seeds", "images", "meaning"]]
+    table = table[[*columns, "p", "seeds", "images", "meaning", "unmet"]]
     return table.rename(columns={"mean": "gain"})
 
 
@@ -82,27 +87,31 @@ def sweep(scores: pd.DataFrame, of: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["value", "method", "gain", "low", "high", "seeds"])
 
 
-def spread(scores: pd.DataFrame, of: Sweep) -> dict[str, object]:
+def spread(scores: pd.DataFrame, past: pd.DataFrame, of: Sweep) -> dict[str, object]:
     """Flat or peaked: the default against every other value of its sweep.
 
-    The intervals are simultaneous: 1 - 0.05/m each among m others. ``flat`` where none of them
-    lies on one side of zero, ``peaked`` where the default beats every other, ``better
-    elsewhere`` where another beats it, and ``worse elsewhere`` where it beats some. ``within`` is
-    how far the widest interval reaches from zero: a flat curve is known to be flat only to that.
+    The intervals are simultaneous: 1 - 0.05/m each among m others. ``peaked`` where the default
+    beats every other, ``better elsewhere`` where another beats it, ``worse elsewhere`` where it
+    beats some, ``flat`` where every interval lies so near zero as no difference does. ``within`` is
+    how far the widest interval reaches from zero.
     """
-    others = _students(scores, of)
+    others, cohort = _students(scores, of), scores["cohort"].max()
     own = others.pop(of.default, "")
     if not own or not others:
         return {"sweep": of.title, "answer": "not run"}
     gains = {value: _gain(scores, own, method) for value, method in others.items()}
-    ends = pd.DataFrame({v: interval(g.draws, 0.05 / len(gains)) for v, g in gains.items()}).T
+    error = PROTOCOL["error"] / len(gains)
+    ends = pd.DataFrame({value: gain.interval(error) for value, gain in gains.items()}).T
     worse, better = [*ends.index[ends[0] > 0]], [*ends.index[ends[1] < 0]]
-    answer = "worse elsewhere" if worse else "flat"
-    if ends.isna().any(axis=None):
-        answer = "no interval"
-    elif better or len(worse) == len(ends):
-        answer = "better elsewhere" if better else "peaked"
     within = np.abs(ends.to_numpy()).max()
+    answer = "flat" if within <= PROTOCOL["same"]["dB"] else "not told apart"
+    if better or worse:
+        whole = len(worse) == len(ends)
+        answer = "better elsewhere" if better else "peaked" if whole else "worse elsewhere"
+    premises = Premises(scores, past)
+    facts = chain(*(premises.of((cohort, own), (cohort, method)) for method in others.values()))
+    if not all(one.met for one in facts):
+        answer, worse, better = "not tested here", [], []
     line = {"sweep": of.title, "answer": answer, "within": within}
     return line | {"worse at": worse, "better at": better}
 

@@ -19,7 +19,7 @@ from pandas.io.formats.style import Styler
 from augkd.study.paper import load_table, select
 from augkd.study.params import Study
 from augkd.study.pipeline.stage import need
-from augkd.study.report.stats import LOWER_IS_BETTER, bootstrap_gain, differences
+from augkd.study.report.stats import LOWER_IS_BETTER, differences, estimate
 from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table, read_yaml
 
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
@@ -233,7 +233,7 @@ def _compared(
         paper, gain, interval = sign * float(np.mean(each or [NAN])), NAN, None
         better, worse = _of(tests, row.key, sets), _of(tests, other, sets)
         if len(better) and len(worse):
-            known = bootstrap_gain(differences(better, worse, metric))
+            known = estimate(differences(better, worse, metric))
             gain, interval = known.mean, (known.low, known.high)
         return {"paper": paper, "Δ": gain, "interval": interval, "difference": gain - paper}
 

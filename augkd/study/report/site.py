@@ -35,7 +35,7 @@ from augkd.study.params import load_study
 from augkd.study.report.claims import VERDICTS
 from augkd.study.report.style import INK, signed
 
-OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods")
+OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods", "computed")
 """What stands first in the list of pages, in this order."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 GROUPS = ("Overview", "Tables", "Figures", *STAGES.values())
@@ -264,7 +264,8 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: a missing column, an unknown verdict, or a value that is not a number.
     """
-    texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "unit", "note"]
+    texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "shown"]
+    texts += ["reason", "scope", "unit", "note"]
     counts = ["seeds", "images"]
     numbers = ["paper_gain", "gain", "low", "high", *counts]
     types = dict.fromkeys(texts, str) | dict.fromkeys(numbers, float)

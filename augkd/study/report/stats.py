@@ -1,27 +1,33 @@
-"""How sure a difference between two methods is: paired, bootstrapped over images and seeds.
+"""How sure a difference between two methods is: paired, images and seeds crossed at random.
 
 Two methods are compared on the same images and, being taught in one cohort, with the same
 batches: pairing by (image, seed) removes what both share. The gain is the mean over images,
-then over datasets, so that a set of a hundred images does not drown one of five.
+then over datasets, so that a set of a hundred images does not drown one of five, and over seeds.
 
-The interval resamples images (within each dataset) and seeds (over all datasets at once, since
-one trained student answers for all of them), independently: the two-way or "pigeonhole"
-bootstrap (Owen, Annals of Applied Statistics 2007). A percentile interval is no better than its
-sample: of one seed it says nothing about another training; of three, where training varies most,
-it covers the truth nearer three times in four than nineteen in twenty.
+Images (within datasets, which are fixed), seeds and their interaction are random effects. Their
+mean squares give the variance of the mean, Satterthwaite's approximation its degrees of freedom,
+Student's t the interval. docs/protocol.md has the formulas, and how well they cover.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
+from importlib.resources import files
 from math import nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
+from scipy.special import stdtr, stdtrit  # scipy.stats takes six times as long to load
 
 from augkd.errors import UserError
 
+PROTOCOL: dict[str, Any] = yaml.safe_load(
+    files(__package__).joinpath("protocol.yaml").read_text(encoding="utf-8")
+)
+"""The rules by which comparisons are judged."""
 LOWER_IS_BETTER = ("niqe",)
 FIXED = -1  # the seed of what is not trained here: teacher, bicubic
+TINY = 1e-14  # dB: where gains are all alike, their error is that of rounding
 
 
 class Gain(NamedTuple):
@@ -29,10 +35,11 @@ class Gain(NamedTuple):
 
     Attributes:
         mean: over images, then datasets, then seeds.
-        low, high: the 95 % interval; nan where there is nothing to resample.
-        images, seeds: how many of each were paired.
+        low, high: the 95 % interval; nan for one seed, which says nothing of another training,
+            or where a dataset has one image.
+        images, seeds: how many of each were paired; repeats of one training count once.
         datasets: their names.
-        draws: the bootstrap distribution.
+        error, freedom: standard error of the mean, and its degrees of freedom.
     """
 
     mean: float = nan
@@ -41,7 +48,13 @@ class Gain(NamedTuple):
     images: int = 0
     seeds: int = 0
     datasets: tuple[str, ...] = ()
-    draws: np.ndarray = np.empty(0)
+    error: float = nan
+    freedom: float = 1.0
+
+    def interval(self, error: float) -> tuple[float, float]:
+        """The interval that misses the truth with probability ``error``."""
+        reach = float(stdtrit(self.freedom, 1 - error / 2)) * self.error
+        return self.mean - reach, self.mean + reach
 
 
 def paired_gain(scores: pd.DataFrame, better: str, worse: str, metric: str) -> Gain:
@@ -58,17 +71,18 @@ def paired_gain(scores: pd.DataFrame, better: str, worse: str, metric: str) -> G
     if absent := {better, worse}.difference(scores["method"]):
         raise UserError(f"no {metric} scores of '{absent.pop()}': score it first")
     a, b = (scores[scores["method"] == method] for method in (better, worse))
-    return bootstrap_gain(differences(a, b, metric))
+    return estimate(differences(a, b, metric))
 
 
 def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Series:
-    """The gain of each (dataset, image, seed); seeds that only one was trained with are left out.
+    """The gain of each (dataset, image, seed); seeds that only one was trained with are left out,
+    and those that repeat the trainings of another.
 
     Raises:
         UserError: two scores for one key, an image that only one has, no seed in common, or a
             value that is not finite.
     """
-    a, b = _by_image(better), _by_image(worse)
+    a, b = by_image(better), by_image(worse)
     names = [f"'{' and '.join(rows['method'].unique())}'" for rows in (better, worse)]
     if list(a) == [FIXED]:
         a = pd.DataFrame(dict.fromkeys(b, a[FIXED]))
@@ -76,6 +90,7 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
         b = pd.DataFrame(dict.fromkeys(a, b[FIXED]))
     if not (seeds := sorted({*a} & {*b})):
         raise UserError(f"{names[0]} has seeds {[*a]}, {names[1]} {[*b]}: train both with one")
+    seeds = trainings(pd.concat([a[seeds], b[seeds]]))
     table = (a[seeds] - b[seeds]).rename_axis(columns="seed")
     gains = pd.Series((-table if metric in LOWER_IS_BETTER else table).stack())
     if len(broken := gains.index[~np.isfinite(gains)]):
@@ -88,49 +103,81 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
     return gains
 
 
-def _by_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Values as a table: (dataset, image) by seed."""
+def by_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values of one method and metric as a table: (dataset, image) by seed."""
     keys = ["dataset", "image", "seed"]
-    if len(twice := rows.loc[rows.duplicated(keys), ["method", *keys]]):
+    try:
+        return rows.pivot(index=keys[:2], columns="seed", values="value")
+    except ValueError:
+        twice = rows.loc[rows.duplicated(keys), ["method", *keys]]
         raise UserError(
             "'{0}' has two scores for image '{2}' of {1}, seed {3}: choose one cohort, network, "
             "scale, split and metric".format(*twice.iloc[0])
-        )
-    return rows.set_index(keys)["value"].unstack("seed").sort_index()
+        ) from None
 
 
-def bootstrap_gain(gains: pd.Series, resamples: int = 4999) -> Gain:
+def trainings(table: pd.DataFrame) -> list[int]:
+    """The seeds of a table by seed, without those whose values are another's: one training."""
+    _, first = np.unique(table.to_numpy(), axis=1, return_index=True)
+    return [*table.columns[np.sort(first)]]
+
+
+def estimate(gains: pd.Series) -> Gain:
     """The mean of paired differences, as ``differences`` gives them, and its interval."""
     table = gains.unstack("seed")
     arrays = {str(name): part.to_numpy(dtype=float) for name, part in table.groupby("dataset")}
-    units = (*map(len, arrays.values()), table.shape[1])
-    draws = np.empty(0)  # a lone number has nothing to resample
-    if max(units) > 1:
-        *images, seeds = _shares(units, resamples)
-        total = sum(share @ array for share, array in zip(images, arrays.values(), strict=True))
-        draws = (np.asarray(total) * seeds).sum(axis=1) / len(arrays)
-    mean = float(np.mean([array.mean() for array in arrays.values()]))
-    return Gain(mean, *interval(draws, 0.05), *table.shape, tuple(arrays), draws)
+    mean, error, freedom = map(float, crossed([*arrays.values()]))
+    if min(map(len, arrays.values())) == 1 or (len(table.columns) == 1 and list(table) != [FIXED]):
+        error = nan
+    gain = Gain(mean, nan, nan, *table.shape, tuple(arrays), error, freedom)
+    low, high = gain.interval(PROTOCOL["error"])
+    return gain._replace(low=low, high=high)
 
 
-def interval(draws: np.ndarray, error: float) -> tuple[float, float]:
-    """The percentile interval of a distribution, which misses with probability ``error``."""
-    low, high = np.quantile(draws, (error / 2, 1 - error / 2)) if len(draws) else (nan, nan)
-    return float(low), float(high)
+def crossed(strata: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, its standard error and degrees of freedom, of crossed random effects.
 
-
-@lru_cache(maxsize=32)
-def _shares(units: tuple[int, ...], resamples: int) -> list[np.ndarray]:
-    """What share of each resample each image (of every dataset) and each seed has.
-
-    Arrays (resamples, n), one for each number n of ``units``: a resampled mean is a product with
-    them. Each is drawn with replacement; a lone unit is in every resample. Since all start from
-    the same state, comparisons of one shape have the same resamples: a report makes hundreds.
+    Args:
+        strata: one array (..., images, seeds) a dataset, with the same seeds; leading axes are of
+            tables that have nothing to do with one another. Of one seed, the training is given.
     """
-    rng = np.random.default_rng(0)
-    shares = []
-    for n in units:
-        drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=n * resamples)
-        shares.append(counts.reshape(resamples, n) / n)
-    return shares
+    means = np.mean([gains.mean(-2) for gains in strata], axis=0)  # (..., seeds)
+    mean, seeds = means.mean(-1), means.shape[-1]
+    more = max(seeds - 1, 1)
+    images = both = squares = np.zeros_like(mean)
+    for gains in strata:
+        n = gains.shape[-2]
+        image = gains.mean(-1, keepdims=True)
+        total = image.mean(-2, keepdims=True)
+        rest = gains - image - gains.mean(-2, keepdims=True) + total
+        weight = 1 / (max(n - 1, 1) * n * len(strata) ** 2)
+        together = weight * (rest**2).sum((-2, -1)) / (more * seeds)
+        # no mean square is taken to be smaller than the interaction's, of which it is a part:
+        # of two seeds that are alike by chance, an interval would be far too narrow
+        alone = np.maximum(weight * ((image - total) ** 2).sum((-2, -1)), together)
+        images, both = images + alone, both + together
+        squares = squares + (alone**2 + together**2 / more) / max(n - 1, 1)
+    seed = np.maximum(((means - mean[..., None]) ** 2).sum(-1) / (more * seeds), both)
+    variance = images + seed - both + TINY**2
+    return mean, np.sqrt(variance), variance**2 / (squares + seed**2 / more + TINY**4)
+
+
+def doubts(gains: Any, value: float) -> tuple[Any, Any]:
+    """Two-sided p-values that gains are not above, and not below, a value: arrays of their shape.
+
+    One is at most 0.05 exactly where the 95 % interval lies on that side of the value. ``gains``
+    has arrays "mean", "error" and "freedom".
+    """
+    mean, error, freedom = (np.asarray(gains[key], float) for key in ("mean", "error", "freedom"))
+    distance = (mean - value) / error
+    above, below = (np.minimum(2 * stdtr(freedom, side), 1) for side in (-distance, distance))
+    return above, below
+
+
+def correct(doubts: pd.Series) -> pd.Series:
+    """The p-values of a page, corrected for one another; of nan there is nothing to correct."""
+    from scipy.stats import false_discovery_control  # here: tables do not wait for it
+
+    known = doubts.dropna()
+    corrected = false_discovery_control(known, method=PROTOCOL["correction"])
+    return pd.Series(corrected, known.index).reindex(doubts.index)

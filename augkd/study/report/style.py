@@ -10,14 +10,9 @@ from importlib.resources import files
 from itertools import repeat
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import yaml
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
@@ -48,6 +43,10 @@ def use_style() -> None:
     Figures become SVG that is the same, byte for byte, whenever their data are. Formulas in them
     are limited to letters and signs that ordinary fonts have: no ``\mathcal``.
     """
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
     colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
@@ -177,55 +176,3 @@ def error_bars(line: Any, middle: str = "gain") -> NDArray[np.float64] | None:
     ends = [line[middle] - line["low"], line["high"] - line[middle]]
     lengths = np.array(ends, dtype=float).reshape(2, -1)
     return lengths if np.isfinite(lengths).all() else None
-
-
-def forest(table: pd.DataFrame, unit: str) -> Figure | None:
-    """One line a row that has a gain: it and its interval, grouped by topic, toned by verdict.
-
-    Of columns topic, label, gain, low, high, verdict. Closed, for the notebook to show.
-    """
-    table = table[table["gain"].notna()]
-    if table.empty:
-        return None
-    figure, axis = plt.subplots()
-    beside: Any = {"transform": axis.get_yaxis_transform(), "va": "center"}
-    places, place = [], 0.0
-    for topic, part in table.groupby("topic", sort=False):
-        axis.text(-0.01, place, str(topic), ha="right", fontsize=9.5, weight="bold", **beside)
-        for row in part.to_dict("records"):
-            place += 1
-            places.append(place)
-            tone, error = TONES.get(row["verdict"]), error_bars(row)
-            look: Any = {"color": tone or INK, "markerfacecolor": tone or "none", "markersize": 5.5}
-            axis.errorbar(row["gain"], place, xerr=error, fmt="o", capsize=2.5, **look)
-            held = "" if error is None else f"  ({_text((row['low'], row['high']), 2)})"
-            axis.text(1.02, place, signed(row["gain"], 2) + held, fontsize=9, **beside)
-        place += 1.5
-    figure.set_size_inches(6, 0.27 * place + 0.7)
-    axis.axvline(0, color=INK, linewidth=1.2)
-    axis.set_yticks(places, list(table["label"]), fontsize=9)
-    axis.set(xlabel=unit, ylim=(place - 0.5, -0.8))
-    axis.tick_params(axis="y", length=0)
-    axis.grid(visible=False, axis="y")
-    axis.spines["left"].set_visible(False)
-    plt.close(figure)
-    return figure
-
-
-def draw_sweep(axis: Axes, of: Any, line: pd.DataFrame) -> None:
-    """A Sweep of ``augkd.study.report.controls``: gain against value, the default ringed."""
-    axis.set_title(of.title, fontsize=9)
-    if line.empty:
-        axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center")
-        axis.set_xticks([])
-        return
-    values = line["value"]
-    if (values > 0).all() and values.max() / values.min() > 10:
-        axis.set_xscale("log")
-        axis.minorticks_off()
-    axis.set_xticks(list(values), [f"{value:g}" for value in values])
-    axis.axhline(0, color=INK, linewidth=1.2)
-    axis.errorbar(values, line["gain"], error_bars(line), fmt="o-", capsize=3, markersize=5)
-    own = line[values == of.default]
-    axis.plot(own["value"], own["gain"], "o", markersize=13, fillstyle="none", color="C1")
-    axis.set_xlabel("value (default ringed)")
