@@ -24,8 +24,7 @@ from augkd.models.edsr import EDSR
 from augkd.models.swinir import SwinIR
 
 WORKING_SET = 2**31  # bytes that a pass may take before tiles are cut
-# and on a CPU: the system maps larger feature maps afresh, which takes longer than their arithmetic
-REUSED = 2**27
+REUSED = 2**27  # and on a CPU: memory for larger feature maps is had afresh, page by page
 OWN_STATISTICS_HALO = 32  # pixels; hides seams of the convolutions where exactness is not to be had
 _LOCAL = {"Conv2d", "PixelShuffle", "Linear", "LayerNorm", "LeakyReLU", "GELU", "DropPath"}
 
@@ -91,12 +90,11 @@ def _tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None) -> Tensor
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale
     # on the CPU, convolutions on channels-last memory take about half the time
-    order = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    x = x.to(memory_format=torch.channels_last) if device.type == "cpu" else x
     rows, columns = (spans(side, tile, halo, grid) for side in x.shape[-2:])
     out = x.new_empty((*x.shape[:2], s * x.shape[-2], s * x.shape[-1]))
     for row, column in product(rows, columns):
-        part = x[..., row.before : row.after, column.before : column.after]
-        large = network(part.to(device, memory_format=order))
+        large = network(x[..., row.before : row.after, column.before : column.after].to(device))
         kept = [slice(s * (a.start - a.before), s * (a.stop - a.before)) for a in (row, column)]
         top, left = (slice(s * a.start, s * a.stop) for a in (row, column))
         out[..., top, left] = large[..., kept[0], kept[1]]
@@ -173,7 +171,5 @@ def fitting_tile(network: SRNetwork, height: int, width: int) -> int | None:
     if working_set(network, height, width) <= (REUSED if cpu else WORKING_SET):
         return None
     halo, _ = reach(network) or (OWN_STATISTICS_HALO, 1)
-    quick, most = (
-        isqrt(limit // working_set(network, 1, 1)) - 2 * halo for limit in (REUSED, WORKING_SET)
-    )
+    quick, most = (isqrt(n // working_set(network, 1, 1)) - 2 * halo for n in (REUSED, WORKING_SET))
     return max(128, min(most, max(quick, 12 * halo)) if cpu else most)
