@@ -56,9 +56,9 @@ Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this s
 Network = Annotated[str | None, typer.Option(help="Of public weights: edsr, rcan or swinir.")]
 Role = Annotated[str | None, typer.Option(help="With --network: teacher or student, of Table 1.")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
-_TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut if a
-pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is given, since it sees
-the whole image: each tile then has its own statistics."""
+_TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut where
+that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is
+given, since it sees the whole image: each tile then has its own statistics."""
 Tile = Annotated[int | None, typer.Option(min=0, help=_TILE)]
 Ensemble = Annotated[bool, typer.Option("--self-ensemble", help="Mean over eight turns and flips.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")]
@@ -293,8 +293,7 @@ def _enlarger(
     def enlarge(image: Any) -> Any:
         fitting = whole.fitting_tile(model, *image.shape[1:])
         side = fitting if exact and tile is None else tile or None
-        if fitting and not side:
-            size = whole.working_set(model, *image.shape[1:]) >> 30
+        if not side and (size := whole.working_set(model, *image.shape[1:]) >> 30) >= 2:
             say(f"augkd: {kind} takes about {size} GiB for a whole image, with --tile 256 less")
         try:
             return whole.upscale(model, image, side, halo, self_ensemble)

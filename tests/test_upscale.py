@@ -121,9 +121,20 @@ def test_a_layer_of_another_kind_voids_the_reach() -> None:
 
 
 def test_tiles_are_cut_when_a_pass_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = network("edsr", 2)
+    """On a CPU also where it would be slow, but never so small that most of them is halo."""
+    model, free = network("edsr", 2), working_set(network("edsr", 2), 9000, 9000)
     assert fitting_tile(model, 100, 100) is None
-    # the last: conv_first, two blocks, three more
-    for fitting, side, tile in (((99, 100), 100, 128), ((500, 500), 600, 500 - 2 * 8)):
-        monkeypatch.setattr(upscale_module, "WORKING_SET", working_set(model, *fitting))
+    halo = 8  # conv_first, two blocks, three more
+    for most, reused, side, tile in [
+        (free, (99, 100), 100, 128),
+        (free, (500, 500), 600, 500 - 2 * halo),
+        (free, (90, 90), 600, 128),
+        (working_set(model, 300, 300), (500, 500), 600, 300 - 2 * halo),
+    ]:
+        monkeypatch.setattr(upscale_module, "WORKING_SET", most)
+        monkeypatch.setattr(upscale_module, "REUSED", working_set(model, *reused))
         assert fitting_tile(model, side, side) == tile
+    deep = create_model("edsr", scale=2, channels=4, blocks=20, res_scale=1.0)
+    for device, tile in (("cpu", 12 * 44), ("meta", 1024 - 2 * 44)):
+        monkeypatch.undo()
+        assert fitting_tile(deep.to(device), 2000, 2000) == tile

@@ -80,12 +80,8 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
             truth = None if hr is None else Reference(hr[None].to(device), scale)
             others = ((key, network(low)) for key, network in students.items())
             for (place, method, seed), sr in chain(answers.items(), others):
-                values = {}
-                if truth:
-                    luma = truth.see(sr)
-                    values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
-                    if not method.startswith("teacher"):
-                        values["psnr_y_teacher"] = near.psnr(luma)
+                by_teacher = method.startswith("teacher")
+                values = grades(sr, truth, None if by_teacher else near) if truth else {}
                 if cohort.degradation != "bicubic" and split == "test" and min(sr.shape[2:]) >= 192:
                     from augkd.metrics.niqe import niqe  # here: other cohorts do not rest on it
 
@@ -93,6 +89,13 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
                 entry = (place, cohort.network, scale, method, seed, dataset, split, image)
                 rows += [(*entry, key, round(float(value), 6)) for key, value in values.items()]
     return pd.DataFrame(rows, columns=[*KEY, "metric", "value"])
+
+
+def grades(sr: Tensor, truth: Reference, near: Reference | None = None) -> dict[str, Tensor]:
+    """PSNR-Y and SSIM-Y against HR, and PSNR-Y against the teacher's answer where it is given."""
+    luma = truth.see(sr)
+    values = {"psnr_y": truth.psnr(luma), "ssim_y": truth.ssim(luma)}
+    return values | ({"psnr_y_teacher": near.psnr(luma)} if near else {})
 
 
 def ensembled(images: list[Scored], limit: int | None) -> set[tuple[str, str]]:
