@@ -107,11 +107,11 @@ def _each(begun: tuple[float, float], done: tuple[float, float]) -> Seconds:
 
 
 def drawing(images: PatchSampler, step: int, count: int = 40) -> float:
-    """Seconds a batch, of ``count`` from ``step`` on."""
-    begun = time.perf_counter()
+    """Seconds of a core a batch, of ``count`` from ``step`` on."""
+    begun = time.process_time()
     for number in range(step, step + count):
         images.draw(number)
-    return (time.perf_counter() - begun) / count
+    return (time.process_time() - begun) / count
 
 
 def loading(folder: Path, turn: int) -> float:
@@ -155,6 +155,6 @@ def measure(rounds: int = 5) -> dict[str, dict[str, list[float]]]:
             drawn = drawing(core, 1000 + 40 * turn)
             note("draw 4 of 12", ours=drawing(small, 1000 + 40 * turn))
             note("draw 16 of 24", ours=drawn)
-            note("draw, share of a step", ours=drawn, step=seven["clock"])
-            note("csd", csd=csd["clock"], scratch=one["clock"])
+            note("draw, share of a step", ours=drawn, step=seven["processor"])
+            note("csd", csd=csd["processor"], scratch=one["processor"])
     return found
