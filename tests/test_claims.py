@@ -220,6 +220,16 @@ def test_students_of_other_cohorts_and_of_few_bits() -> None:
     assert [one.name for one in both if one.met] == [*RULES]
 
 
+def test_the_cohort_that_asks_deeper_answers() -> None:
+    """Where it has both methods of a comparison, and else the other."""
+    shallow = scores({"augkd": 0.0, "kd": 0.3, "fitnet": 0.1}, scale=2)
+    deep = scores({"augkd": 0.3, "kd": 0.0}, scale=2, cohort="central_x2")
+    both = pd.concat([shallow, deep])
+    for other, found in (("kd", 0.3), ("fitnet", -0.1)):
+        row = verdict(claim(scales=[2], worse=other), both)
+        assert row["gain"] == pytest.approx(found, abs=0.03)
+
+
 def test_histories_are_those_of_the_run(tmp_path: Path) -> None:
     study = replace(load_study("cpu", check_methods=False), root=tmp_path)
     for name, columns in (
