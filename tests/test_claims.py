@@ -220,16 +220,6 @@ def test_students_of_other_cohorts_and_of_few_bits() -> None:
     assert [one.name for one in both if one.met] == [*RULES]
 
 
-def test_the_cohort_that_asks_deeper_answers() -> None:
-    """Where it has both methods of a comparison, and else the other."""
-    shallow = scores({"augkd": 0.0, "kd": 0.3, "fitnet": 0.1}, scale=2)
-    deep = scores({"augkd": 0.3, "kd": 0.0}, scale=2, cohort="central_x2")
-    both = pd.concat([shallow, deep])
-    for other, found in (("kd", 0.3), ("fitnet", -0.1)):
-        row = verdict(claim(scales=[2], worse=other), both)
-        assert row["gain"] == pytest.approx(found, abs=0.03)
-
-
 def test_histories_are_those_of_the_run(tmp_path: Path) -> None:
     study = replace(load_study("cpu", check_methods=False), root=tmp_path)
     for name, columns in (
@@ -290,6 +280,15 @@ def test_cohorts_are_not_mixed_but_where_a_claim_does() -> None:
     assert judged(claims, table)["verdict"].tolist() == ["holds", "fails", "fails"]
     row = verdict(claim(cohorts=["edsr_x{scale}", "quantized_x{scale}_2bit"]), table)
     assert "absent: EDSR ×4 quantized_x4_2bit, augkd over kd" in row["note"]
+
+
+def test_a_deep_cohort_is_read_where_it_has_both() -> None:
+    """The central cohort of EDSR ×2 has KD and no RKD."""
+    deep = scores({"augkd": 0.0, "kd": 0.3}, scale=2, cohort="central_x2")
+    table = pd.concat([scores({**CLEAR, "rkd": 0.0}, scale=2), deep])
+    claims = [claim(scales=[2], worse=name) for name in ("kd", "rkd")]
+    found = judged(claims, table, own=False)["verdict"]
+    assert found.tolist() == ["opposite seen here", "seen here"]
 
 
 def test_the_claims_own_test_sets_or_images_that_stand_in() -> None:
