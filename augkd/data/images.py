@@ -20,11 +20,7 @@ _DEEP = re.compile(r"(?<!BGR);16")  # "RGB;16B" and kin; BGR;16 is a bitmap of 5
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images of a folder by name, without those of its subfolders and hidden files.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
+    """Images by name, without subfolders' and hidden ones. UserError: no such folder, or none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder: give the folder that holds the images")
     named = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
@@ -39,10 +35,7 @@ def read_image(path: Path) -> Tensor:
 
     A photograph that says in its EXIF how it was held is turned upright. Nothing is guessed:
     what has more than 8 bits, more than one frame or see-through pixels is refused, because each
-    way to flatten it gives other scores.
-
-    Raises:
-        UserError: the file is missing, does not decode, or is not such an image.
+    way to flatten it gives other scores: UserError, as for a file that is missing or damaged.
     """
     try:
         with warnings.catch_warnings():
@@ -89,11 +82,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_image(path: Path, image: Tensor) -> None:
-    """Writes (3, H, W), uint8 or float in [0, 1] (clamped and rounded), as PNG: all or nothing.
-
-    Raises:
-        UserError: the place cannot be written to.
-    """
+    """Writes (3, H, W), uint8 or float in [0, 1] (clamped and rounded), as PNG: all or nothing."""
     if image.dtype != torch.uint8:
         image = (image.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()

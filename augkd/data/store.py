@@ -49,10 +49,7 @@ class Entry(NamedTuple):
 
 
 def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
-    """Writes images one after the other, in a folder beside that is renamed at the end.
-
-    Returns the index, image by image.
-    """
+    """Writes images to a folder beside, renamed at the end. Returns the index, image by image."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -79,12 +76,9 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
 class ImageStore:
     """Opens what ``write_store`` wrote, without reading it: pages are loaded when touched.
 
-    Attributes:
-        index: as ``write_store`` returns it.
-        pixels: all of the file, uint8, flat. Never write to it: the mapping is read-only, since
-            Linux counts one that may be written to as memory that must be had, and so refuses
-            files larger than the machine's.
-        keys: (dataset, image) of every image, in order.
+    ``index`` is as ``write_store`` returns it, ``keys`` (dataset, image) of every image, in order.
+    ``pixels`` is all of the file, uint8, flat. Never write to it: the mapping is read-only, since
+    Linux counts one that may be written to as memory that must be had, and refuses large files.
     """
 
     def __init__(self, folder: Path) -> None:

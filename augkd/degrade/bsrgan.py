@@ -36,9 +36,8 @@ def _draw_filter(generator: Generator) -> Filter:
 def gaussian_kernel(size: int, variances: tuple[float, float], angle: float = 0.0) -> Tensor:
     """A Gaussian on a (size, size) grid of odd size, summing to 1, float64.
 
-    Args:
-        variances: along the first and the second axis, in square pixels.
-        angle: from the columns' direction to the first axis, in radians, towards higher rows.
+    Variances are along its first and second axis, in square pixels; the angle is from the columns'
+    direction to the first axis, in radians, towards higher rows.
     """
     reach = torch.arange(size, dtype=torch.float64) - size // 2
     row, column = reach[:, None], reach[None, :]
@@ -198,11 +197,9 @@ class Degradation(NamedTuple):
         """Degrades an image (3, H, W), uint8 or float in [0, 1].
 
         Computed on the CPU, in single precision, one image at a time: the same record gives the
-        same pixels whatever device the image is on.
-
-        Returns:
-            (3, H // scale, W // scale) of the image's dtype and on its device, on 8-bit levels.
-            Rows and columns of ``hr`` beyond a multiple of the scale are not used.
+        same pixels whatever device the image is on. They are (3, H // scale, W // scale), of the
+        image's dtype and on its device, on 8-bit levels. Rows and columns of ``hr`` beyond a
+        multiple of the scale are not used.
         """
         if hr.ndim != 3 or hr.shape[0] != 3 or min(hr.shape[1:]) < self.scale:
             raise ValueError(f"Degradation: expected RGB (3, H, W), not shape {tuple(hr.shape)}")

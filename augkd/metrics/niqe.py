@@ -22,16 +22,11 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # the neighbours whose products are
 
 
 def niqe(image: Tensor, border: int = 0) -> Tensor:
-    """NIQE of each image (N,), float64.
+    """NIQE (N,), float64, of images (N, 3, H, W), uint8 or float in [0, 1], rounded to 8 bits.
 
-    Args:
-        image: (N, 3, H, W), uint8 or float in [0, 1]; floats are rounded to 8 bits first.
-        border: pixels cut from each side. It moves the score (Set14's baboon: 5.73 with 0, 5.99
-            with 4), so say which was used. What does not fill a block is cut at the right and
-            at the bottom.
-
-    Raises:
-        ValueError: fewer than two blocks of 96 x 96 pixels remain.
+    ``border`` pixels are cut from each side. It moves the score (Set14's baboon: 5.73 with 0, 5.99
+    with 4), so say which was used. What does not fill a block is cut at the right and at the
+    bottom. Raises ValueError: fewer than two blocks of 96 x 96 pixels remain.
     """
     luma = cropped(to_luma(image), border).round()
     height, width = luma.shape[-2:]
@@ -70,9 +65,8 @@ def _shapes(device: torch.device) -> tuple[Tensor, Tensor]:
 def fit_aggd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Moment fit of an asymmetric generalised Gaussian to the samples (…, n) along the last axis.
 
-    Returns:
-        Shape, left scale and right scale, each (…). Samples on one side of 0 alone have no fit:
-        their scales are NaN and their shape is the smallest, 0.2.
+    Shape, left and right scale, each (…). Samples on one side of 0 alone have no fit: their scales
+    are NaN and their shape is the smallest, 0.2.
     """
     square = x * x
     negative, positive = x < 0, x > 0

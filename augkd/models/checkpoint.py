@@ -39,8 +39,7 @@ def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}
 def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Writes tensors by name, and what the header is to say of them: the same make the same bytes.
 
-    Raises:
-        UserError: the place cannot be written to; an older file is left as it was.
+    Raises UserError: the place cannot be written to; an older file is left as it was.
     """
     plain = torch.contiguous_format  # copies, since safetensors refuses weights that a network ties
     own = {key: value.detach().cpu().clone(memory_format=plain) for key, value in weights.items()}
@@ -51,8 +50,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[st
 def read_header(path: str | Path) -> dict[str, Any]:
     """What ``save_checkpoint`` wrote beside the weights: network, scale, sizes, and its header.
 
-    Raises:
-        UserError: the file is missing, damaged, or not one of ours.
+    Raises UserError: the file is missing, damaged, or not one of ours.
     """
     path, header = Path(path), None
     if ours := _is_safetensors(path):
@@ -70,10 +68,8 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
 
     The layout is found out: ours, EDSR-PyTorch, official RCAN and SwinIR, BasicSR (``params_ema``
     before ``params``); as safetensors or in PyTorch's own format, which is read as data only.
-
-    Raises:
-        UserError: the file is missing, unreadable, or of another network or size. The model is
-            then unchanged.
+    Raises UserError: the file is missing, unreadable, or of another network or size. The model is
+    then unchanged.
     """
     path = Path(path)
     weights = read_weights(path)
@@ -90,8 +86,7 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors or PyTorch file by name, on the CPU, freed of their nesting.
 
-    Raises:
-        UserError: the file is missing, damaged, or holds anything but tensors.
+    Raises UserError: the file is missing, damaged, or holds anything but tensors.
     """
     if _is_safetensors(path):
         with _undamaged(path):
@@ -116,11 +111,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def fit_weights(path: Path, weights: Weights, model: nn.Module) -> None:
-    """Loads a state dict that must match ``model`` key by key and shape by shape.
-
-    Raises:
-        UserError: it does not match; the model is then unchanged.
-    """
+    """Loads a state dict. UserError, and no change: keys or shapes are not the model's."""
     own, kind = model.state_dict(), type(model).__name__
     for key in [*own, *weights]:
         given, wanted = (tuple(part[key].shape) if key in part else None for part in (weights, own))

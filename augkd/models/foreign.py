@@ -19,20 +19,15 @@ from augkd.models.checkpoint import fit_weights, read_weights
 
 
 def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
-    """The network that ``spec`` names, in evaluation mode, on the CPU.
+    """The network that ``spec`` names, in evaluation mode, on the CPU. ``spec`` is one of
 
-    Args:
-        spec: one of
-            ``{weights: file}``: one of our networks, from a file of ``save_checkpoint``;
-            ``{spandrel: file}``: any single-image network that spandrel knows;
-            ``{factory: "module:function", weights: file}``: what ``function(scale=scale)`` of an
-            importable module returns, an ``nn.Module`` that maps (N, 3, h, w) in [0, 1] to
-            (N, 3, scale*h, scale*w). The file must fit it key by key; without ``weights`` the
-            function has to load them itself.
-        scale: what the student will be trained for.
+    ``{weights: file}``: one of our networks, from a file of ``save_checkpoint``;
+    ``{spandrel: file}``: any single-image network that spandrel knows;
+    ``{factory: "module:function", weights: file}``: what ``function(scale=scale)`` of an importable
+    module returns, an ``nn.Module`` that maps (N, 3, h, w) in [0, 1] to (N, 3, scale*h, scale*w).
+    The file must fit it key by key; without ``weights`` the function has to load them itself.
 
-    Raises:
-        UserError: the spec, the file or the network is not as above.
+    Raises UserError: the spec, the file or the network is not as above, or of another scale.
     """
     match spec:
         case {"weights": file, **others} if not others:

@@ -113,18 +113,11 @@ def noise(study: Study, entry: Task, n: int, patch: int, device: torch.device) -
     """Draws batches of a training, in which there is nothing to see."""
     sides = (2 * patch * entry.scale, 2 * patch)
     hr, lr = (torch.randint(256, (3, side, side), dtype=torch.uint8) for side in sides)
+    options = study.params.augment.model_dump() | {"scale": entry.scale, "patch": patch, "batch": n}
+    options |= {"seed": 0, "degradation": entry.degradation, "device": device}
     with TemporaryDirectory() as folder:
         write_store(Path(folder, "noise"), [Prepared("", "", hr, {entry.scale: lr}, "")])
-        return PatchSampler(
-            ImageStore(Path(folder, "noise")),
-            scale=entry.scale,
-            patch=patch,
-            batch=n,
-            seed=0,
-            degradation=entry.degradation,
-            device=device,
-            **study.params.augment.model_dump(),
-        )
+        return PatchSampler(ImageStore(Path(folder, "noise")), **options)
 
 
 class Pass(NamedTuple):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
     update within the iteration starts from moved weights).
     """
     try:
-        [member], teacher = learner(name, method, pair, CPU, "float32")
+        [member], teacher = learner(name, method, pair, CPU, precision="float32")
     except UserError as error:
         return Step(refusal=str(error))
     member.share(None)  # so that drop-path draws by the member's name
@@ -68,15 +68,11 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
 
 
 def learner(
-    name: str,
-    method: Any,
-    pair: Pair,
-    device: torch.device,
-    precision: Literal["auto", "float32"] = "auto",
+    name: str, method: Any, pair: Pair, device: torch.device, **options: Any
 ) -> tuple[list[Member], Teacher]:
     """A student that can take steps, and its teacher: copies, by no schedule."""
-    once = dict.fromkeys(("steps", "batch", "patch", "decay_every", "seeds", "validate_every"), 1)
-    training = Training(**once, lr=1e-4, ema=0.0, precision=precision)
+    once = ("steps", "batch", "patch", "decay_every", "seeds", "validate_every")
+    training = Training(**dict.fromkeys(once, 1) | options, lr=1e-4, ema=0.0)
     student, teacher = (deepcopy(network).to(device) for network in pair)
     with torch.random.fork_rng(devices=[]):
         member = Member(name, student, method, teacher, Optimiser(), training, device)
