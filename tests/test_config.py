@@ -300,9 +300,7 @@ def test_sizes_and_seeds_are_their_own_or_else_of_table_1_and_the_budget() -> No
 # --- runs ---
 
 
-def test_a_notebook_opened_by_hand_makes_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_notebook_opened_by_hand_makes_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for what the stage makes, whose absence here ends it, before anything is written."""
 
     def need(study: Study, *names: str) -> None:

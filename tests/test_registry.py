@@ -109,9 +109,7 @@ BAD = [  # in place of what stands there what, and the words
 
 
 @pytest.mark.parametrize(("there", "instead", "words"), BAD)
-def test_a_wrong_registry_is_one_clear_line(
-    tmp_path: Path, there: str, instead: str, words: str
-) -> None:
+def test_a_mistake_is_one_clear_line(tmp_path: Path, there: str, instead: str, words: str) -> None:
     path = tmp_path / "registry.yaml"
     with pytest.raises(UserError, match="No such file"):
         load_registry.__wrapped__(path)

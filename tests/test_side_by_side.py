@@ -38,6 +38,8 @@ from tests.study_copy import ROOT, environment
 dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
 )
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 MEET = "touch {0}.here; for i in $(seq 200); do test -e {1}.here && {2}; sleep 0.05; done; exit 7"
 
 
@@ -107,9 +109,7 @@ def program(study: Path, jobs: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_failure_lets_the_others_end_and_starts_nothing_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_lets_the_others_end(tmp_path: Path, capsys: Capture) -> None:
     stages = diamond(MEET.format("a", "b", "exit 3"), MEET.format("b", "a", "sleep 1 && exit"))
     study = pipeline(tmp_path / "study", stages)
     with pytest.raises(UserError, match="a: failed: see above, mend it"):
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None
 
 
 @pytest.mark.parametrize("text", ["none", "0", "-1", "1.5"])
-def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv(JOBS, text)
     with pytest.raises(UserError, match=f"{JOBS}={text}: give a number"):
         wanted_jobs()
@@ -169,7 +169,7 @@ def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> Non
     assert not (study / "first").exists()
 
 
-def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: Patch) -> None:
     monkeypatch.delenv(JOBS, raising=False)
     monkeypatch.setattr(side_by_side, "cores", lambda: 3)
     assert wanted_jobs() == 3
@@ -216,16 +216,12 @@ def test_pages_that_wait_for_the_same_are_run_by_one_dvc() -> None:
         ("backbone", ["teach"], True, True),
     ],
 )
-def test_who_may_start_beside_whom(
-    notebook: str, beside: list[str], apart: bool, may: bool
-) -> None:
+def test_who_may_start_beside(notebook: str, beside: list[str], apart: bool, may: bool) -> None:
     assert may_start(2, apart, stage(notebook), beside) is may
     assert not may_start(1, apart, stage(notebook), ["prepare"])  # no more than so many
 
 
-def test_nobody_starts_before_what_it_rests_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_none_starts_before_what_it_needs(tmp_path: Path, monkeypatch: Patch) -> None:
     """Sources first: only then DVC can tell what else is stale."""
     module = "python -m augkd.study.pipeline.stage"
     study = pipeline(
@@ -255,7 +251,7 @@ def test_nobody_starts_before_what_it_rests_on(
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_lines_appear_whole_and_bars_once(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_appear_whole_and_bars_once(size: int, capsys: Capture) -> None:
     text = "first\nbar:  0%\rbar: 50% é█\rbar: 100% é█\nlast".encode()
     out, into = os.pipe()
     os.write(into, text)
@@ -275,9 +271,7 @@ class Terminal(StringIO):
         return True
 
 
-def test_on_a_terminal_a_bar_stays_below(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_a_bar_stays_below(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Terminal())
     out, into = os.pipe()
     for text in (b"\rbar: 10%", b"\rbar: 20%", b"\nlast\n"):
@@ -291,9 +285,7 @@ def test_on_a_terminal_a_bar_stays_below(
     assert capsys.readouterr().out == "bar: 20%\nlast\n"
 
 
-def test_without_a_terminal_a_bar_is_seen_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_terminal_a_bar_is_seen(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(side_by_side, "PAUSE", -1.0)
     out, into = os.pipe()
     os.write(into, b"\rbar: 10%\rbar: 20%")
@@ -340,14 +332,14 @@ COUNTING: dict[str, Any] = {
 
 
 @pytest.fixture
-def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def counting(tmp_path: Path, monkeypatch: Patch) -> Path:
     for name, value in environment(tmp_path, ROOT).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "count.py").write_text(COUNT)
     return pipeline(tmp_path, COUNTING)
 
 
-def test_local_workers_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_workers_have_gpus_of_their_own(monkeypatch: Patch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [_devices(worker, 2)["CUDA_VISIBLE_DEVICES"] for worker in (0, 1)] == ["0,1", "2,3"]
