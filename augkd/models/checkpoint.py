@@ -38,9 +38,7 @@ def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Writes tensors by name, and what the header is to say of them: the same make the same bytes.
-
-    Raises UserError: the place cannot be written to; an older file is left as it was.
-    """
+    UserError: the place cannot be written to; an older file is left as it was."""
     plain = torch.contiguous_format  # copies, since safetensors refuses weights that a network ties
     own = {key: value.detach().cpu().clone(memory_format=plain) for key, value in weights.items()}
     with replacing(path) as partial:
@@ -49,9 +47,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[st
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """What ``save_checkpoint`` wrote beside the weights: network, scale, sizes, and its header.
-
-    Raises UserError: the file is missing, damaged, or not one of ours.
-    """
+    UserError: the file is missing, damaged, or not one of ours."""
     path, header = Path(path), None
     if ours := _is_safetensors(path):
         with _undamaged(path), safe_open(path, framework="pt") as file, suppress(ValueError):
@@ -85,9 +81,7 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
 
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors or PyTorch file by name, on the CPU, freed of their nesting.
-
-    Raises UserError: the file is missing, damaged, or holds anything but tensors.
-    """
+    UserError: the file is missing, damaged, or holds anything but tensors."""
     if _is_safetensors(path):
         with _undamaged(path):
             return dict(load_file(path))
@@ -166,10 +160,7 @@ _RCAN = [
 
 
 def _ours(weights: Weights) -> Weights:
-    """The weights under our names, whichever of the known layouts they came in.
-
-    Keys that no layout knows keep their names, for ``fit_weights`` to refuse.
-    """
+    """The weights under our names, whichever known layout they came in; other keys keep theirs."""
     if "head.0.weight" in weights:
         gates = any(".conv_du." in key for key in weights)
         renamed = {_renamed(key, _RCAN if gates else _EDSR): v for key, v in weights.items()}

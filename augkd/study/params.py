@@ -395,10 +395,7 @@ def read_params(path: Path) -> tuple[str, Any]:
 
 def budgets(path: Path, switch_to: str | None = None) -> tuple[str, list[str]]:
     """The chosen budget's name, before one word is rewritten to choose another, and all names.
-
-    Raises UserError: one of them is not there, or benchmarks are behind linked folders, into which
-    DVC does not look, and says nothing.
-    """
+    UserError: one is not there, or benchmarks are behind links, where DVC does not look."""
     text, values = read_params(path)
     chosen, known = _LINE.findall(text), values.get("budgets") if isinstance(values, dict) else None
     if len(chosen) != 1 or not isinstance(known, dict):

@@ -77,10 +77,7 @@ def entry_of(study: Study, stage: str, name: str) -> Task:
 
 def untrained(study: Study, entry: Task, device: torch.device) -> tuple[list[Member], nn.Module]:
     """Untrained students of a training, one of each method, and their teacher, if only in name.
-
-    Neither counts nor times depend on the weights of VGG19, where CSD asks for it, nor on how many
-    bits students are quantised to.
-    """
+    Neither counts nor times depend on weights of VGG19, nor on how many bits students have."""
     common, members = (study.params.optimiser, study.schedule(entry), device), []
     with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder, device:
         if isinstance(entry, TeacherEntry):

@@ -47,11 +47,8 @@ class Timed(NamedTuple):
 def time_steps(
     study: Study, steps: Mapping[Key, Step], device: torch.device, limit: float
 ) -> dict[Key, Timed]:
-    """Times a step of each training while ``limit`` seconds last, those of least work first.
-
-    Later ones are taken to be as fast as the one nearest in operations of their kind (by network
-    and what it learns from), of which one is always timed.
-    """
+    """Times a step of each training while ``limit`` seconds last, those of least work first. Later
+    ones are as fast as the nearest of their kind in operations, of which one is always timed."""
     end, found, kinds = time.perf_counter() + limit, dict[Key, Timed](), dict[Key, object]()
     work = {key: step.operations() for key, step in steps.items()}
     for i, key in enumerate(bar(sorted(steps, key=work.__getitem__), "timing")):
@@ -67,11 +64,9 @@ def time_steps(
 
 
 def time_step(study: Study, key: Key, step: Step, device: torch.device, limit: float) -> Timed:
-    """Times steps of a training, untrained networks on noise, of each method one student.
-
-    It begins with a small batch of small patches, and goes on to larger ones, at last the
-    training's own, while three such steps fit into what is left of ``limit`` seconds.
-    """
+    """Times steps of a training, untrained networks on noise, of each method one student: first a
+    small batch of small patches, then larger ones, at last the training's own, while three such
+    steps fit into what is left of ``limit`` seconds."""
     end, entry = time.perf_counter() + limit, entry_of(study, *key)
     training = study.schedule(entry)
     whole = training.batch, training.patch

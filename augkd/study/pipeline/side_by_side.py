@@ -290,11 +290,8 @@ def spread(
 
 
 def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) -> Done:
-    """What a worker does: runs a stage in a process of its own, which ends with the worker.
-
-    It has the variables of ``environ`` beside the worker's, and so many of the machine's GPUs; 0
-    leaves to it what the worker sees.
-    """
+    """What a worker does: runs a stage in a process of its own, which ends with the worker. It has
+    ``environ`` beside the worker's variables, and so many GPUs; 0: those that the worker sees."""
     from distributed import get_worker
 
     name, begun = str(get_worker().name), time.monotonic()

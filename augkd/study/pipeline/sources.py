@@ -2,12 +2,10 @@
 
 build/sources/BUDGET/distil-rcan_x2.txt, on which dvc.yaml lets that stage depend, has
 
-- a hash of the code that the training of that cohort runs through. It follows the imports at the
-  head of each module, so that no list has to be kept by hand, and hashes what the code does: a
-  comment, a docstring, a module that lies elsewhere change nothing. What a stage may leave alone is
-  left out: networks and methods that the cohort does not have, what functions import when they
-  need it (quantisation, BSRGAN's degradation), for runs the look of plots and the record of the
-  run, for all how params.yaml is checked.
+- a hash of what the code does that the training of that cohort runs through, by the imports at the
+  head of each module. What a stage may leave alone is left out: networks and methods that the
+  cohort does not have, what functions import when they need it (quantisation, BSRGAN's
+  degradation), for runs the look of plots and the record, for all how params.yaml is checked.
 - the code of its notebook; for pages the prose too.
 - the values of params.yaml that it reads, and no others.
 """

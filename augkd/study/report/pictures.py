@@ -102,10 +102,8 @@ def compare(study: Study, name: str) -> list[Example]:
 
 
 def summarise(examples: Sequence[Example]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The windows of all examples by rank, and mean gains in PSNR-Y (dB) over scratch by method.
-
-    Gains are in each kind of window, and in the whole centres.
-    """
+    """The windows of all examples by rank, and by method mean gains in PSNR-Y (dB) over scratch: in
+    each kind of window, and in the whole centres."""
     if not examples:
         return pd.DataFrame(index=pd.Index([], name="rank")), pd.DataFrame()
     ranked = {(rank, e.dataset, e.image): e.windows for rank, e in enumerate(examples, 1)}

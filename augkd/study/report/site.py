@@ -123,11 +123,8 @@ def _environment() -> Environment:
 
 
 def _zip_notebooks(path: Path, pages: list[Page]) -> None:
-    """The executed notebooks in one archive: git keeps notebooks free of outputs.
-
-    A large picture is on its page already; here a line stands for it, so that the report stays
-    small enough for git. The notebook in runs/ has it.
-    """
+    """The executed notebooks in one archive: git keeps notebooks free of outputs. A line stands for
+    a large picture, which is on its page already, so that the report is small enough for git."""
     with zipfile.ZipFile(path, "w") as archive:
         for page in pages:
             outputs = [output for cell in page.notebook.cells for output in cell.get("outputs", [])]
