@@ -181,13 +181,13 @@ def test_the_next_address_is_asked(server: Loopback, folder: Path, capsys: Captu
     assert lying(folder) == {f"{NAME}.rejected"}
 
 
-@pytest.mark.parametrize(
-    ("good", "bad", "words"),
-    [
-        ({"md5": hashlib.md5(BODY).hexdigest()}, {"md5": "0" * 32}, "has the MD5"),
-        ({"sha256_begins": SHA256[:8]}, {"sha256_begins": "0" * 8}, r"expected 0{8} \(from a test"),
-    ],
-)
+WEAKER = [  # a right one, a wrong one, the words
+    ({"md5": hashlib.md5(BODY).hexdigest()}, {"md5": "0" * 32}, "has the MD5"),
+    ({"sha256_begins": SHA256[:8]}, {"sha256_begins": "0" * 8}, r"expected 0{8} \(from a test"),
+]
+
+
+@pytest.mark.parametrize(("good", "bad", "words"), WEAKER)
 def test_the_weaker_hashes_are_checked_where_they_are_all_there_is(
     server: Loopback, folder: Path, good: dict[str, str], bad: dict[str, str], words: str
 ) -> None:
