@@ -106,11 +106,8 @@ def _pristine(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _distance(features: Tensor) -> Tensor:
-    """From the pristine model to the blocks' features (N, blocks, 36): (N,).
-
-    Features without a value (flat blocks) are left out of the mean, and their blocks out of the
-    covariance; fewer than two whole blocks give NaN.
-    """
+    """From the pristine model to blocks' features (N, blocks, 36): (N,). What has no value (in flat
+    blocks) is left out of the mean, its block out of the covariance; NaN of fewer than two."""
     pristine_mean, pristine_covariance = _pristine(features.device)
     whole = ~features.isnan().any(-1, keepdim=True)
     count = whole.sum(1)  # (N, 1)

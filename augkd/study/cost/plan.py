@@ -36,9 +36,7 @@ COLUMNS = [
 bar = partial(tqdm, unit="training", ncols=88, disable=None)
 
 
-class Timed(NamedTuple):
-    """Seconds of a step."""
-
+class Timed(NamedTuple):  # seconds of a step
     draw: float  # of the batch, timed at its full size
     update: float  # of teacher and students, timed or extrapolated by operations
     share: float  # of the step's operations that was timed; 0 where another training's was
@@ -89,9 +87,7 @@ def time_step(study: Study, key: Key, step: Step, device: torch.device, limit: f
     return timed
 
 
-class Disk(NamedTuple):
-    """Bytes."""
-
+class Disk(NamedTuple):  # bytes
     fetched: int  # archives and checkpoints
     unknown: int  # how many files among them have no published size: not in ``fetched``
     prepared: int  # the stores of pixels
@@ -125,15 +121,12 @@ def disk(study: Study) -> Disk:
 
 
 class Plan(NamedTuple):
-    """A budget's plan. ``trainings`` has a row each, of ``COLUMNS``, hours and hours_apart.
-
-    Operations are multiply-accumulates; memory, weights and resume bytes; draw and update seconds
-    of a step, of which a share was timed: NaN where nothing was measured, as hours are.
-    """
+    """Operations are multiply-accumulates; memory, weights, resume bytes; draw and update seconds
+    of a step, of which a share was timed: NaN where nothing was measured, as hours are."""
 
     budget: str
     stages: int  # that DVC runs
-    trainings: pd.DataFrame
+    trainings: pd.DataFrame  # a row each, of ``COLUMNS``, hours and hours_apart
     chain: list[Key]  # the trainings that wait for one another for longest
     disk: Disk
     device: str  # on which was measured; "" if nothing was

@@ -38,11 +38,8 @@ class Step(NamedTuple):
 
 
 def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
-    """Lets a method take an iteration on a batch, from copies of the networks.
-
-    Terms are those at the weights that were given and at the paper's learning rate (a second
-    update within the iteration starts from moved weights).
-    """
+    """Lets a method take an iteration on a batch, from copies of the networks: terms are those at
+    their weights; a second update starts from what the paper's learning rate moved."""
     try:
         [member], teacher = learner(name, method, pair, CPU, precision="float32")
     except UserError as error:
@@ -89,11 +86,9 @@ def update(members: Sequence[Member], teacher: Teacher, batch: Batch, lr: float 
 def time_rounds(
     calls: Mapping[str, Call], device: torch.device, limit: float, rounds: tuple[int, int] = (5, 60)
 ) -> pd.DataFrame:
-    """Seconds of calls that take turns: rows rounds, each begun with another; columns calls.
-
-    So a machine that slows down or warms up does so for all of them. No round begins after
-    ``limit`` seconds, once the fewest of ``rounds`` are done, nor after the most.
-    """
+    """Seconds of calls that take turns, so that a machine that slows down or warms up does so for
+    all of them: rows rounds, each begun with another; columns calls. No round begins after
+    ``limit`` seconds, once the fewest of ``rounds`` are done, nor after the most."""
 
     def took(call: Call) -> float:
         begun = time.perf_counter()

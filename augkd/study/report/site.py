@@ -67,9 +67,7 @@ class Page(NamedTuple):
 
 def build(budget: str, root: Path = Path(".")) -> Path:
     """Builds reports/``budget`` and the entry reports/index.html, which it returns.
-
-    Raises UserError: nothing was run, or a file of a run cannot be read. The old site stays.
-    """
+    UserError: nothing was run, or a file of a run cannot be read. The old site stays."""
     study = load_study(budget, root, check_methods=False)
     runs, reports = study.folder(""), root / "reports"
     paths = [path for place in PLACES for path in runs.glob(f"{place}/notebook.ipynb")]
@@ -203,10 +201,8 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def _linked(html: str, known: Container[str]) -> str:
-    """A link to a notebook becomes one to its page; to a page that is not there, one to the front.
-
-    NOTEBOOK.ipynb#PAGE is the page PAGE, one of several that a parameterised notebook makes.
-    """
+    """A link to a notebook becomes one to its page (NOTEBOOK.ipynb#PAGE: to that one of several
+    which it makes); to a page that is not there, one to the front."""
 
     def target(match: re.Match[str]) -> str:
         own, anchor, page = f"{match[1]}.html", match[2] or "", f"{match[3]}.html"
