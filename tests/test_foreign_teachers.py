@@ -39,7 +39,7 @@ def make(tmp_path: Path) -> Make:
     ) -> Study:
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         smoke, cohort = params["budgets"]["smoke"], params["cohorts"]["edsr_x2"]
-        cohort |= {"methods": {name: {} for name in methods}, "seeds": {"smoke": 1}}
+        cohort |= {"methods": {name: {} for name in methods}, "at": {"smoke": {"seeds": 1}}}
         cohort |= {"teacher": {"trained": "foreign"}}
         smoke["teach"] |= {"steps": 2, "patch": 12}
         smoke["distil"] |= {"steps": 3, "patch": 12}

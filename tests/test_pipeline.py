@@ -103,7 +103,7 @@ def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
         ours = Graph(Path(root), Path(root).name).stages
         assert next(iter(ours)) == f"sources@{Path(root).name}"
         assert [*ours][-1] == f"site@{Path(root).name}"
-        assert len(ours) < 60  # with more, DVC's own time is felt
+        assert len(ours) < 66  # with more, DVC's own time is felt
         assert sorted(ours) == sorted(stage["name"] for stage in listed)
         for stage in listed:
             own = ours[stage["name"]]
@@ -172,9 +172,10 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
         read = graph.sources.values(stage)
         table = "teachers" if taught else "cohorts"
         assert read["seed"] == study.params.seed
-        entry = graph.params[table][stage.entry]
+        key = stage.entry.partition("-")[0]  # of one seed of a cohort: the cohort
+        entry = graph.params[table][key]
         at = {"at": entry["at"].get(graph.budget)} if "at" in entry else {}  # of no other budget
-        assert read[f"{table}.{stage.entry}"] == entry | at
+        assert read[f"{table}.{key}"] == entry | at
         network = cohort.network if cohort else study.teacher(stage.entry).network
         assert read[f"budgets.{graph.budget}.schedules.{network}.{stage.notebook}"] is not None
 

@@ -203,7 +203,7 @@ def test_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert max(map(len, lines)) <= 100
     table = pd.read_csv(file)
     assert list(table["name"][:2]) == ["edsr_x2", "edsr_x3"]
-    assert len(table) == 3 + 8
+    assert len(table) == 3 + 10
     assert table["hours"].isna().all()
     assert (table["operations_apart"] >= table["operations"]).all()
     assert set((ROOT / "runs").rglob("*")) == before  # nothing is made

@@ -222,7 +222,8 @@ class Study:
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
         mixed = ["mixed"] if self.budget.mixed else []
-        return (*self.budget.backbones, "central", "extras", *mixed)
+        groups = (*self.budget.backbones, "central", "extras", *mixed)
+        return groups if self.budget.students else ()
 
     def group(self, cohort: str) -> str:
         """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""

@@ -102,7 +102,8 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     shutil.rmtree(reports / budget, ignore_errors=True)
     site.rename(reports / budget)
 
-    abouts = {name: other.about.strip() for name, other in study.params.budgets.items()}
+    others = study.params.budgets.items()
+    abouts = {name: other.about.strip() for name, other in others if other.students}
     ran = sorted(path.parent.name for path in reports.glob("*/index.html"))
     front["budgets"] = [(b, abouts.get(b, ""), b in ran) for b in dict.fromkeys([*abouts, *ran])]
     entry = reports / "index.html"
