@@ -88,7 +88,7 @@ def shown(value: float) -> str:
 
 def test_every_stage_announces_its_place(pipeline: Pipeline) -> None:
     names = list(stages_of(pipeline.root))
-    places = re.findall(r"^\[(\d+)/(\d+)\] (\w+)(?: \w+)?$", pipeline.output, re.M)
+    places = re.findall(r"^\[(\d+)/(\d+)\] (\w+)(?: [\w-]+)?$", pipeline.output, re.M)
     assert len(places) == len(names)
     assert {int(m) for _, m, _ in places} == {len(names)}
     # stages that do not wait for one another may change places: all appear, first and last fixed
