@@ -64,18 +64,23 @@ def luma(image: np.ndarray) -> np.ndarray:
     return weighed + 16
 
 
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((luma(a) - luma(b)) ** 2)))
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(luma(a), luma(b), data_range=255, **window))
+
+
 @torch.no_grad()
 def reference(networks: list[nn.Module], pairs: list[tuple[Tensor, Tensor]]) -> Scores:
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     scores: Scores = []
     for network in networks:
         scores.append([])
         for lr, hr in pairs:
-            a = luma(to_image(network(lr[None].float() / 255)))
-            b = luma(to_image(hr[None].float() / 255))
-            psnr = 10 * np.log10(255**2 / np.mean((a - b) ** 2))
-            ssim = structural_similarity(a, b, data_range=255, **window)
-            scores[-1].append((float(psnr), float(ssim)))
+            a, b = (to_image(x) for x in (network(lr[None].float() / 255), hr[None].float() / 255))
+            scores[-1].append((psnr(a, b), ssim(a, b)))
     return scores
 
 
@@ -86,8 +91,8 @@ def ours(networks: list[nn.Module], pairs: list[tuple[Tensor, Tensor]]) -> Score
     for lr, hr in pairs:
         low, truth = lr[None].float().div(255), Reference(hr[None], SCALE)
         for network, found in zip(prepared, scores, strict=True):
-            psnr, ssim = grades(network(low), truth).values()
-            found.append((float(psnr), float(ssim)))
+            values = grades(network(low), truth)
+            found.append((float(values["psnr_y"]), float(values["ssim_y"])))
     return scores
 
 
