@@ -167,17 +167,14 @@ def budget(
     name: Annotated[str | None, typer.Argument(help="To switch to; else all are listed.")] = None,
 ) -> None:
     """Show the budgets of params.yaml, or choose the one that 'dvc repro' runs."""
-    from augkd.study.params import find_root, read_budgets, refuse_links, switch_budget
+    from augkd.study.params import budgets, find_root
 
-    path = find_root() / "params.yaml"
-    refuse_links(path)
-    if name is None:
-        chosen, names = read_budgets(path)
-        for known in names:
-            typer.echo(f"{'*' if known == chosen else ' '} {known}")
+    chosen, names = budgets(find_root() / "params.yaml", name)
+    if name is not None:
+        typer.echo(f"budget: {name} ({'as before' if chosen == name else f'was {chosen}'})")
         return
-    before = switch_budget(path, name)
-    typer.echo(f"budget: {name} ({'as before' if before == name else f'was {before}'})")
+    for known in names:
+        typer.echo(f"{'*' if known == chosen else ' '} {known}")
 
 
 @app.command()
@@ -242,8 +239,7 @@ def spread(
     from augkd.study.pipeline.side_by_side import spread as run
 
     study = load_study(check_methods=False)
-    gpus = study.budget.processes
-    run(study.root, workers=workers, scheduler=scheduler, processes=gpus, say=typer.echo)
+    run(study.root, workers, scheduler, study.budget.processes, typer.echo)
 
 
 def _enlarger(

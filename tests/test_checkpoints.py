@@ -103,9 +103,7 @@ def _header(content: str | None) -> Write:
         (lambda path: None, "no such checkpoint"),
     ],
 )
-def test_a_file_that_does_not_describe_itself_is_refused(
-    write: Write, message: str, tmp_path: Path
-) -> None:
+def test_a_file_must_describe_itself(write: Write, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write(path)
     _refuses(lambda: load_network(path), path, message)
@@ -210,9 +208,7 @@ def test_means_that_training_has_moved_are_kept(name: str, tmp_path: Path) -> No
         ("swinir_x2", {"window_size": 4}, "relative_position_bias_table"),
     ],
 )
-def test_other_sizes_are_refused(
-    name: str, sizes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_sizes_must_fit(name: str, sizes: dict[str, Any], message: str, tmp_path: Path) -> None:
     case = CASES[name]
     right = case.create()
     model = create_model(right.name, **{"scale": right.scale, **right.sizes, **sizes})

@@ -282,6 +282,15 @@ def test_cohorts_are_not_mixed_but_where_a_claim_does() -> None:
     assert "absent: EDSR ×4 quantized_x4_2bit, augkd over kd" in row["note"]
 
 
+def test_a_deep_cohort_is_read_where_it_has_both() -> None:
+    """The central cohort of EDSR ×2 has KD and no RKD."""
+    deep = scores({"augkd": 0.0, "kd": 0.3}, scale=2, cohort="central_x2")
+    table = pd.concat([scores({**CLEAR, "rkd": 0.0}, scale=2), deep])
+    claims = [claim(scales=[2], worse=name) for name in ("kd", "rkd")]
+    found = judged(claims, table, own=False)["verdict"]
+    assert found.tolist() == ["opposite seen here", "seen here"]
+
+
 def test_the_claims_own_test_sets_or_images_that_stand_in() -> None:
     table = scores(CLEAR, datasets=("photographs", "Urban100"))
     own = verdict(claim(stand_in="not real ones"), table)

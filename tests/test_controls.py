@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from augkd.study.params import find_root
-from augkd.study.report.controls import CONTRASTS, WEIGHTS, contrasts, shares, spread, sweep
+from augkd.study.report.controls import COHORT, CONTRASTS, WEIGHTS, contrasts, shares, spread, sweep
 from augkd.study.report.style import METHOD_NAMES
 
 
@@ -42,7 +42,7 @@ def asked(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     levels = {"augkd": 0.3, "kd": 0.0, "scratch": 0.0, "augkd_two_step": 0.2, "augkd_no_f": 0.3}
-    table = asked(scores(levels)).set_index(["better", "worse"])
+    table = asked(scores(levels)).query("cohort == @COHORT").set_index(["better", "worse"])
     expected = {
         ("augkd", "kd"): "more",
         ("augkd_two_step", "augkd"): "less",
@@ -55,8 +55,8 @@ def test_a_contrast_says_more_less_or_not_told_apart() -> None:
     assert whole["gain"] == pytest.approx(0.3, abs=0.02)
     assert (whole["label"], whole["seeds"], whole["images"]) == ("AugKD − KD", 3, 6)  # test images
     assert whole["p"] < 0.05
-    few = asked(scores(levels, seeds=2))
-    assert (few["verdict"][0], few["unmet"][0]) == ("not tested here", "trainings a method: 2")
+    few = asked(scores(levels, seeds=2)).query("cohort == @COHORT").iloc[0]
+    assert (few["verdict"], few["unmet"]) == ("not tested here", "trainings a method: 2")
 
 
 def test_contrasts_are_corrected_for_one_another() -> None:
@@ -64,34 +64,36 @@ def test_contrasts_are_corrected_for_one_another() -> None:
     alone = {"augkd": 0.012, "kd": 0.0}
     many = alone | {c["better"]: 0.0 for c in CONTRASTS if c["better"] != "augkd"}
     many |= {c["worse"]: 0.0 for c in CONTRASTS if c["worse"] != "augkd"}
-    few, all_of_them = (asked(scores(of)) for of in (alone, many))
-    assert (few["label"][0], all_of_them["p"].count()) == ("AugKD − KD", len(CONTRASTS))
-    assert all_of_them["p"][0] > few["p"][0]
+    few, all_of_them = (asked(scores(of)).query("cohort == @COHORT") for of in (alone, many))
+    assert few.iloc[0]["label"] == "AugKD − KD"
+    assert all_of_them["p"].notna().all()
+    assert all_of_them.iloc[0]["p"] > few.iloc[0]["p"]
 
 
 def test_shares_are_of_a_gain_that_is_there() -> None:
     levels = {"augkd": 0.4, "kd": 0.0, "augkd_no_f": 0.3}
-    table = shares(asked(scores(levels)))
+    table = shares(asked(scores(levels)), "augkd", "kd")
     assert dict(zip(table["change"], table["share (%)"], strict=True)) == {
         "KD − Scratch": pytest.approx(125, abs=5),
         "AugKD without F − KD": pytest.approx(75, abs=3),
         "AugKD − AugKD without F": pytest.approx(25, abs=3),
     }
-    assert shares(asked(scores({**levels, "augkd": 0.0}))).empty
-    assert shares(asked(scores(levels).iloc[:0])).empty
+    assert shares(asked(scores({**levels, "augkd": 0.0})), "augkd", "kd").empty
+    assert shares(asked(scores(levels).iloc[:0]), "augkd", "kd").empty
 
 
 def test_contrasts_ask_each_thing_once_and_of_known_students() -> None:
-    asked = [{contrast["better"], contrast["worse"]} for contrast in CONTRASTS]
-    assert all(asked.count(pair) == 1 and len(pair) == 2 for pair in asked)
-    named = set.union(*asked)
-    assert named <= set(METHOD_NAMES)
+    asked = [{c.get("cohort", COHORT), c["better"], c["worse"]} for c in CONTRASTS]
+    assert all(asked.count(pair) == 1 and len(pair) == 3 for pair in asked)
     topics = [topic for topic, _ in groupby(CONTRASTS, lambda contrast: contrast["topic"])]
     assert len(set(topics)) == len(topics)  # a topic's contrasts stand together
     params = yaml.safe_load((find_root() / "params.yaml").read_text())
-    students = set(params["cohorts"]["controls_x2"]["methods"])
-    swept = {name for name in students if re.fullmatch(r"(aug|kd|f)_[\d.]+", name)}
-    assert students - swept == named
+    for cohort in (COHORT, "central_x2"):
+        named = set.union(*(pair - {cohort} for pair in asked if cohort in pair))
+        assert named <= set(METHOD_NAMES)
+        students = set(params["cohorts"][cohort]["methods"])
+        swept = {name for name in students if re.fullmatch(r"(aug|kd|f)_[\d.]+", name)}
+        assert students - (swept if cohort == COHORT else set()) == named
 
 
 @pytest.mark.parametrize(

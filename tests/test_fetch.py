@@ -23,10 +23,12 @@ from tests.miniature_archives import make_archives, registry, write_archive
 BODY = bytes(range(256)) * 700  # 179,200 bytes: several reads
 SHA256 = hashlib.sha256(BODY).hexdigest()
 NAME = "a.zip"
+Patch = pytest.MonkeyPatch
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: Patch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name, value in {"ATTEMPTS": 3, "PAUSE": 0.01, "TIMEOUT": 0.3}.items():
         monkeypatch.setattr(fetch, name, value)
@@ -67,9 +69,7 @@ def refusal(file: RemoteFile, folder: Path, mirror: Path | None = None) -> str:
     return str(caught.value)
 
 
-def test_a_file_is_verified_named_and_asked_for_again_only_if_wrong(
-    server: Loopback, folder: Path
-) -> None:
+def test_a_file_is_verified_and_asked_for_again_if_wrong(server: Loopback, folder: Path) -> None:
     server.files[NAME] = Served(BODY)
     for asked, left in ((1, {NAME}), (1, {NAME}), (2, {NAME, f"{NAME}.rejected"})):
         if asked == 2:
@@ -110,8 +110,8 @@ def test_what_a_broken_transfer_asks_again(
     assert time.monotonic() - start < 2.5  # not the three seconds that a stalled server would take
 
 
-def test_a_later_call_or_another_address_continues(
-    server: Loopback, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_later_call_or_another_address_goes_on(
+    server: Loopback, folder: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.files[NAME] = Served(BODY, cut=CUT.copy())
@@ -131,9 +131,7 @@ def test_a_later_call_or_another_address_continues(
 @pytest.mark.parametrize(
     ("left", "asked"), [(BODY, [416]), (BODY + b"more", [416, 200]), (OTHER[:9], [206, 200])]
 )
-def test_what_an_earlier_call_left(
-    server: Loopback, folder: Path, left: bytes, asked: list[int]
-) -> None:
+def test_earlier_calls_left(server: Loopback, folder: Path, left: bytes, asked: list[int]) -> None:
     """What is whole is not fetched again; what turns out wrong is, once, and from its start."""
     server.files[NAME] = Served(BODY)
     folder.mkdir()
@@ -155,9 +153,7 @@ REFUSED = [  # what the server does, the words
 
 
 @pytest.mark.parametrize(("does", "words"), REFUSED)
-def test_a_server_that_does_not_serve_the_file_is_given_up(
-    server: Loopback, folder: Path, does: dict[str, Any], words: str
-) -> None:
+def test_it_is_given_up(server: Loopback, folder: Path, does: dict[str, Any], words: str) -> None:
     server.files[NAME] = Served(**{"body": BODY, **copy.deepcopy(does)})
     text = refusal(listed(server.url(NAME), by_hand="https://example.org/page"), folder)
     assert re.search(words, text), text
@@ -171,9 +167,7 @@ def test_nobody_listens_or_a_folder_cannot_be_made(folder: Path) -> None:
     assert "cannot be written" in refusal(file, folder / "file")
 
 
-def test_the_next_address_is_asked(
-    server: Loopback, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_next_address_is_asked(server: Loopback, folder: Path, capsys: Capture) -> None:
     bad = BODY[:-1] + b"?"
     server.files["bad"], server.files["good"] = Served(bad), Served(BODY)
     file = listed(*map(server.url, ("gone", "bad", "good")))
@@ -187,13 +181,13 @@ def test_the_next_address_is_asked(
     assert lying(folder) == {f"{NAME}.rejected"}
 
 
-@pytest.mark.parametrize(
-    ("good", "bad", "words"),
-    [
-        ({"md5": hashlib.md5(BODY).hexdigest()}, {"md5": "0" * 32}, "has the MD5"),
-        ({"sha256_begins": SHA256[:8]}, {"sha256_begins": "0" * 8}, r"expected 0{8} \(from a test"),
-    ],
-)
+WEAKER = [  # a right one, a wrong one, the words
+    ({"md5": hashlib.md5(BODY).hexdigest()}, {"md5": "0" * 32}, "has the MD5"),
+    ({"sha256_begins": SHA256[:8]}, {"sha256_begins": "0" * 8}, r"expected 0{8} \(from a test"),
+]
+
+
+@pytest.mark.parametrize(("good", "bad", "words"), WEAKER)
 def test_the_weaker_hashes_are_checked_where_they_are_all_there_is(
     server: Loopback, folder: Path, good: dict[str, str], bad: dict[str, str], words: str
 ) -> None:
@@ -213,8 +207,8 @@ def test_a_file_without_a_length_and_one_said_to_be_encoded(server: Loopback, fo
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_the_mirror_comes_first_and_is_linked_or_copied(
-    server: Loopback, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+def test_a_mirror_comes_first(
+    server: Loopback, folder: Path, tmp_path: Path, monkeypatch: Patch, links: bool
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError("another file system")
@@ -249,9 +243,7 @@ def test_what_must_be_got_by_hand(folder: Path) -> None:
     assert get(file, folder) == folder / NAME
 
 
-def test_an_unlisted_file_is_trusted_once(
-    server: Loopback, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unlisted_file_is_trusted_once(server: Loopback, folder: Path, capsys: Capture) -> None:
     server.files[NAME] = Served([BODY, OTHER])
     lock, unlisted = folder / f"{NAME}.sha256", RemoteFile(urls=(server.url(NAME),))
     for said in (True, False):
@@ -279,9 +271,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_dataset_falls_back_on_its_other_source(
-    server: Loopback, folder: Path, archives: Path
-) -> None:
+def test_a_dataset_falls_back_on_another(server: Loopback, folder: Path, archives: Path) -> None:
     fetcher = Fetcher(folder, None, registry(archives, server.base))
     server.files["Flickr2K.zip"] = Served((archives / "Flickr2K.zip").read_bytes())
     for _ in range(2):  # then the second source is at hand, and the dead address not asked again
@@ -289,9 +279,7 @@ def test_a_dataset_falls_back_on_its_other_source(
         assert [asked[0] for asked in server.asked] == ["Flickr2K.tar", "Flickr2K.zip"]
 
 
-def test_a_dataset_of_parts_and_one_that_nobody_has(
-    server: Loopback, folder: Path, archives: Path
-) -> None:
+def test_parts_and_a_dataset_nobody_has(server: Loopback, folder: Path, archives: Path) -> None:
     made = registry(archives, server.base)
     found = Fetcher(folder, archives, made).dataset("DF2K")
     assert [path.name for path in found][::4] == ["DIV2K_train_HR.zip", "Flickr2K.tar"]
@@ -302,9 +290,7 @@ def test_a_dataset_of_parts_and_one_that_nobody_has(
         Fetcher(folder, None, made).dataset("Set6")
 
 
-def test_a_checkpoint_comes_out_of_its_archive(
-    server: Loopback, folder: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_leaves_its_archive(server: Loopback, folder: Path, tmp_path: Path) -> None:
     member = "models_ECCV2018RCAN/RCAN_BIX3.pt"
     write_archive(tmp_path / "models_ECCV2018RCAN.zip", {member: b"weights"})
     made = registry(tmp_path, server.base)

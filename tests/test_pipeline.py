@@ -92,15 +92,14 @@ def touches(one: str, other: str) -> bool:
     return holds(one, other) or holds(other, one)
 
 
+def python(code: str, *arguments: str, env: Any) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.check_output(command, cwd=ROOT, env=env, text=True)
+
+
 def test_stages_are_those_that_dvc_sees(copies: list[Path]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIST, *map(str, copies)],
-        env=environment(copies[0].parent, copies[0]),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for root, listed in json.loads(done.stdout).items():
+    said = python(LIST, *map(str, copies), env=environment(copies[0].parent, copies[0]))
+    for root, listed in json.loads(said).items():
         ours = Graph(Path(root), Path(root).name).stages
         assert next(iter(ours)) == f"sources@{Path(root).name}"
         assert [*ours][-1] == f"site@{Path(root).name}"
@@ -156,12 +155,7 @@ def test_training_rests_on_what_it_runs(graph: Graph) -> None:
     for stage in graph.of("teach", "distil"):
         taught = stage.notebook == "teach"
         cohort = None if taught else study.cohort(stage.entry)
-        needed = {
-            "augkd/train.py",
-            "augkd/study/runs.py",
-            "augkd/augment.py",
-            "augkd/data/sampler.py",
-        }
+        needed = {f"augkd/{m}.py" for m in ("train", "study/runs", "augment", "data/sampler")}
         own = {cohort.network if cohort else str(study.teacher(stage.entry).network)}
         if cohort and cohort.teacher.trained:
             own.add(str(study.teacher(cohort.teacher.trained).network))
@@ -231,15 +225,8 @@ print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "augkd"
 
 @cache
 def loaded_modules() -> frozenset[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED],
-        cwd=ROOT,
-        env=environment(ROOT, ROOT),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    files = (Path(file) for file in done.stdout.splitlines() if "augkd/" in file)
+    said = python(LOADED, env=environment(ROOT, ROOT))
+    files = (Path(file) for file in said.splitlines() if "augkd/" in file)
     return frozenset(file.relative_to(ROOT).as_posix() for file in files)
 
 

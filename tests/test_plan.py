@@ -142,9 +142,7 @@ def test_a_step_that_takes_too_long_is_extrapolated() -> None:
     assert 0 < timed.update < float("inf")
 
 
-def test_what_no_time_is_left_for_is_as_fast_as_the_nearest_of_its_kind(
-    smoke: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_timed_is_as_its_nearest(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fake(study: Study, training: tuple[str, str], *_: object) -> Timed:

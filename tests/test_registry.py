@@ -12,16 +12,8 @@ from augkd.study.acquire.registry import FILE, Registry, expected_scores, load_r
 from augkd.study.paper import all_tables
 from augkd.study.prepare import degrade
 from tests import data_listing
+from tests import miniature_archives as mini
 from tests.data_listing import PAGE
-from tests.miniature_archives import (
-    NAMES,
-    contents,
-    make_archives,
-    photograph,
-    registry,
-    write_archive,
-    write_registry,
-)
 
 REAL = load_registry()
 
@@ -109,9 +101,7 @@ BAD = [  # in place of what stands there what, and the words
 
 
 @pytest.mark.parametrize(("there", "instead", "words"), BAD)
-def test_a_wrong_registry_is_one_clear_line(
-    tmp_path: Path, there: str, instead: str, words: str
-) -> None:
+def test_a_mistake_is_one_clear_line(tmp_path: Path, there: str, instead: str, words: str) -> None:
     path = tmp_path / "registry.yaml"
     with pytest.raises(UserError, match="No such file"):
         load_registry.__wrapped__(path)
@@ -126,7 +116,7 @@ def test_a_wrong_registry_is_one_clear_line(
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archives")
-    make_archives(folder, side=48)
+    mini.make_archives(folder, side=48)
     (folder / "other").mkdir()
     (folder / "other" / "Flickr2K.zip").symlink_to(folder / "Flickr2K.zip")
     return folder
@@ -134,10 +124,10 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(archives: Path) -> Registry:
-    return registry(archives)
+    return mini.registry(archives)
 
 
-LAYOUTS = [(name, "", 0, [name]) for name in NAMES]  # dataset, folder, source, parts
+LAYOUTS = [(name, "", 0, [name]) for name in mini.NAMES]  # dataset, folder, source, parts
 LAYOUTS += [("Flickr2K", "other", 1, ["Flickr2K"]), ("DF2K", "", 0, ["DIV2K", "Flickr2K"])]
 
 
@@ -147,10 +137,10 @@ def test_images_are_found_in_the_published_layouts(
 ) -> None:
     with find_images(name, archives / folder, made) as pairs:
         found = [(pair.dataset, pair.name) for pair in pairs]
-        assert found == [(part, image) for part in parts for image in NAMES[part]]
+        assert found == [(part, image) for part in parts for image in mini.NAMES[part]]
         for pair in pairs:
             source = made.dataset(pair.dataset).sources[which]
-            pixels = torch.from_numpy(photograph(pair.name, 48)).permute(2, 0, 1)
+            pixels = torch.from_numpy(mini.photograph(pair.name, 48)).permute(2, 0, 1)
             hr, lr = pair.read()
             assert (hr is None) == (source.hr is None)
             assert hr is None or torch.equal(hr, pixels)
@@ -160,7 +150,7 @@ def test_images_are_found_in_the_published_layouts(
 
 
 def test_a_rehearsal_reads_its_own_registry(made: Registry, tmp_path: Path) -> None:
-    write_registry(tmp_path / "miniature.yaml", made)
+    mini.write_registry(tmp_path / "miniature.yaml", made)
     assert load_registry(tmp_path / "miniature.yaml") == made
     assert load_registry() == load_registry(FILE) == REAL
 
@@ -170,12 +160,12 @@ def test_what_is_not_fetched_or_not_complete_is_told(made: Registry, tmp_path: P
         find_images("Flickr2K", tmp_path, made).__enter__()
 
     def lines(members: dict[str, bytes]) -> str:
-        write_archive(tmp_path / "benchmark.tar", members)
+        mini.write_archive(tmp_path / "benchmark.tar", members)
         with pytest.raises(UserError) as caught, find_images("Set5", tmp_path, made) as pairs:
             list(map(Pair.read, pairs))
         return str(caught.value)
 
-    whole = contents("Set5", made.dataset("Set5").sources[0], 48)
+    whole = mini.contents("Set5", made.dataset("Set5").sources[0], 48)
     hr, lr = "benchmark/Set5/HR/baby.png", "benchmark/Set5/LR_bicubic/X3/babyx3.png"
     without = {left: {k: v for k, v in whole.items() if k != left} for left in (lr, hr)}
     assert "1 images at x3 in benchmark.tar, expected the same 2" in lines(without[lr])

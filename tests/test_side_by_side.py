@@ -18,27 +18,15 @@ import pytest
 import yaml
 
 from augkd.errors import UserError
-from augkd.study.pipeline import side_by_side
-from augkd.study.pipeline.side_by_side import (
-    JOBS,
-    Done,
-    _devices,
-    heights,
-    here,
-    may_start,
-    run,
-    show,
-    spread,
-    stale,
-    together,
-    wanted_jobs,
-)
+from augkd.study.pipeline import side_by_side as side
 from augkd.study.pipeline.stage import Stage
 from tests.study_copy import ROOT, environment
 
 dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
 )
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 MEET = "touch {0}.here; for i in $(seq 200); do test -e {1}.here && {2}; sleep 0.05; done; exit 7"
 
 
@@ -80,14 +68,14 @@ def test_stages_that_do_not_wait_run_at_once(tmp_path: Path) -> None:
     """Each waits for the other to have begun: one after the other, the first would give up."""
     study = pipeline(tmp_path / "both", diamond(MEET.format("a", "b", "exit"), ":"))
     write(study, diamond(MEET.format("a", "b", "exit"), MEET.format("b", "a", "exit")))
-    assert here(study, 2) == 4
+    assert side.here(study, 2) == 4
     assert (study / "last").read_text() == "a\nb\n"
     assert list(locked(study))[0::3] == ["first", "last"]
     assert "up to date" in dvc(study, "status")  # for DVC itself too
-    assert here(study, 2) == 0
+    assert side.here(study, 2) == 0
     (study / "a").write_text("c\n")
-    assert stale(study) == {"a", "last"}  # no more than these is handed out again
-    assert here(study, 2) == 2
+    assert side.stale(study) == {"a", "last"}  # no more than these is handed out again
+    assert side.here(study, 2) == 2
 
 
 def test_one_job_is_dvc_itself(tmp_path: Path) -> None:
@@ -101,26 +89,24 @@ def program(study: Path, jobs: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "augkd.study.pipeline.side_by_side"],
         cwd=study,
-        env=os.environ | {JOBS: jobs, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {side.JOBS: jobs, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
 
 
 @pytest.mark.slow
-def test_a_failure_lets_the_others_end_and_starts_nothing_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_lets_the_others_end(tmp_path: Path, capsys: Capture) -> None:
     stages = diamond(MEET.format("a", "b", "exit 3"), MEET.format("b", "a", "sleep 1 && exit"))
     study = pipeline(tmp_path / "study", stages)
     with pytest.raises(UserError, match="a: failed: see above, mend it"):
-        here(study, 2)
+        side.here(study, 2)
     assert "a failed; b ends first" in capsys.readouterr().out
     assert set(locked(study)) == {"first", "b"}
     assert not (study / "last").exists()
     stages["a"]["cmd"] = "echo a > a"
     write(study, stages)
-    assert here(study, 2) == 2
+    assert side.here(study, 2) == 2
 
 
 @pytest.mark.slow
@@ -131,7 +117,7 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None
     running = subprocess.Popen(
         [sys.executable, "-m", "augkd.study.pipeline.side_by_side"],
         cwd=study,
-        env=os.environ | {JOBS: "2", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {side.JOBS: "2", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -150,14 +136,14 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None
     held = json.loads((study / ".dvc" / "tmp" / "rwlock").read_text())
     assert not any(infos for paths in held.values() for infos in paths.values()), held
     write(study, diamond(":", ":"))
-    assert here(study, 2) == 3
+    assert side.here(study, 2) == 3
 
 
 @pytest.mark.parametrize("text", ["none", "0", "-1", "1.5"])
-def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(JOBS, text)
-    with pytest.raises(UserError, match=f"{JOBS}={text}: give a number"):
-        wanted_jobs()
+def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: Patch) -> None:
+    monkeypatch.setenv(side.JOBS, text)
+    with pytest.raises(UserError, match=f"{side.JOBS}={text}: give a number"):
+        side.wanted_jobs()
 
 
 def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
@@ -165,21 +151,21 @@ def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> Non
     done = program(study, "0")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"augkd: {JOBS}=0: give a number of stages from 1 on (make repro JOBS=2)"
+        f"augkd: {side.JOBS}=0: give a number of stages from 1 on (make repro JOBS=2)"
     ]
     assert not (study / "first").exists()
 
 
-def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(JOBS, raising=False)
-    monkeypatch.setattr(side_by_side, "cores", lambda: 3)
-    assert wanted_jobs() == 3
-    monkeypatch.setattr(side_by_side, "cores", lambda: 64)
-    assert wanted_jobs() == 4
+def test_jobs_are_as_many_as_cores_unless_said(monkeypatch: Patch) -> None:
+    monkeypatch.delenv(side.JOBS, raising=False)
+    monkeypatch.setattr(side, "cores", lambda: 3)
+    assert side.wanted_jobs() == 3
+    monkeypatch.setattr(side, "cores", lambda: 64)
+    assert side.wanted_jobs() == 4
     monkeypatch.setattr("os.sysconf", lambda name: 3 * 2**30 if name == "SC_PHYS_PAGES" else 1)
-    assert wanted_jobs() == 1
-    monkeypatch.setenv(JOBS, "6")
-    assert wanted_jobs() == 6
+    assert side.wanted_jobs() == 1
+    monkeypatch.setenv(side.JOBS, "6")
+    assert side.wanted_jobs() == 6
 
 
 # --- the order
@@ -191,14 +177,14 @@ def stage(notebook: str) -> Stage:
 
 def test_what_others_wait_for_longest_comes_first() -> None:
     graph = {"a": set[str](), "b": {"a"}, "c": set[str](), "d": {"b"}}
-    assert heights(graph) == {"a": 3, "b": 2, "c": 1, "d": 1}
+    assert side.heights(graph) == {"a": 3, "b": 2, "c": 1, "d": 1}
 
 
 def test_pages_that_wait_for_the_same_are_run_by_one_dvc() -> None:
     names = ["score", "audit", *"abcdef", "table_01", "site"]
     graph = {"score": set[str](), "audit": set[str](), "site": {*names} - {"site"}}
     graph |= {name: {"score"} for name in (*"abcdef", "table_01")}
-    stages, joined = together({name: stage(name) for name in names}, graph)
+    stages, joined = side.together({name: stage(name) for name in names}, graph)
     pages = {"a b c d": {"score"}, "e f": {"score"}}  # four at most; who measures seconds is alone
     rest = {"score": set(), "audit": set(), "table_01": {"score"}}
     assert joined == {**rest, **pages, "site": {*rest, *pages}}
@@ -217,16 +203,12 @@ def test_pages_that_wait_for_the_same_are_run_by_one_dvc() -> None:
         ("backbone", ["teach"], True, True),
     ],
 )
-def test_who_may_start_beside_whom(
-    notebook: str, beside: list[str], apart: bool, may: bool
-) -> None:
-    assert may_start(2, apart, stage(notebook), beside) is may
-    assert not may_start(1, apart, stage(notebook), ["prepare"])  # no more than so many
+def test_who_may_start_beside(notebook: str, beside: list[str], apart: bool, may: bool) -> None:
+    assert side.may_start(2, apart, stage(notebook), beside) is may
+    assert not side.may_start(1, apart, stage(notebook), ["prepare"])  # no more than so many
 
 
-def test_nobody_starts_before_what_it_rests_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_none_starts_before_what_it_needs(tmp_path: Path, monkeypatch: Patch) -> None:
     """Sources first: only then DVC can tell what else is stale."""
     module = "python -m augkd.study.pipeline.stage"
     study = pipeline(
@@ -239,19 +221,19 @@ def test_nobody_starts_before_what_it_rests_on(
         },
     )
     answers = iter([{"sources", "prepare", "audit", "teach"}, {"prepare"}])
-    monkeypatch.setattr(side_by_side, "stale", lambda root: next(answers))
+    monkeypatch.setattr(side, "stale", lambda root: next(answers))
     order: list[str] = []
-    futures: list[weakref.ref[Future[Done]]] = []
+    futures: list[weakref.ref[Future[side.Done]]] = []
 
-    def submit(stage: Stage) -> "Future[Done]":
+    def submit(stage: Stage) -> "Future[side.Done]":
         order.append(stage.name)
         assert not any(kept() for kept in futures)  # Dask makes again what is kept, and lost later
-        future: Future[Done] = Future()
+        future: Future[side.Done] = Future()
         futures.append(weakref.ref(future))
-        future.set_result(Done(0, "", 0))
+        future.set_result(side.Done(0, "", 0))
         return future
 
-    assert run(study, submit, partial(may_start, 3, False), order.append) == 3
+    assert side.run(study, submit, partial(side.may_start, 3, False), order.append) == 3
     assert order == ["sources", "prepare", "teach"]
 
 
@@ -259,7 +241,7 @@ def test_nobody_starts_before_what_it_rests_on(
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_lines_appear_whole_and_bars_once(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_appear_whole_and_bars_once(size: int, capsys: Capture) -> None:
     text = "first\nbar:  0%\rbar: 50% é█\rbar: 100% é█\nlast".encode()
     out, into = os.pipe()
     os.write(into, text)
@@ -268,7 +250,7 @@ def test_lines_appear_whole_and_bars_once(size: int, capsys: pytest.CaptureFixtu
         read = os.read
         try:
             os.read = lambda fd, _: read(fd, size)
-            show(stream)
+            side.show(stream)
         finally:
             os.read = read
     assert capsys.readouterr().out == "first\nbar: 100% é█\nlast\n"
@@ -279,9 +261,7 @@ class Terminal(StringIO):
         return True
 
 
-def test_on_a_terminal_a_bar_stays_below(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_a_bar_stays_below(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Terminal())
     out, into = os.pipe()
     for text in (b"\rbar: 10%", b"\rbar: 20%", b"\nlast\n"):
@@ -290,20 +270,18 @@ def test_on_a_terminal_a_bar_stays_below(
     with os.fdopen(out, "rb", buffering=0) as stream:
         read = os.read
         monkeypatch.setattr("os.read", lambda fd, _: read(fd, 9))
-        show(stream)
+        side.show(stream)
     assert screen.getvalue().index("bar: 10%") < screen.getvalue().index("bar: 20%")
     assert capsys.readouterr().out == "bar: 20%\nlast\n"
 
 
-def test_without_a_terminal_a_bar_is_seen_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(side_by_side, "PAUSE", -1.0)
+def test_without_a_terminal_a_bar_is_seen(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(side, "PAUSE", -1.0)
     out, into = os.pipe()
     os.write(into, b"\rbar: 10%\rbar: 20%")
     os.close(into)
     with os.fdopen(out, "rb", buffering=0) as stream:
-        show(stream)
+        side.show(stream)
     assert capsys.readouterr().out.startswith("bar: 20%\n")
 
 
@@ -344,21 +322,27 @@ COUNTING: dict[str, Any] = {
 
 
 @pytest.fixture
-def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def counting(tmp_path: Path, monkeypatch: Patch) -> Path:
     for name, value in environment(tmp_path, ROOT).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "count.py").write_text(COUNT)
     return pipeline(tmp_path, COUNTING)
 
 
-def test_local_workers_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_workers_have_gpus_of_their_own(monkeypatch: Patch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [_devices(worker, 2)["CUDA_VISIBLE_DEVICES"] for worker in (0, 1)] == ["0,1", "2,3"]
+    assert [side._devices(worker, 2)["CUDA_VISIBLE_DEVICES"] for worker in (0, 1)] == [
+        "0,1",
+        "2,3",
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7,2,3")
-    assert [_devices(worker, 1)["CUDA_VISIBLE_DEVICES"] for worker in (1, 2)] == ["7", "2"]
+    assert [side._devices(worker, 1)["CUDA_VISIBLE_DEVICES"] for worker in (1, 2)] == [
+        "7",
+        "2",
+    ]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert _devices(0, 1) == {}
+    assert side._devices(0, 1) == {}
 
 
 @dask
@@ -367,7 +351,7 @@ def test_a_lost_workers_stage_goes_on_elsewhere(counting: Path) -> None:
     import psutil
 
     said = list[str]()
-    spread(counting, workers=2, say=said.append)
+    side.spread(counting, workers=2, say=said.append)
     assert (counting / "both.txt").read_text() == "6\n6\n"
     assert (counting / "killed").exists()
     assert (counting / "left.log").read_text() == "from 0\n"
@@ -385,7 +369,7 @@ def test_a_stage_that_fails_stops_what_rests_on_it(counting: Path) -> None:
     right = {**COUNTING["right"], "cmd": "python -c 'raise SystemExit(\"no luck\")'"}
     write(counting, {**COUNTING, "left": left, "right": right})
     with pytest.raises(UserError, match=r"right: failed: see .*build/spread, mend it") as error:
-        spread(counting, workers=2, say=lambda _: None)
+        side.spread(counting, workers=2, say=lambda _: None)
     assert "\n" not in str(error.value)
     assert "no luck" in (counting / "build" / "spread" / "right.txt").read_text()
     assert (counting / "left.txt").exists()  # what ran beside it is done
@@ -396,7 +380,7 @@ def test_a_stage_that_fails_stops_what_rests_on_it(counting: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"workers": 2, "scheduler": "tcp://127.0.0.1:1"}])
 def test_one_cluster_is_asked_for(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="give either --workers N"):
-        spread(tmp_path, **options)
+        side.spread(tmp_path, **options)
 
 
 @dask
@@ -407,4 +391,4 @@ def test_workers_without_gpus_are_refused(tmp_path: Path) -> None:
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
         with pytest.raises(UserError, match="no worker offers GPU=1"):
-            spread(tmp_path, scheduler=address)
+            side.spread(tmp_path, scheduler=address)

@@ -53,9 +53,7 @@ def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, 
     assert float(found[3, 5]) == pytest.approx(float(expected))
 
 
-def test_the_widest_window_is_found_where_it_was_put(
-    hr: Tensor, answers: dict[str, Tensor]
-) -> None:
+def test_the_widest_window_is_where_it_was_put(hr: Tensor, answers: dict[str, Tensor]) -> None:
     found = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     assert list(found.index) == ["widest", "typical"]
     assert list(found) == ["row", "column", "spread", *answers]
@@ -68,9 +66,7 @@ def test_the_widest_window_is_found_where_it_was_put(
     assert 0 < typical["spread"] < widest["spread"]
 
 
-def test_neither_order_nor_failure_of_a_student_chooses(
-    hr: Tensor, answers: dict[str, Tensor]
-) -> None:
+def test_neither_order_nor_a_failure_chooses(hr: Tensor, answers: dict[str, Tensor]) -> None:
     chosen = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
     swapped = answers | {"scratch": answers["augkd"], "augkd": answers["scratch"]}
     again = pictures.choose(swapped, hr, ["augkd", "scratch"], SMALL, BORDER)

@@ -236,12 +236,11 @@ class Study:
         """How long and how fast a cohort or a teacher is trained."""
         stage: Stage = "distil" if isinstance(of, Cohort) else "teach"
         training: Training = getattr(self.budget, stage)
-        if own := self.budget.schedules.get(of.network or "", {}).get(stage):
-            where = f"budgets.{self.budget.name}.schedules.{of.network}.{stage}"
-            training = _valid(Training, asdict(training) | own, where)
-        if isinstance(of, Cohort) and (own := of.at.get(self.budget.name)):
-            where = f"cohorts: at.{self.budget.name}"
-            training = _valid(Training, asdict(training) | own, where)
+        name, schedules = self.budget.name, self.budget.schedules.get(of.network or "", {})
+        own = {f"budgets.{name}.schedules.{of.network}.{stage}": schedules.get(stage)}
+        own[f"cohorts: at.{name}"] = getattr(of, "at", {}).get(name)
+        for where, values in own.items():
+            training = _valid(Training, asdict(training) | values, where) if values else training
         return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
@@ -271,8 +270,8 @@ class Study:
 
 def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
     """The study as a notebook sees it: run as a stage at ``budget``, or opened by hand."""
-    by_hand = STAGE not in os.environ
-    return replace(load_study(budget, check_methods=check_methods), by_hand=by_hand)
+    study = load_study(budget, check_methods=check_methods)
+    return replace(study, by_hand=STAGE not in os.environ)
 
 
 def load_study(
@@ -399,32 +398,22 @@ def read_params(path: Path) -> tuple[str, Any]:
         raise UserError(f"{path}: not YAML{line} ({problem}): mend the YAML there") from None
 
 
-def read_budgets(path: Path) -> tuple[str, dict[str, Any]]:
-    """The chosen budget's name, and all by name, unchecked. UserError if either is not there."""
+def budgets(path: Path, switch_to: str | None = None) -> tuple[str, list[str]]:
+    """The chosen budget's name, before one word is rewritten to choose another, and all names.
+    UserError: one is not there, or benchmarks are behind links, where DVC does not look."""
     text, values = read_params(path)
     chosen, known = _LINE.findall(text), values.get("budgets") if isinstance(values, dict) else None
     if len(chosen) != 1 or not isinstance(known, dict):
         raise UserError(f"{path}: has no 'budgets' or no 'budget: *NAME': expected one of each")
-    return chosen[0][1], known
-
-
-def switch_budget(path: Path, name: str) -> str:
-    """Rewrites the one word that chooses the budget, and returns the name chosen before."""
-    before, known = read_budgets(path)
-    _entry(known, name, "budget")
-    text, anchor = read_params(path)[0], f"{name}: &{name}"
-    if anchor not in text:
-        raise UserError(f"{path}: budgets.{name} needs an anchor of its name: write '{anchor}'")
-    with replacing(path) as partial:
-        partial.write_bytes(_LINE.sub(rf"\g<1>{name}", text).encode())
-    return before
-
-
-def refuse_links(path: Path) -> None:
-    """Refuses linked folders of benchmarks, behind which DVC does not look, and says nothing."""
-    read_budgets(path)
-    benchmarks = (read_params(path)[1].get("data") or {}).get("benchmarks")
+    benchmarks = (values.get("data") or {}).get("benchmarks")
     for found in (path.parent / benchmarks).rglob("*") if benchmarks else ():
         if found.is_symlink() and found.is_dir():
             mend = "copy the folder, or let data.benchmarks name the one it is in"
             raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")
+    if (name := switch_to) is not None:
+        _entry(known, name, "budget")
+        if (anchor := f"{name}: &{name}") not in text:
+            raise UserError(f"{path}: budgets.{name} needs an anchor of its name: write '{anchor}'")
+        with replacing(path) as partial:
+            partial.write_bytes(_LINE.sub(rf"\g<1>{name}", text).encode())
+    return chosen[0][1], list(known)

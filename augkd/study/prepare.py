@@ -79,10 +79,8 @@ def prepare_photographs(study: Study, split: str) -> Iterator[Prepared]:
 
 
 def prepare_pairs(study: Study, pairs: Iterable[Pair]) -> Iterator[Prepared]:
-    """Images with the LR images that are shipped with them, and those of other scales made here.
-
-    Those of the budget's real datasets are left as they are: no LR is made, and HR may be absent.
-    """
+    """Images with their shipped LR images, and those of other scales made here; not so of the
+    budget's real datasets, which are left as they are, and whose HR may be absent."""
     sets, edges = study.budget.images.datasets, study.params.data.edges
     for pair in pairs:
         (hr, lr), made = pair.read(), {}

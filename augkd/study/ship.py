@@ -39,10 +39,9 @@ def ship(study: Study) -> pd.DataFrame:
             continue
         network = load_network(trained / "teacher.safetensors").half().float().to(device).eval()
         score = round(mean_psnr(network, store, store.keys, entry, device), 3)
-        card: dict[str, Any] = {"images": len(store.keys), "photographs": score}
-        card |= {"recipe": asdict(study.schedule(entry)), "start": entry.start}
-        card |= {"degradation": entry.degradation}
-        card |= {"run": json.loads((trained / "run.json").read_text())}
+        run, recipe = json.loads((trained / "run.json").read_text()), asdict(study.schedule(entry))
+        card: dict[str, Any] = {"images": len(store.keys), "photographs": score, "recipe": recipe}
+        card |= {"start": entry.start, "degradation": entry.degradation, "run": run}
         save_checkpoint(folder / f"{name}.safetensors", network.half(), {"card": card})
     rows = []
     for file in sorted(folder.glob("*.safetensors")):

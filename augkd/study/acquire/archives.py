@@ -67,10 +67,7 @@ class Pair(NamedTuple):
     lr: dict[int, Member]
 
     def read(self) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """HR (3, H, W) and, by scale s, the shipped LR, at most (3, H // s, W // s); uint8.
-
-        Raises UserError: an image is damaged, or LR is larger than 1/s of HR.
-        """
+        """HR (3, H, W) and, by scale s, the shipped LR, at most (3, H // s, W // s); uint8."""
         hr, lr = self.hr.image() if self.hr else None, dict[int, Tensor]()
         for scale, member in self.lr.items():
             small = lr[scale] = member.image()

@@ -117,11 +117,8 @@ class Fetcher:
         )
 
     def _download(self, url: str, partial: Path) -> Path:
-        """Completes ``partial``, which an earlier call or try may have begun.
-
-        If the hash is published it is continued wherever it was begun: the hash will tell. Else
-        only with ``If-Range`` and the ETag of the first answer: two versions are never spliced.
-        """
+        """Completes ``partial``, which another try, of another address too, may have begun;
+        without a published hash only by the first answer's ETag: two versions are never spliced."""
         file, note = self.registry.files[partial.stem], partial.with_suffix(".etag")
         known, tries, furthest = file.sha256 or file.md5, 0, -1
         while True:

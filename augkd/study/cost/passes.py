@@ -77,10 +77,7 @@ def entry_of(study: Study, stage: str, name: str) -> Task:
 
 def untrained(study: Study, entry: Task, device: torch.device) -> tuple[list[Member], nn.Module]:
     """Untrained students of a training, one of each method, and their teacher, if only in name.
-
-    Neither counts nor times depend on the weights of VGG19, where CSD asks for it, nor on how many
-    bits students are quantised to.
-    """
+    Neither counts nor times depend on weights of VGG19, nor on how many bits students have."""
     common, members = (study.params.optimiser, study.schedule(entry), device), []
     with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder, device:
         if isinstance(entry, TeacherEntry):
@@ -113,18 +110,11 @@ def noise(study: Study, entry: Task, n: int, patch: int, device: torch.device) -
     """Draws batches of a training, in which there is nothing to see."""
     sides = (2 * patch * entry.scale, 2 * patch)
     hr, lr = (torch.randint(256, (3, side, side), dtype=torch.uint8) for side in sides)
+    options = study.params.augment.model_dump() | {"scale": entry.scale, "patch": patch, "batch": n}
+    options |= {"seed": 0, "degradation": entry.degradation, "device": device}
     with TemporaryDirectory() as folder:
         write_store(Path(folder, "noise"), [Prepared("", "", hr, {entry.scale: lr}, "")])
-        return PatchSampler(
-            ImageStore(Path(folder, "noise")),
-            scale=entry.scale,
-            patch=patch,
-            batch=n,
-            seed=0,
-            degradation=entry.degradation,
-            device=device,
-            **study.params.augment.model_dump(),
-        )
+        return PatchSampler(ImageStore(Path(folder, "noise")), **options)
 
 
 class Pass(NamedTuple):

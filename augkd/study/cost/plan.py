@@ -36,9 +36,7 @@ COLUMNS = [
 bar = partial(tqdm, unit="training", ncols=88, disable=None)
 
 
-class Timed(NamedTuple):
-    """Seconds of a step."""
-
+class Timed(NamedTuple):  # seconds of a step
     draw: float  # of the batch, timed at its full size
     update: float  # of teacher and students, timed or extrapolated by operations
     share: float  # of the step's operations that was timed; 0 where another training's was
@@ -47,11 +45,8 @@ class Timed(NamedTuple):
 def time_steps(
     study: Study, steps: Mapping[Key, Step], device: torch.device, limit: float
 ) -> dict[Key, Timed]:
-    """Times a step of each training while ``limit`` seconds last, those of least work first.
-
-    Later ones are taken to be as fast as the one nearest in operations of their kind (by network
-    and what it learns from), of which one is always timed.
-    """
+    """Times a step of each training while ``limit`` seconds last, those of least work first. Later
+    ones are as fast as the nearest of their kind in operations, of which one is always timed."""
     end, found, kinds = time.perf_counter() + limit, dict[Key, Timed](), dict[Key, object]()
     work = {key: step.operations() for key, step in steps.items()}
     for i, key in enumerate(bar(sorted(steps, key=work.__getitem__), "timing")):
@@ -67,11 +62,9 @@ def time_steps(
 
 
 def time_step(study: Study, key: Key, step: Step, device: torch.device, limit: float) -> Timed:
-    """Times steps of a training, untrained networks on noise, of each method one student.
-
-    It begins with a small batch of small patches, and goes on to larger ones, at last the
-    training's own, while three such steps fit into what is left of ``limit`` seconds.
-    """
+    """Times steps of a training, untrained networks on noise, of each method one student: first a
+    small batch of small patches, then larger ones, at last the training's own, while three such
+    steps fit into what is left of ``limit`` seconds."""
     end, entry = time.perf_counter() + limit, entry_of(study, *key)
     training = study.schedule(entry)
     whole = training.batch, training.patch
@@ -94,9 +87,7 @@ def time_step(study: Study, key: Key, step: Step, device: torch.device, limit: f
     return timed
 
 
-class Disk(NamedTuple):
-    """Bytes."""
-
+class Disk(NamedTuple):  # bytes
     fetched: int  # archives and checkpoints
     unknown: int  # how many files among them have no published size: not in ``fetched``
     prepared: int  # the stores of pixels
@@ -130,15 +121,12 @@ def disk(study: Study) -> Disk:
 
 
 class Plan(NamedTuple):
-    """A budget's plan. ``trainings`` has a row each, of ``COLUMNS``, hours and hours_apart.
-
-    Operations are multiply-accumulates; memory, weights and resume bytes; draw and update seconds
-    of a step, of which a share was timed: NaN where nothing was measured, as hours are.
-    """
+    """Operations are multiply-accumulates; memory, weights, resume bytes; draw and update seconds
+    of a step, of which a share was timed: NaN where nothing was measured, as hours are."""
 
     budget: str
     stages: int  # that DVC runs
-    trainings: pd.DataFrame
+    trainings: pd.DataFrame  # a row each, of ``COLUMNS``, hours and hours_apart
     chain: list[Key]  # the trainings that wait for one another for longest
     disk: Disk
     device: str  # on which was measured; "" if nothing was

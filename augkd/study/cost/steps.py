@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,13 +38,10 @@ class Step(NamedTuple):
 
 
 def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
-    """Lets a method take an iteration on a batch, from copies of the networks.
-
-    Terms are those at the weights that were given and at the paper's learning rate (a second
-    update within the iteration starts from moved weights).
-    """
+    """Lets a method take an iteration on a batch, from copies of the networks: terms are those at
+    their weights; a second update starts from what the paper's learning rate moved."""
     try:
-        [member], teacher = learner(name, method, pair, CPU, "float32")
+        [member], teacher = learner(name, method, pair, CPU, precision="float32")
     except UserError as error:
         return Step(refusal=str(error))
     member.share(None)  # so that drop-path draws by the member's name
@@ -68,15 +65,11 @@ def try_step(name: str, method: Any, pair: Pair, batch: Batch) -> Step:
 
 
 def learner(
-    name: str,
-    method: Any,
-    pair: Pair,
-    device: torch.device,
-    precision: Literal["auto", "float32"] = "auto",
+    name: str, method: Any, pair: Pair, device: torch.device, **options: Any
 ) -> tuple[list[Member], Teacher]:
     """A student that can take steps, and its teacher: copies, by no schedule."""
-    once = dict.fromkeys(("steps", "batch", "patch", "decay_every", "seeds", "validate_every"), 1)
-    training = Training(**once, lr=1e-4, ema=0.0, precision=precision)
+    once = ("steps", "batch", "patch", "decay_every", "seeds", "validate_every")
+    training = Training(**dict.fromkeys(once, 1) | options, lr=1e-4, ema=0.0)
     student, teacher = (deepcopy(network).to(device) for network in pair)
     with torch.random.fork_rng(devices=[]):
         member = Member(name, student, method, teacher, Optimiser(), training, device)
@@ -93,11 +86,9 @@ def update(members: Sequence[Member], teacher: Teacher, batch: Batch, lr: float 
 def time_rounds(
     calls: Mapping[str, Call], device: torch.device, limit: float, rounds: tuple[int, int] = (5, 60)
 ) -> pd.DataFrame:
-    """Seconds of calls that take turns: rows rounds, each begun with another; columns calls.
-
-    So a machine that slows down or warms up does so for all of them. No round begins after
-    ``limit`` seconds, once the fewest of ``rounds`` are done, nor after the most.
-    """
+    """Seconds of calls that take turns, so that a machine that slows down or warms up does so for
+    all of them: rows rounds, each begun with another; columns calls. No round begins after
+    ``limit`` seconds, once the fewest of ``rounds`` are done, nor after the most."""
 
     def took(call: Call) -> float:
         begun = time.perf_counter()

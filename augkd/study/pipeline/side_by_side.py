@@ -46,11 +46,11 @@ _HEAD = "# on worker "
 
 
 class Done(NamedTuple):
-    """What running a stage came to: DVC's exit code, and where and for how long it ran."""
+    """What running a stage came to."""
 
-    status: int
-    where: str
-    seconds: float
+    status: int  # DVC's exit code
+    where: str = ""
+    seconds: float = 0
 
 
 Submit = Callable[[Stage], "Future[Done]"]
@@ -70,13 +70,9 @@ def stale(root: Path) -> set[str]:
 def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
     """Runs what is stale in the study in ``root``; returns how many stages were handed out.
 
-    Args:
-        submit: starts a stage.
-        may: whether a stage may start beside those of some notebooks.
-        logs: where the stages' own words are.
-
-    Raises:
-        UserError: stages that failed, after those that ran beside them were done.
+    ``submit`` starts a stage, ``may`` says whether one may start beside those of some notebooks,
+    the stages' own words are in ``logs``. Raises UserError: stages that failed, after those that
+    ran beside them were done.
     """
     stages, count = pipeline(root), 0
     graph = upstream(stages)
@@ -112,11 +108,7 @@ def together(
 
 
 def _hand_out(
-    stages: Mapping[str, Stage],
-    graph: Mapping[str, set[str]],
-    submit: Submit,
-    may: May,
-    say: Say,
+    stages: Mapping[str, Stage], graph: Mapping[str, set[str]], submit: Submit, may: May, say: Say
 ) -> list[str]:
     """Runs the stages of a graph; returns those that failed, after which none was started."""
     sorter, way = TopologicalSorter(graph), heights(graph)
@@ -187,6 +179,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _share(jobs: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
+
+
 def wanted_jobs() -> int:
     """How many stages run at once: what the variable AUGKD_JOBS says, else as many as cores, but
     four at most, and no more than there are two gigabytes of memory for. UserError if it says no
@@ -206,15 +202,14 @@ def here(root: Path, jobs: int) -> int:
 
     def work(stage: Stage) -> Done:
         if stopped.is_set():
-            return Done(130, "", 0)
-        share = str(max(1, cores() // jobs))
-        own = {} if stage.notebook in TIMED else {"OMP_NUM_THREADS": share}
+            return Done(130)
+        own = {} if stage.notebook in TIMED else _share(jobs)
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         child = _start(stage.name, cwd=root, env=os.environ | own, **pipe)
         children.append(child)
         assert child.stdout
         show(child.stdout)
-        return Done(child.wait(), "", 0)
+        return Done(child.wait())
 
     def stop(number: int, frame: Any) -> None:
         stopped.set()
@@ -238,8 +233,7 @@ def here(root: Path, jobs: int) -> int:
 def show(stream: IO[bytes]) -> None:
     """Passes on what a stage prints, line by line; a line that it goes on rewriting, a bar, stays
     below all others until it is whole, or appears now and then where there is no terminal."""
-    bar = None
-    said, text = time.monotonic(), ""
+    bar, said, text = None, time.monotonic(), ""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     try:
         while chunk := os.read(stream.fileno(), 2**16):
@@ -268,22 +262,13 @@ def show(stream: IO[bytes]) -> None:
 
 
 def spread(
-    root: Path,
-    *,
-    workers: int = 0,
-    scheduler: str | None = None,
-    processes: int = 1,
-    say: Say = print,
+    root: Path, workers: int = 0, scheduler: str | None = None, processes: int = 1, say: Say = print
 ) -> None:
-    """Runs what is stale on a cluster; returns when it is done.
+    """Runs what is stale on a cluster: of so many workers on this machine, or of those of a Dask
+    scheduler (its address), which see ``root`` at the same path. A training takes ``processes``
+    GPUs; a local worker is given so many.
 
-    Args:
-        workers: so many on this machine; or
-        scheduler: the address of a Dask scheduler, whose workers see ``root`` at the same path.
-        processes: how many GPUs a training takes; a local worker is given so many.
-
-    Raises:
-        UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
+    Raises UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
     """
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
@@ -298,20 +283,15 @@ def spread(
             log = root / LOGS / f"{stage.name}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
-            share = {"OMP_NUM_THREADS": str(max(1, cores() // workers))} if workers else {}
-            own = processes if workers else 0
-            return executors[gpus].submit(run_stage, stage.name, root, share, own)
+            own = (_share(workers), processes) if workers else ({}, 0)
+            return executors[gpus].submit(run_stage, stage.name, root, *own)
 
         run(root, submit, partial(may_start, sys.maxsize, False), say, str(root / LOGS))
 
 
 def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) -> Done:
-    """What a worker does: runs a stage in a process of its own, which ends with the worker.
-
-    Args:
-        environ: variables for the stage, beside the worker's.
-        gpus: this worker's share of the machine's; 0 leaves to it what it sees.
-    """
+    """What a worker does: runs a stage in a process of its own, which ends with the worker. It has
+    ``environ`` beside the worker's variables, and so many GPUs; 0: those that the worker sees."""
     from distributed import get_worker
 
     name, begun = str(get_worker().name), time.monotonic()
@@ -321,15 +301,10 @@ def run_stage(stage: str, root: Path, environ: dict[str, str], gpus: int = 0) ->
         again = log.read().count(_HEAD.encode())
         log.write(f"{_HEAD}{name}\n".encode())
         log.flush()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "augkd.study.pipeline.side_by_side", stage],
-            cwd=root,
-            env=environ,
-            stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        status = child.wait()
+        command = [sys.executable, "-m", "augkd.study.pipeline.side_by_side", stage]
+        # standard input is closed when this process ends, in whatever way
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log}
+        status = subprocess.Popen(command, cwd=root, env=environ, **pipes).wait()
     lost = f", after {again} lost worker{'s' * (again > 1)}" if again else ""
     return Done(status, f"worker {name}{lost}", time.monotonic() - begun)
 

@@ -2,12 +2,10 @@
 
 build/sources/BUDGET/distil-rcan_x2.txt, on which dvc.yaml lets that stage depend, has
 
-- a hash of the code that the training of that cohort runs through. It follows the imports at the
-  head of each module, so that no list has to be kept by hand, and hashes what the code does: a
-  comment, a docstring, a module that lies elsewhere change nothing. What a stage may leave alone is
-  left out: networks and methods that the cohort does not have, what functions import when they
-  need it (quantisation, BSRGAN's degradation), for runs the look of plots and the record of the
-  run, for all how params.yaml is checked.
+- a hash of what the code does that the training of that cohort runs through, by the imports at the
+  head of each module. What a stage may leave alone is left out: networks and methods that the
+  cohort does not have, what functions import when they need it (quantisation, BSRGAN's
+  degradation), for runs the look of plots and the record, for all how params.yaml is checked.
 - the code of its notebook; for pages the prose too.
 - the values of params.yaml that it reads, and no others.
 """
@@ -74,14 +72,8 @@ class Sources:
         cells, found = self.cells(stage), self.modules(stage)
         code = {line for file in found if file.endswith(".py") for line in self._statements(file)}
         data = sorted(self._read(file) for file in found if not file.endswith(".py"))
-        return "\n".join(
-            [
-                f"code {_digest(code)}",
-                f"data {_digest(data)}",
-                yaml.safe_dump(self.values(stage)),
-                *notebook_text(cells, prose=stage.notebook not in RUNS),
-            ]
-        )
+        head = f"code {_digest(code)}", f"data {_digest(data)}", yaml.safe_dump(self.values(stage))
+        return "\n".join([*head, *notebook_text(cells, prose=stage.notebook not in RUNS)])
 
     def cells(self, stage: Stage) -> list[dict[str, Any]]:
         file = f"notebooks/{stage.notebook}.ipynb"
@@ -108,13 +100,11 @@ class Sources:
         network, teacher = self.networks(of)
         names = {"network": network, "teacher": teacher, "budget": f"budgets.{self.budget}"}
         read = [key.format(entry=stage.entry, **names) for key in keys(stage)]
-        return own | {key: self.value(key) for key in read} | self.shipped(stage)
-
-    def shipped(self, stage: Stage) -> dict[str, str]:
-        """The digest of the teacher that a stage takes as it comes with the study."""
-        if stage.notebook != "teach" or not (file := self.study.teacher(stage.entry).file):
-            return {}
-        return {"weights": hashlib.sha256((self.root / file).read_bytes()).hexdigest()}
+        values = own | {key: self.value(key) for key in read}
+        if stage.notebook == "teach" and (file := self.study.teacher(stage.entry).file):
+            weights = (self.root / file).read_bytes()  # as they come with the study
+            values["weights"] = hashlib.sha256(weights).hexdigest()
+        return values
 
     def value(self, key: str) -> Any:
         """None where there is no such key."""
@@ -136,10 +126,10 @@ class Sources:
         run = stage.notebook in RUNS
         left = LEFT_OUT_OF_RUNS if run else LEFT_OUT
         if stage.notebook in ("fetch", "site"):
-            room = {"fetch": "acquire", "site": "report"}[stage.notebook]
-            begin = [f"augkd/study/{room}/{stage.notebook}.py"]
-            templates = (self.root / "augkd/study" / room / "templates").glob("*")
-            begin += [path.relative_to(self.root).as_posix() for path in templates]
+            room = Path("augkd/study", {"fetch": "acquire", "site": "report"}[stage.notebook])
+            templates = (self.root / room / "templates").glob("*")
+            begin = [path.relative_to(self.root).as_posix() for path in templates]
+            begin.append((room / f"{stage.notebook}.py").as_posix())
         else:
             code = [c for c in self.cells(stage) if c["cell_type"] == "code"]
             imported = self.imported("\n".join("".join(cell["source"]) for cell in code))
@@ -150,16 +140,14 @@ class Sources:
 
     def _special(self, stage: Stage) -> Iterator[str]:
         """The files of networks, methods and cases that this run has and others may not."""
-        own = [*self.entries(stage).values()] or [{"network": stage.entry}]
         if stage.notebook == "teach":
             yield self.methods["scratch"]  # Equation 1 alone
-        for entry in own:
+        for entry in [*self.entries(stage).values()] or [{"network": stage.entry}]:
             if stage.notebook == "distil":
                 for name, options in entry["methods"].items():
                     yield self.methods[(options or {}).get("method", name)]
-            for network in self.networks(entry):
-                if network in _NETWORKS:  # a foreign teacher comes through models/foreign.py
-                    yield _NETWORKS[network]
+            # a foreign teacher, which is none of these, comes through models/foreign.py
+            yield from (_NETWORKS[name] for name in self.networks(entry) if name in _NETWORKS)
             if entry.get("bits"):
                 yield "augkd/models/quantize.py"
             if entry.get("degradation") == "bsrgan":
@@ -219,11 +207,7 @@ def notebook_text(cells: list[dict[str, Any]], *, prose: bool) -> Iterator[str]:
 
 
 def hash_code(files: Iterable[Path]) -> str:
-    """SHA-256 over what modules do: their statements, wherever they lie and however described.
-
-    Comments, docstrings, layout, the order of statements and imports within the package count for
-    nothing: what is imported is hashed itself.
-    """
+    """SHA-256 over the ``statements`` of modules, in whatever order and wherever they lie."""
     texts = [file.read_text(encoding="utf-8") for file in files]
     return _digest({line for text in texts for line in statements(text)})
 
@@ -233,7 +217,7 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def statements(code: str) -> list[str]:
-    """The statements of a module, without docstrings and imports of this package."""
+    """What a module does: without comments, docstrings, layout, imports of this package."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):

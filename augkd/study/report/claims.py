@@ -232,6 +232,9 @@ def _scored(claim: Claim, network: str, scale: int, pair: Pair, scores: Scores) 
     for cohort in claim.cohorts:
         start = (claim.metric, claim.split, network, scale)
         a, b = (((of.cohort or cohort).format(**place), of.method) for of in pair)
+        deep = [(PROTOCOL["deep"].get(name), method) for name, method in (a, b)]
+        if all((*start, *of) in scores for of in deep):
+            a, b = deep
         rows = [scores.get((*start, *of), pd.DataFrame(columns=["dataset"])) for of in (a, b)]
         sets = {*rows[0]["dataset"]} & {*rows[1]["dataset"]}
         if claim.datasets and sets.issuperset(claim.datasets):

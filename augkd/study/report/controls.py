@@ -1,7 +1,7 @@
-"""Contrasts of the control cohort: what AugKD's gain is made of; and how it varies with weights.
+"""Contrasts of our own: what AugKD's gain is made of; and how it varies with weights.
 
-Scores are tidy rows of that one cohort, none where it was not run; gains are those of PSNR-Y on
-its test images, in dB.
+Scores are tidy rows of the cohorts, none where one was not run; gains are those of PSNR-Y on test
+images, in dB.
 """
 
 import re
@@ -16,7 +16,8 @@ from augkd.study.report.stats import PROTOCOL, Gain, correct, doubts, paired_gai
 from augkd.study.report.style import METHOD_NAMES, read_yaml
 
 CONTRASTS: list[dict[str, str]] = read_yaml("controls.yaml")
-"""What the page of controls asks, in its order: topic, better, worse, question, meaning."""
+"""What the page of controls asks, in its order: see the head of controls.yaml."""
+COHORT = "controls_x2"
 
 
 class Sweep(NamedTuple):
@@ -40,37 +41,50 @@ def contrasts(scores: pd.DataFrame, past: pd.DataFrame) -> pd.DataFrame:
     """Every contrast's gain, with its 95 % interval; ``past`` as ``premises.histories`` has it.
 
     Returns:
-        topic, label, better, worse, question, gain, low, high, verdict (more, less, not told
-        apart, not tested here, not run), p (two-sided, corrected for the others that are tested),
-        seeds, images, meaning, unmet (premises, as measured).
+        topic, cohort, label, better, worse, question, gain, low, high, verdict (more, less, not
+        told apart, not tested here, not run), p (two-sided, corrected for the others that are
+        tested), seeds, images, meaning, unmet (premises, as measured).
     """
     premises, rows = Premises(scores, past), []
     for contrast in CONTRASTS:
         better, worse = contrast["better"], contrast["worse"]
-        gain, cohort = _gain(scores, better, worse), scores["cohort"].max()
+        cohort = contrast.get("cohort", COHORT)
+        gain = _gain(scores[scores["cohort"] == cohort], better, worse)
         facts = premises.of((cohort, better), (cohort, worse)) if gain.seeds else ()
         unmet = "; ".join(str(one) for one in facts if not one.met)
         label = f"{METHOD_NAMES[better]} − {METHOD_NAMES[worse]}"
-        rows.append(contrast | gain._asdict() | {"label": label, "unmet": unmet})
+        named = {"cohort": cohort, "label": label, "unmet": unmet}
+        rows.append(contrast | gain._asdict() | named)
     table = pd.DataFrame(rows)
     above, below = doubts(table, 0.0)
     tested = (table["seeds"] > 0) & (table["unmet"] == "")
     table["p"] = correct(pd.Series(np.minimum(above, below)).where(tested))
     sure = table["p"] <= PROTOCOL["error"]
     words = [table["seeds"] == 0, ~tested, sure & (table["mean"] > 0), sure]
-    named = ["not run", "not tested here", "more", "less"]
-    table["verdict"] = np.select(words, named, "not told apart")
-    columns = ["topic", "label", "better", "worse", "question", "mean", "low", "high", "verdict"]
+    given = ["not run", "not tested here", "more", "less"]
+    table["verdict"] = np.select(words, given, "not told apart")
+    columns = [
+        "topic",
+        "cohort",
+        "label",
+        "better",
+        "worse",
+        "question",
+        "mean",
+        "low",
+        "high",
+        "verdict",
+    ]
     table = table[[*columns, "p", "seeds", "images", "meaning", "unmet"]]
     return table.rename(columns={"mean": "gain"})
 
 
-def shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Each contrast's gain over that of AugKD over KD, in percent: change, share, verdict.
+def shares(table: pd.DataFrame, better: str, worse: str) -> pd.DataFrame:
+    """Each contrast's gain over one of them, in percent: change, share, verdict.
 
     Empty where that gain is not above zero: a share of nothing means nothing.
     """
-    whole = (table["better"] == "augkd") & (table["worse"] == "kd")
+    whole = (table["better"] == better) & (table["worse"] == worse)
     gain = table.loc[whole & (table["verdict"] == "more"), "gain"].sum()
     parts = table[table["gain"].notna() & ~whole & (gain > 0)]
     share = {"change": parts["label"], "share (%)": (100 * parts["gain"] / gain).round(0)}
@@ -95,7 +109,7 @@ def spread(scores: pd.DataFrame, past: pd.DataFrame, of: Sweep) -> dict[str, obj
     beats some, ``flat`` where every interval lies so near zero as no difference does. ``within`` is
     how far the widest interval reaches from zero.
     """
-    others, cohort = _students(scores, of), scores["cohort"].max()
+    others = _students(scores, of)
     own = others.pop(of.default, "")
     if not own or not others:
         return {"sweep": of.title, "answer": "not run"}
@@ -109,7 +123,7 @@ def spread(scores: pd.DataFrame, past: pd.DataFrame, of: Sweep) -> dict[str, obj
         whole = len(worse) == len(ends)
         answer = "better elsewhere" if better else "peaked" if whole else "worse elsewhere"
     premises = Premises(scores, past)
-    facts = chain(*(premises.of((cohort, own), (cohort, method)) for method in others.values()))
+    facts = chain(*(premises.of((COHORT, own), (COHORT, method)) for method in others.values()))
     if not all(one.met for one in facts):
         answer, worse, better = "not tested here", [], []
     line = {"sweep": of.title, "answer": answer, "within": within}

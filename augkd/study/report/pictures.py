@@ -65,10 +65,8 @@ def choose(
     Of the quarter that bicubic enlargement does worst, the *widest* has the largest spread, the
     *typical* the median one. The spread is the interquartile range, over ``students``, of the
     root-mean-square error of luma, in 8-bit levels: in PSNR differences that nobody can see would
-    come first, and in the whole range one failed student would choose every window.
-
-    Returns:
-        Row and column of the upper left corner in HR pixels, spread, and PSNR-Y in dB by method.
+    come first, and in the whole range one failed student would choose every window. Columns: row
+    and column of the upper left corner in HR pixels, spread, and PSNR-Y in dB by method.
     """
     maps = {method: window_psnr(sr, hr, side, border) for method, sr in answers.items()}
     error = torch.stack([255 * 10 ** (-maps[method] / 20) for method in students])
@@ -104,10 +102,8 @@ def compare(study: Study, name: str) -> list[Example]:
 
 
 def summarise(examples: Sequence[Example]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The windows of all examples by rank, and mean gains in PSNR-Y (dB) over scratch by method.
-
-    Gains are in each kind of window, and in the whole centres.
-    """
+    """The windows of all examples by rank, and by method mean gains in PSNR-Y (dB) over scratch: in
+    each kind of window, and in the whole centres."""
     if not examples:
         return pd.DataFrame(index=pd.Index([], name="rank")), pd.DataFrame()
     ranked = {(rank, e.dataset, e.image): e.windows for rank, e in enumerate(examples, 1)}

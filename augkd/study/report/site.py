@@ -48,26 +48,17 @@ _NOTEBOOK = re.compile(r'href="(?:[\w./-]*/)?(\w+)\.ipynb(#([^"]*))?"')
 
 
 class Page(NamedTuple):
-    """One notebook's page. ``name`` is that of its files: name.html and, in the zip, name.ipynb.
+    """One notebook's page."""
 
-    Attributes:
-        group: Overview, Tables, Figures, or a stage.
-        label: in the list of pages.
-        summary: the paragraph under the title, in Markdown.
-        cells: what the page shows: ``notebook`` less the title and the summary.
-        data: each table beside the notebook by its address below data/.
-        run: run.json, where the stage writes one.
-    """
-
-    name: str
-    group: str
-    label: str
+    name: str  # of its files: name.html and, in the zip, name.ipynb
+    group: str  # Overview, Tables, Figures, or a stage
+    label: str  # in the list of pages
     title: str
-    summary: str
-    cells: list[NotebookNode]
+    summary: str  # the paragraph under the title, in Markdown
+    cells: list[NotebookNode]  # what the page shows: ``notebook`` less title and summary
     notebook: NotebookNode
-    data: dict[str, Path]
-    run: dict[str, Any]
+    data: dict[str, Path]  # each table beside the notebook by its address below data/
+    run: dict[str, Any]  # run.json, where the stage writes one
 
     @property
     def href(self) -> str:
@@ -76,10 +67,7 @@ class Page(NamedTuple):
 
 def build(budget: str, root: Path = Path(".")) -> Path:
     """Builds reports/``budget`` and the entry reports/index.html, which it returns.
-
-    Raises:
-        UserError: nothing was run, or a file of a run cannot be read. The old site stays.
-    """
+    UserError: nothing was run, or a file of a run cannot be read. The old site stays."""
     study = load_study(budget, root, check_methods=False)
     runs, reports = study.folder(""), root / "reports"
     paths = [path for place in PLACES for path in runs.glob(f"{place}/notebook.ipynb")]
@@ -125,20 +113,16 @@ def build(budget: str, root: Path = Path(".")) -> Path:
 
 def _environment() -> Environment:
     options: Any = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    templates = PackageLoader("augkd.study.report")
-    environment = Environment(loader=templates, undefined=StrictUndefined, **options)
-    code = Highlight2HTML(pygments_lexer="ipython3")
+    options |= {"loader": PackageLoader("augkd.study.report"), "undefined": StrictUndefined}
+    environment, code = Environment(**options), Highlight2HTML(pygments_lexer="ipython3")
     environment.filters |= {"code": code, "terminal": ansi2html, "markdown": _markdown}
     environment.filters |= {"svg": _inline_svg, "signed": signed}
     return environment
 
 
 def _zip_notebooks(path: Path, pages: list[Page]) -> None:
-    """The executed notebooks in one archive: git keeps notebooks free of outputs.
-
-    A large picture is on its page already; here a line stands for it, so that the report stays
-    small enough for git. The notebook in runs/ has it.
-    """
+    """The executed notebooks in one archive: git keeps notebooks free of outputs. A line stands for
+    a large picture, which is on its page already, so that the report is small enough for git."""
     with zipfile.ZipFile(path, "w") as archive:
         for page in pages:
             outputs = [output for cell in page.notebook.cells for output in cell.get("outputs", [])]
@@ -217,10 +201,8 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def _linked(html: str, known: Container[str]) -> str:
-    """A link to a notebook becomes one to its page; to a page that is not there, one to the front.
-
-    NOTEBOOK.ipynb#PAGE is the page PAGE, one of several that a parameterised notebook makes.
-    """
+    """A link to a notebook becomes one to its page (NOTEBOOK.ipynb#PAGE: to that one of several
+    which it makes); to a page that is not there, one to the front."""
 
     def target(match: re.Match[str]) -> str:
         own, anchor, page = f"{match[1]}.html", match[2] or "", f"{match[3]}.html"
@@ -261,8 +243,7 @@ def _inline_svg(svg: str, prefix: str) -> Markup:
 def read_claims(path: Path) -> list[dict[str, Any]]:
     """The rows of verdicts.csv: gains in ``unit``, positive where they speak for the claim, or nan.
 
-    Raises:
-        UserError: a missing column, an unknown verdict, or a value that is not a number.
+    Raises UserError: a missing column, an unknown verdict, or a value that is not a number.
     """
     texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "shown"]
     texts += ["reason", "scope", "unit", "note"]
