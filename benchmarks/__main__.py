@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,13 @@ def judge(target: Mapping[str, Any], found: Found, amx: bool) -> dict[str, Any]:
     or of a ratio of two in each round; all are the number itself where the module gives but that.
     ``met`` is None without a target.
     """
-    case = found[target["case"]] if "case" in target else {"value": found[target["value"]]}
+    path = target.get("case") or target["value"]
+    of: Any = reduce(lambda part, key: part[key], path.split("."), found)
+    case = of if "case" in target else {"value": of}
     sides = {side: np.atleast_1d(rounds) for side, rounds in case.items()}
     unit, pair = target.get("unit", "×"), target.get("ratio")
-    of = sides[pair[0]] / sides[pair[1]] if pair else sides[target.get("side", "value")]
-    values = of * UNITS[unit]
+    values = sides[pair[0]] / sides[pair[1]] if pair else sides[target.get("side", "value")]
+    values = values * UNITS[unit]
     low, measured, high = (_short(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
     bounds = {key: target[key] for key in ("at_least", "at_most") if key in target}
     for key, bound in bounds.items():

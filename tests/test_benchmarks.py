@@ -77,8 +77,8 @@ def test_a_line_is_the_median_of_its_rounds_against_its_target() -> None:
     assert judge(target, found, amx=True)["met"] is None
     slow = judge({**target, "ratio": None, "side": "ours", "unit": "ms", "at_most": 1}, found, True)
     assert (slow["measured"], slow["met"]) == (2000, False)
-    named = {"module": "m", "what": "w", "value": "b"}
-    assert judge(named, {"b": 1.25}, amx=True)["measured"] == 1.25
+    named = {"module": "m", "what": "w", "value": "b.times"}
+    assert judge(named, {"b": {"times": 1.25}}, amx=True)["measured"] == 1.25
 
 
 def paired(apart: list[float]) -> list[dict[str, Any]]:
