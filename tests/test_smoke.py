@@ -97,6 +97,13 @@ def test_every_stage_announces_its_place(pipeline: Pipeline) -> None:
     assert sorted(RAN.findall(pipeline.output)) == sorted(names)
 
 
+def test_a_second_clone_pulls_all_that_stages_wrote(pipeline: Pipeline) -> None:
+    outs = {pipeline.root / o for stage in stages_of(pipeline.root).values() for o in stage.outs}
+    files = [file for file in pipeline.runs.rglob("*") if file.is_file()]
+    lost = [file for file in files if outs.isdisjoint((file, *file.parents))]
+    assert {file.name for file in lost} == {"metrics.json"}  # dvc.yaml has them apart
+
+
 def test_training_shows_a_bar(pipeline: Pipeline) -> None:
     for label, steps in (("teach-smoke-edsr_x2", 8), ("distil-smoke-ablation_x4", 4)):
         bar = rf"{label}: 100%\|.*\| {steps}/{steps} \[[\d:]+<[\d:]+, +[\d.]+(step/s|s/step), loss="

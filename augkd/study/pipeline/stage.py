@@ -147,7 +147,7 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
 
     from augkd.study.pipeline.engine import InProcess
 
-    own = Path("teach" if notebook == "take" else notebook, entry)
+    own = Path("teach" if notebook == "take" else notebook, entry.replace("-", "/"))
     folder = Path("runs", budget, own if notebook in RUNS else Path("pages", entry or notebook))
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"

@@ -39,7 +39,7 @@ OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods", "computed")
 """What stands first in the list of pages, in this order."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 GROUPS = ("Overview", "Tables", "Figures", *STAGES.values())
-PLACES = ("pages/*", "prepare", "teach/*", "distil/*", "score/*")
+PLACES = ("pages/*", "prepare", "teach/*", "distil/*", "distil/*/*", "score/*")
 LARGE = 100_000  # bytes of a picture: more are left out of the copies of notebooks
 _BAR = r"[^\n]*(?:\d+%\|[^\n]*\||\d+(?:it|step|img)? \[\d+:\d+)[^\n]*"  # of tqdm
 _OLD_BARS = re.compile(rf"^(?:(?:{_BAR}|[ \t]*)\n)+(?={_BAR})", re.M)
@@ -157,8 +157,8 @@ def _counts(runs: Path) -> dict[str, int]:
 
 
 def _page(path: Path, runs: Path) -> Page:
-    stage, *rest = path.parent.relative_to(runs).parts
-    name = "-".join(rest if stage == "pages" else (stage, *rest))
+    stage, _, own = "-".join(path.parent.relative_to(runs).parts).partition("-")
+    name = own if stage == "pages" else f"{stage}-{own}".rstrip("-")
     notebook = read_notebook(path)
     cells = copy.deepcopy(notebook.cells)
     # A notebook that makes several pages shows the heading of each as a Markdown output, which
@@ -174,7 +174,7 @@ def _page(path: Path, runs: Path) -> Page:
         summary, _, cells[0].source = text.strip().partition("\n\n")
     kind = {"table": "Tables", "figure": "Figures"}.get(name.partition("_")[0], "")
     group = kind or STAGES.get(stage, "Overview")
-    label = rest[0] if rest and stage in STAGES else title if kind else title.partition(":")[0]
+    label = own if own and stage in STAGES else title if kind else title.partition(":")[0]
     tables = sorted(path.parent.rglob("*.csv"))
     data = {file.relative_to(runs).as_posix().removeprefix("pages/"): file for file in tables}
     record = path.with_name("run.json")
