@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -150,13 +151,16 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
     assert files[0] == files[1]  # neither more nor less than one process leaves
     compared = [path for path in files[0] if path.suffix == ".safetensors"]
     assert len(compared) == 1 + 6 + 2
+    distances = []
     for path in compared:
         weights, others = load_file(one / path), load_file(two / path)
         assert weights.keys() == others.keys()
-        # losses are held to 1e-5 above. Adam divides by a gradient's own size, so that where one is
-        # almost zero its rounding is a step: networks are compared as a whole
         whole, other = (torch.cat([w[key].flatten() for key in weights]) for w in (weights, others))
-        assert (whole - other).norm() / whole.norm() < 1e-4, path
+        distances.append(float((whole - other).norm() / whole.norm()))
+    # losses are held to 1e-5 above. L1 and ReLU have kinks: where rounding falls on one, a gradient
+    # jumps, and Adam divides it by its own size
+    assert np.median(distances) < 1e-6
+    assert max(distances) < 1e-3
     assert not list((two / ".state").iterdir())
 
 
