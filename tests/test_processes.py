@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -31,7 +32,7 @@ COHORT = """
     scale: 2
     student: student
     teacher: {trained: edsr_x2}
-    seeds: {smoke: 1}
+    at: {smoke: {seeds: 1}}
     methods:
       scratch: {}
       kd: {}
@@ -44,7 +45,7 @@ COHORT = """
     scale: 2
     student: student
     teacher: {trained: edsr_x2}
-    seeds: {smoke: 1}
+    at: {smoke: {seeds: 1}}
     methods:
       kd: {}
       augkd: {}
@@ -150,14 +151,16 @@ def test_what_two_processes_leave_behind(studies: tuple[Path, Path]) -> None:
     assert files[0] == files[1]  # neither more nor less than one process leaves
     compared = [path for path in files[0] if path.suffix == ".safetensors"]
     assert len(compared) == 1 + 6 + 2
+    distances = []
     for path in compared:
         weights, others = load_file(one / path), load_file(two / path)
         assert weights.keys() == others.keys()
-        for key in weights:
-            # losses are held to 1e-5 above. Adam divides by a gradient's own size, so that where
-            # one is almost zero its rounding is a step: tensors are compared as a whole
-            distance = (weights[key] - others[key]).norm() / weights[key].norm()
-            assert distance < 1e-4, (path, key)
+        whole, other = (torch.cat([w[key].flatten() for key in weights]) for w in (weights, others))
+        distances.append(float((whole - other).norm() / whole.norm()))
+    # losses are held to 1e-5 above. L1 and ReLU have kinks: where rounding falls on one, a gradient
+    # jumps, and Adam divides it by its own size
+    assert np.median(distances) < 1e-6
+    assert max(distances) < 1e-3
     assert not list((two / ".state").iterdir())
 
 

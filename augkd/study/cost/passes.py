@@ -28,8 +28,8 @@ from augkd.models import SRNetwork, create_model
 from augkd.models.foreign import load_teacher
 from augkd.models.quantize import quantize
 from augkd.study.params import Study, TeacherEntry
-from augkd.study.runs import Task, build
-from augkd.train import Member
+from augkd.study.runs import Task, build, pick_device
+from augkd.train import Member, precision
 
 Key = tuple[str, str]  # of a training: its stage ("teach" or "distil") and name
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -139,7 +139,7 @@ class Asked(Teacher):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self.image = ""
+        self.image, self.asked = "", set[str]()
         self.kept: dict[tuple[str, str], Tensor] = {}  # by image and tap
 
     def output(self, name: str) -> Tensor:
@@ -148,6 +148,7 @@ class Asked(Teacher):
 
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         self.image = name
+        self.asked.add(name)
         found = super().features(name, taps) if taps else {}
         for tap, answer in {"": super().output(name), **found}.items():
             self.kept[name, tap] = answer
@@ -214,20 +215,27 @@ def count_step(study: Study, stage: str, name: str) -> Step:
     batch = drawn.each(lambda tensor: tensor.to(META))
     members, network = untrained(study, entry, META)
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    kept, passes, rows, most = dict[tuple[str, str], Tensor](), list[Pass](), [], 0
+    passes, answers, rows, most = list[Pass](), dict[str, Pass](), [], 0.0
+    # where activations are of half as many bytes; "meta", on which they are counted, has float32
+    share = 0.5 if precision(training, pick_device()) == torch.bfloat16 else 1.0
+    teacher = Asked(network)
+    teacher.see(batch)
     for member in members:
         member.network.train()
-        teacher = Asked(network)
-        teacher.see(batch)
+        teacher.asked.clear()
         with watched(member, teacher) as found:
             updates = _activations(member, teacher, batch)
-        # about an image the teacher answers once, though it be asked for output and features
-        passes += {one.image or i: one for i, one in enumerate(found)}.values()
-        kept |= teacher.kept
+        answers |= {one.image: one for one in found if one.image}
+        # about an image the teacher answers once, whoever asks, and for whatever of it
+        passes += [
+            *(one for one in found if not one.image),
+            *(answers[image] for image in sorted(teacher.asked)),
+        ]
         known = {t.untyped_storage() for t in (*held, *member.trained, *teacher.kept.values())}
         for saved in updates:
             sizes = [tensor.nbytes for memory, tensor in saved.items() if memory not in known]
-            most = max(most, sum(sizes) + 2 * max(sizes))  # two gradients are under way
+            # two gradients are under way, and what convolutions lay out anew
+            most = max(most, share * (sum(sizes) + 4 * max(sizes)))
         trained, weights = _bytes(member.trained), _bytes(member.network.parameters())
         twins = bool(member.ema) + (not getattr(member.method, "trains_student", True))
         resume = 3 * trained + twins * weights  # with Adam's moments
@@ -235,7 +243,7 @@ def count_step(study: Study, stage: str, name: str) -> Step:
         frozen = sum(_bytes(network.parameters()) for network in vgg)
         rows.append((1, len(updates), weights, resume, resume + trained + frozen))  # gradients
     students, changes, weights, resume, memory = (copies * sum(c) for c in zip(*rows, strict=True))
-    memory += most + _bytes([*held, *network.parameters(), *kept.values()])
+    memory += round(most) + _bytes([*held, *network.parameters(), *teacher.kept.values()])
     return Step(seeds, copies, students, changes, weights, resume, memory, passes)
 
 

@@ -1,6 +1,8 @@
 """What a budget asks for, before it is run: ``augkd plan``. See docs/plan.md."""
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -140,12 +142,17 @@ def make_plan(study: Study, measure: bool = True, limit: float = LIMIT) -> Plan:
     keys = [key for key in keys if getattr(entry_of(study, *key), "trained", True)]
     steps = {key: count_step(study, *key) for key in bar(keys, "counting")}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # what this process has taken up is what a training's takes on a CPU beside its tensors
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    own = own if device.type == "cpu" else 0
     timed = time_steps(study, steps, device, limit) if measure else {}
     rows, none = [], Timed(math.nan, math.nan, math.nan)
     for key, step in steps.items():
         n = study.schedule(entry_of(study, *key)).steps
         work = n * step.updates, n * step.operations(), n * step.operations_apart()
-        memory = step.memory, step.weights, step.resume
+        memory = own + step.memory, step.weights, step.resume
         rows.append((*key, step.students, n, *work, *memory, *timed.get(key, none)))
     frame = pd.DataFrame(rows, pd.Index(keys, tupleize_cols=False), COLUMNS)
     ratio, hours = frame["operations_apart"] / frame["operations"], frame["steps"] / 3600
