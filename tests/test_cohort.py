@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from augkd.augment import Invertible
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
@@ -476,6 +477,42 @@ def test_a_loss_that_is_not_finite_or_has_no_terms_stops(
         learn(member("ill-0", plan, method), plan, store, tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "state.pt").exists()  # nothing to resume the broken weights from
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_student_that_fails_stops_alone_and_can_be_replayed(
+    store: ImageStore, tmp_path: Path, where: str
+) -> None:
+    plan, calls = training(), []
+
+    def ill(student: SRNetwork, _: Any, batch: Batch) -> dict[str, Tensor]:
+        calls.append(batch)
+        sr = student(batch.lr)
+        if len(calls) > 3:  # infinite, or 0 with a gradient that is not a number
+            sr = sr / 0 if where == "loss" else (sr - sr.detach()).abs().sqrt()
+        return {"rec": sr.mean()}
+
+    def run() -> Curves:
+        both = [member("ill-0", plan, ill), member("scratch", plan)]
+        curves = train(both, None, sampler(store), plan, OPTIMISER, state=tmp_path / "both")
+        assert_same(alone.result().state_dict(), both[1].result().state_dict())
+        return curves
+
+    alone = member("scratch", plan)
+    learn(alone, plan, store, tmp_path / "alone")
+    curves = run()
+    assert curves.stopped == {"ill-0": 3}
+    assert len(calls) == 4
+    assert max(row["step"] for row in curves.loss if row["member"] == "ill-0") == 3
+    kept = torch.load(tmp_path / "both" / "stopped" / "ill-0.pt", weights_only=True)
+    again = member("ill-0", plan, ill)
+    again.load_state(kept["member"])
+    assert all(p.isfinite().all() for p in again.network.parameters())
+    given = kept["batch"] | {"transform": Invertible(kept["batch"]["transform"])}
+    assert not again.update(Batch(**given), None, kept["rate"])
+    assert torch.equal(calls[-1].lr, calls[-2].lr)
+    assert run().stopped == curves.stopped
+    assert len(calls) == 5
 
 
 def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:
