@@ -221,7 +221,7 @@ def test_what_a_budget_does_not_fetch(study: Study) -> None:
         ("images", {"train": None}, r"paper: give either .*, or public and images\.datasets"),
         ("checkpoints.edsr_x9", "edsr_x2", r"paper\.checkpoints: edsr_x9: give one for"),
         ("checkpoints", {}, r"paper\.checkpoints: edsr_x2: give one for each backbone"),
-        ("methods", {"csf": {}}, r"paper\.methods: no cohort has 'csf'"),
+        ("methods", {"csf": {}}, r"paper: no cohort has 'csf'"),
         ("methods", {"csd": {"vgh": 1}}, r"paper\.methods\.csd\.vgh: unknown key"),
         ("images.datasets.tests", ["Set5"], r"images\.datasets\.tests: unknown key"),
     ],

@@ -140,6 +140,7 @@ class Budget(Section):
     students: list[str]  # likewise where there are cohorts, and what rests on them
     teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
     central: list[int]  # seeds of cohorts whose seeds are trained apart
+    only: list[str] = []  # methods of cohorts that are apart; none: all
     trends: list[Literal["length", "width", "images"]]  # pages of trends
     trend_cohorts: list[str]  # what they need beyond the central cohort
     real_teacher: list[str]  # likewise where that for real degradations is
@@ -200,7 +201,9 @@ class Study:
         """A cohort, or that of one of its seeds, with the options that the budget adds."""
         cohort = _entry(self.params.cohorts, name.partition("-")[0], "cohort")
         more = self.budget.methods
-        methods = {method: more.get(method, {}) | own for method, own in cohort.methods.items()}
+        only = self.budget.only if cohort.apart else ()
+        own = cohort.methods.items()
+        methods = {m: more.get(m, {}) | options for m, options in own if not only or m in only}
         return cohort.model_copy(update={"methods": methods})
 
     def teacher(self, name: str) -> TeacherEntry:
@@ -349,8 +352,9 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
         for key in budget.trend_cohorts:
             if not _entry(params.cohorts, key, f"{where}.trend_cohorts:").trend:
                 yield f"{where}.trend_cohorts: {key} is of no trend: name cohorts that have one"
-        for odd in budget.methods.keys() - {m for c in params.cohorts.values() for m in c.methods}:
-            yield f"{where}.methods: no cohort has '{odd}': correct its name"
+        known = {method for cohort in params.cohorts.values() for method in cohort.methods}
+        for odd in {*budget.only, *budget.methods} - known:
+            yield f"{where}: no cohort has '{odd}': correct its name"
         for entry in params.teachers.values():
             study.schedule(entry)
         for key, cohort in ((key, study.cohort(key)) for key in params.cohorts):

@@ -35,9 +35,9 @@ def gains(study: Study, trend: str, better: str, worse: str) -> Gains:
         if cohort.trend and (cohort.trend == trend or not cohort.training_images):
             place = _place(study, cohort, trend)
             scores = trained_scores(study, name).query("split == 'test' and metric == 'psnr_y'")
-            sides = (scores[scores["method"] == method] for method in (better, worse))
+            a, b = (scores[scores["method"] == method] for method in (better, worse))
             if place is not None:
-                found[place] = differences(*sides, "psnr_y")
+                found[place] = differences(a, b, "psnr_y")
     return dict(sorted(found.items()))
 
 
@@ -57,7 +57,8 @@ def _along_curves(study: Study, better: str, worse: str) -> Iterator[tuple[float
     folders = (study.folder("distil", part) for part in study.parts(CENTRAL))
     curves = pd.concat([pd.read_csv(folder / "curves/validation.csv") for folder in folders])
     curves[["method", "seed"]] = curves["member"].str.rsplit("-", n=1, expand=True)
-    for step, rows in curves[curves["step"] > 0].groupby("step"):
+    steps: Any = curves[curves["step"] > 0].groupby("step")
+    for step, rows in steps:
         table = rows.pivot_table("value", "seed", "method")
         gain = (table[better] - table[worse]).dropna()
         index = pd.MultiIndex.from_product([["photographs"], ["centres"], gain.index])
