@@ -242,6 +242,51 @@ def spread(
     run(study.root, workers, scheduler, study.budget.processes, typer.echo)
 
 
+@app.command()
+def watch(
+    budget: Budget = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+) -> None:
+    """Show how far a run is; Ctrl-C ends the looking alone."""
+    from augkd.study.params import load_study
+    from augkd.study.watch import watch as look
+
+    look(load_study(budget, check_methods=False), once)
+
+
+_OF = "NAME:key=value,key=value"
+
+
+@app.command()
+def distil(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a run's.")],
+    images: Annotated[str, typer.Option(help="Folder; else the study's photographs.")] = "",
+    test: Annotated[str, typer.Option(help="Folder; else some of the images.")] = "",
+    teacher: Annotated[str, typer.Option(help="Weights, or module:function.")] = "",
+    network: Annotated[str, typer.Option(help=f"The teacher's: {_OF}, or module:function.")] = "",
+    student: Annotated[str, typer.Option(help=_OF)] = "edsr:channels=16,blocks=4,res_scale=1.0",
+    method: Annotated[list[str] | None, typer.Option(help=f"{_OF}; several at once.")] = None,
+    scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.")] = 2,
+    steps: int = 3000,
+    schedule: Annotated[str, typer.Option(help="batch=16,patch=24,lr=4e-4,seeds=1, …")] = "",
+) -> None:
+    """Distil a teacher on images of yours; the same command goes on with a stopped run."""
+    from augkd.study.own import Wish, open_own, report, run_own
+
+    methods = tuple(method or ["augkd"])
+    asked = images, test, teacher, network, student, methods, scale, steps, schedule
+    study = open_own(output, Wish(*asked))
+    with tqdm(bar_format="{desc}", position=1, leave=False) as line:
+
+        def show(psnr: Any) -> None:
+            last = psnr[psnr["step"] == psnr["step"].max()].to_numpy()
+            values = ", ".join(f"{value:.2f} {member}" for _, member, value in last)
+            line.set_description_str(f"validation at step {last[0][0]}, dB: {values}")
+
+        frames = run_own(study, show)
+    typer.echo(f"{report(study, frames).to_string(index=False)}\n{output / 'report.html'}")
+
+
 def _enlarger(
     weights: Path | None,
     network: str | None,
