@@ -4,7 +4,6 @@ It locks nothing and calls no DVC, at which a run might stumble.
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
+from psutil import pid_exists
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -71,9 +71,8 @@ def progress(root: Path, stages: Mapping[str, Stage], running: set[str]) -> dict
     recorded = read_params(lock)[1]["stages"] if lock.exists() else {}
     locked = set[str]()
     with suppress(OSError, ValueError, LookupError, TypeError):  # none, or it is being written
-        for out, by in json.loads((root / ".dvc/tmp/rwlock").read_text())["write"].items():
-            os.kill(by["pid"], 0)  # raises OSError if there is no such process
-            locked.add(out)
+        writing = json.loads((root / ".dvc/tmp/rwlock").read_text())["write"].items()
+        locked = {out for out, by in writing if pid_exists(by["pid"])}  # a killed DVC leaves it
     for name in TopologicalSorter(graph).static_order():
         stage, was = stages[name], recorded.get(name, {})
         same = was.get("cmd") == stage.command and all((root / out).exists() for out in stage.outs)
