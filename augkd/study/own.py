@@ -214,7 +214,7 @@ def run_own(study: Own, show: Callable[[pd.DataFrame], None]) -> Frames:
     def follow() -> None:
         seen = None
         while not over.wait(1):
-            state = (states(study.root) or [None])[-1]
+            state = next(iter(states(study.root)[-1:]), None)
             if state and state.psnr and state.saved != seen:
                 seen = state.saved
                 show(pd.DataFrame(state.psnr))
