@@ -132,7 +132,7 @@ def test_watching_tells_what_is_done_running_and_waiting(tmp_path: Path) -> None
     def look(plan: pd.DataFrame | None = None) -> str:
         (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
         console = Console(width=200, record=True, file=io.StringIO())
-        console.print(watch.picture(study, plan)[1])
+        console.print(watch.picture(study, plan, {})[1])
         return console.export_text()
 
     found = watch.progress(tmp_path, stages, set())

@@ -86,8 +86,11 @@ def progress(root: Path, stages: Mapping[str, Stage], running: set[str]) -> dict
     return found
 
 
-def picture(study: Study, plan: pd.DataFrame | None) -> tuple[bool, Group]:
-    """Whether all is done, and what there is to see; ``plan`` has the rows of ``augkd plan``."""
+def picture(study: Study, plan: pd.DataFrame | None, first: dict[str, State]) -> tuple[bool, Group]:
+    """Whether all is done, and what there is to see.
+
+    ``plan`` has the rows of ``augkd plan``; ``first`` keeps trainings as the first look saw them.
+    """
     stages, going = pipeline(study.root, study.budget.name), states(study.root)
     labels = {f"{s.notebook}-{study.budget.name}-{s.entry}": name for name, s in stages.items()}
     mine = {labels[state.label]: state for state in going if state.label in labels}
@@ -109,26 +112,32 @@ def picture(study: Study, plan: pd.DataFrame | None) -> tuple[bool, Group]:
         table.add_row(name, "".join("▁▂▃▄▅▆▇█"[int(v)] for v in line) + f" {best}, {text}")
     counts = ", ".join(f"{[*found.values()].count(s)} {mark} {s}" for s, (mark, _) in MARKS.items())
     now = ", ".join(name for name in found if found[name] == "running") or "nothing (make repro)"
-    left = _left(study, plan, {state.label: state.step for state in going})
+    first |= {state.label: state for state in going if state.label not in first}
+    pace = {state.label: (first[state.label], state) for state in going}
+    left = _left(study, plan, pace)
     text = f"budget {study.budget.name}: {counts}; training left: {left}\nnow: {now}"
     return {*found.values()} == {"done"}, Group(Text(text), table)
 
 
-def _left(study: Study, plan: pd.DataFrame | None, steps: Mapping[str, int]) -> str:
-    """Hours one after the other: the plan's operations, as fast as the trainings that ended."""
+def _left(study: Study, plan: pd.DataFrame | None, pace: Mapping[str, tuple[State, State]]) -> str:
+    """Hours one after the other: the plan's operations, as fast as trainings were and are."""
     done = left = seconds = 0.0
     columns = ["stage", "name", "steps", "operations"]
     for stage, name, count, work in () if plan is None else plan[columns].to_numpy():
-        if (file := study.folder(stage, name) / "run.json").exists():
+        if now := pace.get(f"{stage}-{study.budget.name}-{name}"):
+            left += work * (1 - now[1].step / count)
+            done += work * (now[1].step - now[0].step) / count
+            seconds += now[1].saved - now[0].saved
+        elif (file := study.folder(stage, name) / "run.json").exists():
             done, seconds = done + work, seconds + json.loads(file.read_text())["seconds"]
         else:
-            left += work * (1 - steps.get(f"{stage}-{study.budget.name}-{name}", 0) / count)
+            left += work
     return f"{left / done * seconds / 3600:.2g} h" if done else "not known yet"
 
 
 def watch(study: Study, once: bool) -> None:
     """Shows it until all is done or Ctrl-C; once, if it is to or there is no terminal."""
-    live, plan = Live(auto_refresh=False), None
+    live, plan, first = Live(auto_refresh=False), None, dict[str, State]()
     once = once or not live.console.is_terminal
     with TemporaryDirectory() as folder, suppress(KeyboardInterrupt), live:
         file = Path(folder, "plan.csv")
@@ -141,7 +150,7 @@ def watch(study: Study, once: bool) -> None:
                 done = once and planning.wait() is not None
                 plan = pd.read_csv(file) if plan is None and file.exists() else plan
                 with suppress(UserError):  # dvc.lock is being written
-                    over, shown = picture(study, plan)
+                    over, shown = picture(study, plan, first)
                     live.update(shown, refresh=True)
                     done = done or over
                 time.sleep(0 if done else EVERY)
