@@ -47,9 +47,7 @@ def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
         case _:
             mend = "give weights, or spandrel, or factory and weights"
             raise UserError(f"teacher: {{{', '.join(sorted(spec))}}} is not understood: {mend}")
-    name = ", ".join(f"{key} {value}" for key, value in spec.items())
-    check_weights(f"teacher: {name}", own := network.state_dict(), own)
-    _try(network.eval(), scale, name)
+    _try(network.eval(), scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
     return network
 
 
@@ -108,6 +106,7 @@ def _from_factory(name: str, scale: int) -> nn.Module:
 @torch.no_grad()
 def _try(network: nn.Module, scale: int, name: str) -> None:
     """Enlarges a small image; its sides suit networks that want whole windows of 8 or 16."""
+    check_weights(f"teacher: {name}", own := network.state_dict(), own)
     image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
     with _naming(f"teacher: {name}: fails on an image (1, 3, 16, 32)"):
         output = network(image)
