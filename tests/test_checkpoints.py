@@ -95,7 +95,7 @@ def _header(content: str | None) -> Write:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (_header(None), "no EDSR, RCAN or SwinIR: a … are not understood"),
+        (_header(None), "no EDSR, RCAN or SwinIR: not understood: a: "),
         (_header("{"), "no EDSR, RCAN or SwinIR"),
         (_header("[]"), "no EDSR, RCAN or SwinIR"),
         (_header("{}"), "no EDSR, RCAN or SwinIR"),

@@ -88,10 +88,9 @@ def load_network(
     try:
         sizes = {"name": told["network"], "scale": told["scale"]} | told["sizes"]
         wanted = SIZES.get(sizes["name"], {}).get(role or "", {}) | dict(given or {})
-        if sizes["name"] == "edsr" and given is not None and "res_scale" not in {**sizes, **given}:
-            assumed = wanted.setdefault("res_scale", 0.1 if sizes["channels"] >= 256 else 1.0)
-            said = f"augkd: {path}: no file of an EDSR tells its residual scale: assumed {assumed}"
-            print(f"{said}, else give --size res_scale=…", file=sys.stderr)
+        untold = sizes["name"] == "edsr" and "res_scale" not in {**sizes, **(given or {})}
+        if untold and given is not None:  # as published
+            wanted.setdefault("res_scale", 0.1 if sizes["channels"] >= 256 else 1.0)
         model = create_model(role=role, **wanted | sizes)
         own = {"name": model.name, "scale": model.scale} | model.sizes
         for key in (key for key, value in wanted.items() if own[key] != value):
@@ -103,4 +102,7 @@ def load_network(
     except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
         raise UserError(f"{path}: not such a network ({error}): give what it is of") from None
     fit_weights(path, weights, model)
+    if untold:
+        said = f"no file of an EDSR tells its residual scale: assumed {wanted['res_scale']}"
+        print(f"augkd: {path}: {said}, else give --size res_scale=…", file=sys.stderr)
     return model

@@ -7,6 +7,7 @@ folded into the neighbouring weights.
 
 import json
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -32,6 +33,7 @@ _AVERAGE = re.compile(r"(?i)(.*[_-])?(ema|swa|averaged|shadow)([_-].*)?")  # bef
 # and beside them lie counters of averages and profilers, adversaries and losses
 _COUNTERS = r"(.*\.)?(total_ops|total_params|n_averaged|num_updates)|initted|step|decay"
 _BESIDE = re.compile(rf"(?i){_COUNTERS}|(.*[._])?(net_?d|discriminator|\w*loss)[._].*")
+
 _STRANGERS = {  # how what is no weights begins, what it is, and the mend
     rb"\s*$": "is empty: get it again",
     rb"version https://\S+/spec/": "is a git-LFS pointer, not weights: run 'git lfs pull'",
@@ -100,8 +102,10 @@ def describe(path: Path) -> tuple[dict[str, Any], Weights]:
         named = _ours(weights)
         return header if isinstance(header.get("sizes"), dict) else _told(named), named
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError):
-        odd = f"{', '.join([*weights][:4])} … are not understood"
-        raise UserError(f"{path}: no EDSR, RCAN or SwinIR: {odd}: save its weights alone") from None
+        ours = ("conv_", "body.", "layers.", "upsample.", "mean_", "norm.", "patch_embed.norm.")
+        odd = [key for key in weights if not key.startswith(ours)] or [*weights]
+        few = f"not understood: {', '.join(odd[:4])}" + " …" * (len(odd) > 4)
+        raise UserError(f"{path}: no EDSR, RCAN or SwinIR: {few}: save its weights alone") from None
 
 
 def _told(weights: Weights) -> dict[str, Any]:
@@ -151,8 +155,9 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
             with safe_open(path, framework="pt") as file, suppress(ValueError):
                 header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
             return load(data), header if isinstance(header, dict) else {}
-        if data[:2] == b"PK" or data[:1] == b"\x80":  # of a path, torch would go by the name
-            return torch.load(BytesIO(data), map_location="cpu", weights_only=True), {}
+        if data[:2] == b"PK" or data[:1] == b"\x80":
+            with warnings.catch_warnings(action="ignore"):  # of a path, torch would go by the name
+                return torch.load(BytesIO(data), map_location="cpu", weights_only=True), {}
         problem = next(what for how, what in _STRANGERS.items() if re.match(how, data))
     except SafetensorError as error:
         problem = f"damaged safetensors file ({error}): get it again"
