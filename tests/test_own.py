@@ -34,6 +34,7 @@ WISH = f"distil --images in --teacher teacher.pt --student {STUDENT} --schedule 
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images and a teacher in the current folder."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     for name in [*(f"in/{i:02}" for i in range(12)), "few/0", "small/0", "small/1"]:
         noise = torch.rand(3, 18, 16 if name != "small/1" else 3)
         write_image(Path(f"{name}.png"), bicubic(noise, 4, up=True).clamp(0, 1))
@@ -59,7 +60,8 @@ def test_a_run_leaves_students_scores_and_a_page_that_holds_all_it_shows() -> No
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     run("score --hr in -s 2 -w out/students/kd-0.safetensors --csv own.csv")
     own = pd.read_csv("own.csv").set_index("image")["psnr_y"][0]
-    assert scores.query("method == 'kd' and metric == 'psnr_y'")["value"].item() == own
+    psnr = scores.query("method == 'kd' and metric == 'psnr_y'")["value"].item()
+    assert psnr == pytest.approx(own, abs=1e-4)  # convolutions in another order
 
 
 def test_a_stopped_run_is_seen_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
