@@ -105,7 +105,7 @@ class Member:
                 module.draw = partial(own.draw, generator=self.generator)
         return self.part is not None
 
-    def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> bool:
+    def update(self, batch: Batch, teacher: Teacher | None, lr: float, step: int) -> bool:
         """One iteration, on this process' part of the batch where it is shared.
 
         A method that yields several groups of terms takes a step after each, on gradients that go
@@ -137,7 +137,10 @@ class Member:
             if hasattr(self.method, "sync"):
                 self.method.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
-            torch._foreach_lerp_(self.average, parameters, 1 - self.ema)
+            # at first over fewer steps, so that what the weights began with is soon forgotten
+            torch._foreach_lerp_(
+                self.average, parameters, 1 - min(self.ema, (1 + step) / (10 + step))
+            )
         return True
 
     def groups(self, batch: Batch, teacher: Teacher | None) -> Iterator[dict[str, Tensor]]:
@@ -249,7 +252,8 @@ def train(
                     if sees:
                         sees.see(images)
                 for member in [member for member in going if member.seed == seed]:
-                    if member.update(*((mine, teacher) if member.part else (batch, whole)), rate):
+                    seen = (mine, teacher) if member.part else (batch, whole)
+                    if member.update(*seen, rate, step):
                         continue
                     going.remove(member)
                     curves.stopped[member.name] = step

@@ -440,16 +440,18 @@ class Sibling(nn.Module):
         student.load_state_dict(self.own.state_dict())
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -> None:
+@pytest.mark.parametrize(("ema", "decays"), [(0.0, [0, 0, 0]), (0.2, [1 / 10, 2 / 11, 0.2])])
+def test_sync_makes_the_student_and_averages_begin_short(
+    store: ImageStore, tmp_path: Path, ema: float, decays: list[float]
+) -> None:
     plan = training(steps=3, ema=ema)
     sibling = Sibling(network("edsr", **EDSR[1]))
     trained = member("sibling", plan, sibling)
     mean = [p.detach().clone() for p in trained.network.parameters()]
 
-    def after(_: int) -> None:
-        own = [p.detach() for p in sibling.own.parameters()]
-        mean[:] = [ema * m + (1 - ema) * w for m, w in zip(mean, own, strict=True)]
+    def after(done: int) -> None:
+        own, decay = [p.detach() for p in sibling.own.parameters()], decays[done - 1]
+        mean[:] = [decay * m + (1 - decay) * w for m, w in zip(mean, own, strict=True)]
 
     learn(trained, plan, store, tmp_path, after_step=after)
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if ema else {"rtol": 0, "atol": 0}
@@ -509,7 +511,7 @@ def test_a_student_that_fails_stops_alone_and_can_be_replayed(
     again.load_state(kept["member"])
     assert all(p.isfinite().all() for p in again.network.parameters())
     given = kept["batch"] | {"transform": Invertible(kept["batch"]["transform"])}
-    assert not again.update(Batch(**given), None, kept["rate"])
+    assert not again.update(Batch(**given), None, kept["rate"], kept["step"])
     assert torch.equal(calls[-1].lr, calls[-2].lr)
     assert run().stopped == curves.stopped
     assert len(calls) == 5
