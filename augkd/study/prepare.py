@@ -173,5 +173,5 @@ def prepare_study(study: Study) -> None:
         parts[2] = chain(parts[2], own)
     else:
         parts = [*(prepare_photographs(study, split) for split in ("train", "test")), own]
-    for part, images in zip(("benchmarks", "test", "train"), reversed(parts), strict=True):
+    for part, images in zip(("train", "test", "benchmarks"), parts, strict=True):
         write_store(study.folder("prepare") / part, usable(study, part, images))
