@@ -83,12 +83,14 @@ def choose(
 
 
 @torch.no_grad()
-def compare(study: Study, name: str, every: bool = False) -> list[Example]:
+def compare(
+    study: Study, name: str, methods: Sequence[str] = STUDENTS, every: bool = False
+) -> list[Example]:
     """Centres of a cohort's test images, with the first seed's answers: most differing first. The
-    answers of ``STUDENTS`` choose the windows; those of ``every`` method are shown, or theirs."""
+    answers of ``methods`` choose the windows; those of ``every`` method are shown, or theirs."""
     cohort, device, examples = study.cohort(name), pick_device(), []
     scale, edges, seed = cohort.scale, study.params.data.edges, study.seeds_of(name)[0]
-    students = [method for method in STUDENTS if method in cohort.methods]
+    students = [method for method in methods if method in cohort.methods]
     shown = cohort.methods if every else students
     networks: dict[str, nn.Module] = {m: load_student(study, name, m, seed, device) for m in shown}
     networks["teacher"] = load_teacher(study, cohort, device)
@@ -189,12 +191,15 @@ class Board:
 
 
 def show_windows(
-    examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] = {}
+    examples: Sequence[Example],
+    kind: str,
+    notes: Mapping[tuple[str, str, str], str] = {},
+    page: str = "compare.ipynb",
 ) -> None:
     """Of each image HR with the window's frame, then the window of HR and of every answer.
 
     ``kind`` is "widest" or "typical". PSNR-Y within the window stands below each answer, and its
-    note (by dataset, image and method); the best student is framed. Each leads to the page by_hand.
+    note (by dataset, image and method); the best student is framed. Each leads to ``page``.
     """
     if not examples:
         print("Nothing to show: this budget trains no such students, or has fewer test images.")
@@ -215,16 +220,17 @@ def show_windows(
         text = f"{dataset}\n{name}\nspread {windows['spread'][kind]:.2f} levels"
         board.text((0, low - 0.08), text, ha="left", va="top")
         psnr = windows.loc[kind, list(answers)]
-        best = psnr[psnr.index.isin(STUDENTS)].idxmax()
+        best = psnr.drop(["bicubic", "teacher"]).idxmax()
         for k, (method, image) in enumerate({"hr": hr, **answers}.items()):
             at = (1 + k % (columns - 1)) * cell, top - k // (columns - 1) * row - side
             style = {"color": COLOURS[2], "fontweight": "bold"} if method == best else {}
-            label = f"{METHOD_NAMES[method]}\n{psnr[method]:.2f} dB" if method in answers else "HR"
+            called = METHOD_NAMES.get(method, method)
+            label = f"{called}\n{psnr[method]:.2f} dB" if method in answers else "HR"
             label += notes.get((dataset, name, method), "")
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
             to = quote(f"{cohort}/{dataset}/{name}/{kind}")
             to += f"&a={'hr' if method == 'bicubic' else 'bicubic'}&b={method}"
-            board.axes.images[-1].set_url(f"compare.ipynb#image={to}")
+            board.axes.images[-1].set_url(page and f"{page}#image={to}")
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)
         top -= 2 * row + 0.12
