@@ -1,9 +1,7 @@
 """What the page of comparisons by hand shows: crops of students' answers, exact to the last level.
 
-templates/compare.js draws it. Students differ by a level or two, less than what a lossy picture is
-off by: so a crop is one lossless WebP of HR above the differences of each answer from the one
-before it, which are smaller than answers.
-"""
+templates/compare.js draws it. Students differ by a few levels, no more than what a lossy picture is
+off by: a crop is one lossless WebP of HR above what each answer has more than the one before it."""
 
 import json
 from base64 import b64encode
@@ -35,9 +33,8 @@ def by_hand(chosen: Sequence[tuple[Example, str]]) -> str:
 
 
 def _crop(example: Example, kind: str, side: int) -> dict[str, Any]:
-    """A window with its surroundings, ``side`` wide where the image is: its address, the answers
-    from top to bottom of the strip ``pixels``, and a picture of the ``whole``. HR pixels: size of
-    the whole; box and window as left, top, width, height."""
+    """A window with its surroundings, ``side`` wide where the image is: answers are listed from top
+    to bottom of the strip ``pixels``; HR pixels of the whole: size; box, window (x, y, w, h)."""
     size = np.array(example.hr.shape[1:])
     window = example.windows.loc[kind, ["row", "column"]].to_numpy(int)
     extent = np.minimum(side, size)

@@ -230,7 +230,7 @@ def show_windows(
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
             to = quote(f"{cohort}/{dataset}/{name}/{kind}")
             to += f"&a={'hr' if method == 'bicubic' else 'bicubic'}&b={method}"
-            board.axes.images[-1].set_url(page and f"{page}#image={to}")
+            board.axes.images[-1].set_url(f"{page}#image={to}" if page else None)
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)
         top -= 2 * row + 0.12
