@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from csv import DictReader, writer
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +26,10 @@ class _OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (UserError, ModuleNotFoundError) as error:
+            if isinstance(error, ModuleNotFoundError):
+                extra = "onnx" if str(error.name).startswith("onnx") else "study"
+                error = UserError(f"this needs {error.name}: pip install 'augkd[{extra}]'")
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
                 typer.echo(f"augkd: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
@@ -55,6 +61,7 @@ def _options(
 Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this study, or public.")]
 Network = Annotated[str | None, typer.Option(help="Of public weights: edsr, rcan or swinir.")]
 Role = Annotated[str | None, typer.Option(help="With --network: teacher or student, of Table 1.")]
+Scale = Annotated[int | None, typer.Option("--scale", "-s", help="If weights lack it.")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
 _TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut where
 that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is
@@ -74,7 +81,7 @@ def upscale(
     network: Network = None,
     role: Role = None,
     method: Method = None,
-    scale: Annotated[int | None, typer.Option("--scale", "-s", help="If weights lack it.")] = None,
+    scale: Scale = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
     device: Device = "auto",
@@ -113,8 +120,6 @@ def score(
 
     Images of two folders belong together by name: baby.png and baby.png, or babyx2.png.
     """
-    import pandas as pd
-
     from augkd.data.images import read_image
     from augkd.degrade import bicubic
     from augkd.metrics import psnr_y, ssim_y
@@ -123,7 +128,7 @@ def score(
         _, enlarge = _enlarger(weights, network, role, method, scale, tile, self_ensemble, device)
     elif weights or method or network or lr:
         raise UserError("--sr: the images are made already: leave out --weights, --method and --lr")
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, tuple[float, float]] = {}
     pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
     for file, partner in pairs:
         true = read_image(file)
@@ -140,18 +145,33 @@ def score(
                 f"{columns} x {rows}: give the scale and the folder that belong to it"
             )
         images = shown[None], true[None, :, :height, :width]
-        scores[file.stem] = [float(measure(*images, scale)) for measure in (psnr_y, ssim_y)]
-    table = pd.DataFrame.from_dict(scores, orient="index", columns=["psnr_y", "ssim_y"])
-    psnr, ssim = table.mean()
+        scores[file.stem] = float(psnr_y(*images, scale)), float(ssim_y(*images, scale))
+    psnr, ssim = (sum(values) / len(scores) for values in zip(*scores.values(), strict=True))
     if csv:
-        with replacing(csv) as partial:
-            table.to_csv(partial, index_label="image", float_format="%.6f")
-        typer.echo(f"{csv}: {len(table)} images, mean {psnr:.2f} dB, {ssim:.4f}")
+        with replacing(csv) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+            kept = [(name, f"{a:.6f}", f"{b:.6f}") for name, (a, b) in scores.items()]
+            writer(stream, lineterminator="\n").writerows([("image", "psnr_y", "ssim_y"), *kept])
+        typer.echo(f"{csv}: {len(scores)} images, mean {psnr:.2f} dB, {ssim:.4f}")
         return
     wide = max(len("image"), *map(len, scores))
     typer.echo(f"{'image':{wide}}  PSNR-Y (dB)  SSIM-Y")
     for name, (a, b) in [*scores.items(), ("mean", (psnr, ssim))]:
         typer.echo(f"{name:{wide}}  {a:11.2f}  {b:6.4f}")
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Of this study, or public.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A name in .onnx or .pt2.")],
+    network: Network = None,
+    role: Role = None,
+    scale: Scale = None,
+) -> None:
+    """Write a network as a file that runs without augkd: see docs/export.md."""
+    from augkd.models.export import export as write
+
+    off = write(_network(weights, network, role, scale), output, _origin(weights))
+    typer.echo(f"{output}: tried, at most {off:.1g} away from the network")
 
 
 @app.command()
@@ -256,7 +276,6 @@ def _enlarger(
     import torch
 
     from augkd.degrade import bicubic
-    from augkd.models import create_model, load_checkpoint, load_network
     from augkd.models import upscale as whole
 
     if (weights is None) == (method is None) or method not in (None, "bicubic"):
@@ -266,15 +285,7 @@ def _enlarger(
             rule = "needs --scale 2, 3 or 4, and takes no --network, --tile or --self-ensemble"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
-    if network and role and scale:
-        model = create_model(network, role=role, scale=scale)
-        load_checkpoint(weights, model)
-    elif network or role:
-        raise UserError("--network needs --role (teacher or student) and --scale, --role --network")
-    else:
-        model = load_network(weights)
-    if scale not in (None, model.scale):
-        raise UserError(f"{weights}: enlarges x{model.scale}, not x{scale}: give its scale")
+    model = _network(weights, network, role, scale)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -299,6 +310,38 @@ def _enlarger(
             raise UserError(f"out of memory on {device}: give a smaller --tile") from None
 
     return model.scale, enlarge
+
+
+def _network(weights: Path, network: str | None, role: str | None, scale: int | None) -> Any:
+    """The network of a file of ours, or of public weights that the options describe."""
+    from augkd.models import create_model, load_checkpoint, load_network
+
+    if network and role and scale:
+        load_checkpoint(weights, model := create_model(network, role=role, scale=scale))
+    elif network or role:
+        raise UserError("--network needs --role (teacher or student) and --scale, --role --network")
+    else:
+        model = load_network(weights)
+    if scale not in (None, model.scale):
+        raise UserError(f"{weights}: enlarges x{model.scale}, not x{scale}: give its scale")
+    return model
+
+
+def _origin(weights: Path) -> dict[str, Any]:
+    """What a run of the study left beside weights: revision and mean scores."""
+    file, known, scores = weights.resolve(), dict[str, Any](), dict[str, list[float]]()
+    with suppress(OSError, ValueError, LookupError, StopIteration):  # no run's, or not all is there
+        record = next(p / "run.json" for p in file.parents[:2] if (p / "run.json").is_file())
+        run = json.loads(record.read_text(encoding="utf-8"))
+        known = {key: run[key] for key in ("budget", "cohort", "revision", "dirty")}
+        cohort, name = run["cohort"].partition("-")[0], file.stem.replace("teacher", "teacher--1")
+        stage = next(p for p in file.parents if p.name == run["stage"])
+        (table,) = stage.parent.glob(f"score/*/scores/{cohort}.csv")
+        for row in DictReader(table.read_text(encoding="utf-8").splitlines()):
+            key, bits = f"{row['dataset']} {row['metric']}", row["cohort"].removeprefix(cohort)
+            if row["split"] == "test" and f"{row['method']}{bits}-{row['seed']}" == name:
+                scores.setdefault(key, []).append(float(row["value"]))
+    return known | {"scores": {key: round(sum(v) / len(v), 4) for key, v in scores.items()}}
 
 
 def _pairs(hr: Path, other: Path | None, scale: int) -> list[tuple[Path, Path | None]]:

@@ -81,6 +81,10 @@ def load_network(path: str | Path) -> SRNetwork:
     header = read_header(path)
     try:
         model = create_model(header["network"], scale=header["scale"], **header["sizes"])
+        if chosen := header.get("quantised"):
+            from augkd.models.quantize import quantize  # here, since others do not rest on it
+
+            model = quantize(model, **chosen)
     except (KeyError, TypeError, ValueError, UserError) as error:
         problem = f"its header does not describe a network of ours ({error})"
         raise UserError(f"{path}: {problem}: save one with save_checkpoint") from None

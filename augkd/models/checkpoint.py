@@ -33,6 +33,7 @@ def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}
     description = dict(header)
     if isinstance(model, SRNetwork):
         description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}
+        description |= {"quantised": model.quantised} if model.quantised else {}
     save_weights(path, model.state_dict(), description)
 
 
