@@ -105,8 +105,9 @@ for part in "augment data degrade distill errors metrics models options train".s
     for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"augkd.{part}."):
         importlib.import_module(found.name)
 print(*(name for name in sys.modules if name.startswith("augkd.study")))
-student, large = (augkd.create_model("edsr", None, 2, channels=c, blocks=1, res_scale=1.0) for c in (4, 6))
 loader, scale = [(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 24, 24))], 2
+size = {"scale": 2, "blocks": 1, "res_scale": 1.0}
+student, large = (augkd.create_model("edsr", channels=c, **size) for c in (4, 6))
 optimiser = torch.optim.SGD(student.parameters(), 0.1)
 augkd.models.save_checkpoint(augkd.models.Path("w.safetensors"), student)
 """
