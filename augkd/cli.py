@@ -26,12 +26,20 @@ class _OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (UserError, ModuleNotFoundError) as error:
-            if isinstance(error, ModuleNotFoundError):
+        except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
+            said, user = str(error), isinstance(error, UserError)
+            if not user and ("memory" in said or isinstance(error, MemoryError)):
+                said = "out of memory: cut the image into pieces, or give a smaller --tile"
+            elif isinstance(error, OSError) and error.filename:  # else a pipe was closed
+                said = f"{error.filename}: {error.strerror}: give another path, or permissions"
+            elif isinstance(error, ModuleNotFoundError):
                 extra = "onnx" if str(error.name).startswith("onnx") else "study"
-                error = UserError(f"this needs {error.name}: pip install 'augkd[{extra}]'")
+                said = f"this needs {error.name}: pip install 'augkd[{extra}]'"
+            elif not user:
+                raise
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
-                typer.echo(f"augkd: {' '.join(str(error).split())}", err=True)
+                line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+                typer.echo(f"augkd: {line}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -46,6 +54,7 @@ app = typer.Typer(
 
 
 def main() -> None:
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr is
     app(prog_name="augkd")
 
 
@@ -69,7 +78,7 @@ that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tile
 given, since it sees the whole image: each tile then has its own statistics."""
 Tile = Annotated[int | None, typer.Option(min=0, help=_TILE)]
 Ensemble = Annotated[bool, typer.Option("--self-ensemble", help="Mean over eight turns and flips.")]
-Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")]
+Device = Annotated[str | None, typer.Option(help="auto (CUDA if there is one), cpu, cuda:1, …")]
 Csv = Annotated[Path | None, typer.Option(help="Write the rows to this CSV file.")]
 Budget = Annotated[str | None, typer.Option("--budget", "-b", help="By default the chosen one.")]
 
@@ -86,20 +95,20 @@ def upscale(
     scale: Scale = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
-    """Enlarge images, to 8-bit PNG under the same names.
+    """Enlarge images, to 8-bit PNG under the same names and of the same colour profiles.
 
-    Nothing is written unless every image can be read.
+    Nothing is written unless every image can be read. EXIF and other notes are not kept.
     """
-    from augkd.data.images import read_image, write_image
+    from augkd.data.images import read_colour, read_image, write_image
 
     jobs = _jobs(inputs, output)
     for source, _ in jobs:
-        read_image(source)
+        read_image(source), read_colour(source)
     times, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
     for source, target in tqdm(jobs, unit="image", ncols=88, disable=None):
-        write_image(target, enlarge(read_image(source)))
+        write_image(target, enlarge(read_image(source)), **read_colour(source))
     typer.echo(f"{output}: {len(jobs)} image{'s' * (len(jobs) > 1)}, x{times}")
 
 
@@ -117,7 +126,7 @@ def score(
     csv: Csv = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Measure PSNR and SSIM on luma, with a border of the scale cut, as the paper does.
 
@@ -129,8 +138,8 @@ def score(
 
     if sr is None:
         _, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
-    elif weights or method or network or lr:
-        raise UserError("--sr: the images are made already: leave out --weights, --method and --lr")
+    elif any((weights, network, role, size, method, lr, self_ensemble, device)) or tile is not None:
+        raise UserError("--sr: the images are made already: leave out --lr and what makes them")
     scores: dict[str, tuple[float, float]] = {}
     pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
     for file, partner in pairs:
@@ -151,9 +160,9 @@ def score(
         scores[file.stem] = float(psnr_y(*images, scale)), float(ssim_y(*images, scale))
     psnr, ssim = (sum(values) / len(scores) for values in zip(*scores.values(), strict=True))
     if csv:
-        with replacing(csv) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(csv) as partial, partial.open("w", -1, "utf-8", "backslashreplace", "") as f:
             kept = [(name, f"{a:.6f}", f"{b:.6f}") for name, (a, b) in scores.items()]
-            writer(stream, lineterminator="\n").writerows([("image", "psnr_y", "ssim_y"), *kept])
+            writer(f, lineterminator="\n").writerows([("image", "psnr_y", "ssim_y"), *kept])
         typer.echo(f"{csv}: {len(scores)} images, mean {psnr:.2f} dB, {ssim:.4f}")
         return
     wide = max(len("image"), *map(len, scores))
@@ -322,12 +331,13 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     if (weights is None) == (method is None) or method not in (None, "bicubic"):
         raise UserError("give either --weights FILE or --method bicubic")
     if weights is None:
-        if scale not in (2, 3, 4) or network or tile or self_ensemble:
-            rule = "needs --scale 2, 3 or 4, and takes no --network, --tile or --self-ensemble"
+        needless = any((network, role, size, self_ensemble, device)) or tile is not None
+        if scale not in (2, 3, 4) or needless:
+            rule = "needs --scale 2, 3 or 4, and takes no option of networks (--tile, --device, …)"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
     model = _network(weights, network, role, size, scale)
-    if device == "auto":
+    if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model.to(device).eval()
@@ -343,12 +353,7 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
         side = fitting if exact and tile is None else tile or None
         if not side and (size := whole.working_set(model, *image.shape[1:]) >> 30) >= 2:
             say(f"augkd: {kind} takes about {size} GiB for a whole image, with --tile 256 less")
-        try:
-            return whole.upscale(model, image, side, halo, self_ensemble)
-        except RuntimeError as error:  # CUDA's own error is one of these, the CPU's is no other
-            if "memory" not in str(error):
-                raise
-            raise UserError(f"out of memory on {device}: give a smaller --tile") from None
+        return whole.upscale(model, image, side, halo, self_ensemble)
 
     return model.scale, enlarge
 

@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the place cannot be written to, or the disk is full.
     """
     target = path.resolve()
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f"{os.getpid()}.{hash(target.name):x}.partial")  # never too long
     try:
         if target.is_dir():
             raise UserError(f"{path}: is a folder, expected a file: give the name of a file")

@@ -31,7 +31,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from augkd.errors import UserError
-from augkd.study.params import load_study
+from augkd.study.params import NAMES, load_study
 from augkd.study.report.claims import VERDICTS
 from augkd.study.report.style import INK, signed
 
@@ -150,7 +150,7 @@ def _counts(runs: Path) -> dict[str, int]:
     images, seeds = set(), set()
     for path in runs.glob("score/*/scores/*.csv"):
         with _reading(path):
-            scores = pd.read_csv(path, usecols=["dataset", "image", "seed"])
+            scores = pd.read_csv(path, usecols=["dataset", "image", "seed"], **NAMES)
         images |= set(zip(scores["dataset"], scores["image"], strict=True))
         seeds |= set(scores["seed"]) - {-1}  # not trained here
     return {"images": len(images), "seeds": len(seeds)}
