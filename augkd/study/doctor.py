@@ -21,7 +21,7 @@ def examine(say: Callable[[str], None]) -> bool:
             text = _find(name)
             mark = "-" if text.startswith("no ") else "ok"
         except (ImportError, RuntimeError, UserError) as error:
-            mend = "" if isinstance(error, UserError) else ": run make .venv/.installed"
+            mend = "" if isinstance(error, UserError) else ": make, or pip install 'augkd[study]'"
             mark, text = "MISSING", str(error).partition("\n")[0] + mend
             missing.append(name)
         say(f"{mark:8}{name:12}{text}")
