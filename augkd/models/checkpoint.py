@@ -176,11 +176,8 @@ def _weights(path: Path, content: Any) -> Weights:
     if not weights:
         raise UserError(f"{path}: holds no weights: expected tensors by name")
     for key, value in weights.items():
-        if (
-            not isinstance(value, Tensor)
-            or not isinstance(key, str)
-            or value.layout != torch.strided
-        ):
+        named = isinstance(key, str) and isinstance(value, Tensor)
+        if not (named and value.layout == torch.strided):
             mend = "expected a state_dict, alone or under a name such as params or state_dict"
             raise UserError(f"{path}: entry '{key}' is not a tensor: {mend}")
     check_weights(path, weights, {})

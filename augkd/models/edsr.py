@@ -35,4 +35,4 @@ class EDSR(ResidualNetwork):
     def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
         # not yet built: initial weights are drawn in the order of computation
         body = (ResidualBlock(channels, res_scale) for _ in range(blocks))
-        super().__init__(body, scale, channels, blocks=blocks, res_scale=res_scale)
+        super().__init__(body, scale, channels)

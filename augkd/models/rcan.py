@@ -76,4 +76,4 @@ class RCAN(ResidualNetwork):
             raise UserError(f"rcan: reduction {reduction} must be from 1 to channels ({channels})")
         # not yet built: initial weights are drawn in the order of computation
         body = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
-        super().__init__(body, scale, channels, groups=groups, blocks=blocks, reduction=reduction)
+        super().__init__(body, scale, channels)

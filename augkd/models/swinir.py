@@ -189,15 +189,6 @@ class SwinIR(SRNetwork):
                 raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
         self.channels, self.stages, self.scale = embed_dim, len(depths), scale
         self.window = window_size
-        self.sizes = {
-            "embed_dim": embed_dim,
-            "depths": tuple(depths),
-            "num_heads": tuple(num_heads),
-            "window_size": window_size,
-            "mlp_ratio": mlp_ratio,
-            "drop_path": drop_path,
-            "head_channels": head_channels,
-        }
         self.register_buffer("mean", rgb_mean(), persistent=False)
         self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
