@@ -4,9 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
 from augkd.degrade.bicubic import Edges, bicubic
@@ -84,8 +82,3 @@ class Invertible:
         if flags.any() and not flags.all():
             raise ValueError("Invertible: transposing part of a batch needs square images")
         return changed if flags.all() else x
-
-
-def step_generator(*key: int) -> Generator:
-    """The random numbers of one step: a function of its key alone, so nothing has to be saved."""
-    return np.random.default_rng(list(key))

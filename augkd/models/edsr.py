@@ -16,8 +16,7 @@ class ResidualBlock(nn.Module):
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(torch.relu(self.conv1(x)))
-        return torch.add(x, residual, alpha=self.res_scale)
+        return torch.add(x, self.conv2(torch.relu(self.conv1(x))), alpha=self.res_scale)
 
 
 class EDSR(ResidualNetwork):

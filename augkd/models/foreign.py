@@ -61,8 +61,7 @@ class SpandrelNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # spandrel calls in inference mode; a loss can only be taken against an ordinary tensor
-        output: Tensor = self._descriptor(x)
-        return output.clone()
+        return self._descriptor(x).clone()  # type: ignore[no-any-return]
 
 
 def _from_spandrel(path: Path) -> nn.Module:

@@ -103,8 +103,7 @@ class ResidualNetwork(SRNetwork):
         return keep("after_long_skip", y + first)
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
-        output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
-        return output
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out  # type: ignore[no-any-return]
 
 
 def rgb_mean() -> Tensor:

@@ -86,8 +86,7 @@ class WindowAttention(nn.Module):
             logits = logits.view(-1, mask.shape[0], self.heads, tokens, tokens)
             logits = (logits + mask[:, None].to(x)).view(b, self.heads, tokens, tokens)
         mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, tokens, c)
-        projected: Tensor = self.proj(mixed)
-        return projected
+        return self.proj(mixed)  # type: ignore[no-any-return]
 
 
 class SwinLayer(nn.Module):
@@ -184,9 +183,8 @@ class SwinIR(SRNetwork):
         if len(depths) != len(num_heads):
             given = f"depths names {len(depths)} RSTBs and num_heads {len(num_heads)}"
             raise UserError(f"swinir: {given}: give one number for each in both")
-        for heads in num_heads:
-            if embed_dim % heads:
-                raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
+        for heads in (heads for heads in num_heads if embed_dim % heads):
+            raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
         self.channels, self.stages, self.scale = embed_dim, len(depths), scale
         self.window = window_size
         self.register_buffer("mean", rgb_mean(), persistent=False)
@@ -233,5 +231,4 @@ class SwinIR(SRNetwork):
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
-        output: Tensor = y[..., : self.scale * height, : self.scale * width]
-        return output
+        return y[..., : self.scale * height, : self.scale * width]
