@@ -141,12 +141,10 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
     Told by content: PyTorch's files begin as a zip archive or a pickle, safetensors with the length
     of a JSON header in eight bytes, which may happen to begin so too, and then it.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: no such checkpoint to read ({error.strerror})") from None
     header, problem = {}, "damaged PyTorch file, or one of more than tensors: get it again"
     try:
         if data[8:9] == b"{":

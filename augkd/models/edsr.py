@@ -32,6 +32,5 @@ class EDSR(ResidualNetwork):
     name, stage = "edsr", "block"
 
     def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
-        # not yet built: initial weights are drawn in the order of computation
         body = (ResidualBlock(channels, res_scale) for _ in range(blocks))
         super().__init__(body, scale, channels)

@@ -73,11 +73,12 @@ class SRNetwork(nn.Module):
 
 
 class ResidualNetwork(SRNetwork):
-    """All of EDSR and RCAN but the stages of the body, which they hand over.
+    """All of EDSR and RCAN but the stages of the body, which they hand over, not yet built.
 
-    Names of parameters are BasicSR's; ``load_checkpoint`` maps the official ones to them. Features
-    are on the inner scale, that of images in [0, 255]. The means are weights like any other:
-    official checkpoints hold some that training has moved.
+    Initial weights are drawn in the order of computation. Names of parameters are BasicSR's;
+    ``load_checkpoint`` maps the official ones to them. Features are on the inner scale, that of
+    images in [0, 255]. The means are weights like any other: official checkpoints hold some that
+    training has moved.
     """
 
     mean_in: Tensor

@@ -71,6 +71,5 @@ class RCAN(ResidualNetwork):
     def __init__(self, channels: int, groups: int, blocks: int, reduction: int, scale: int) -> None:
         if not 1 <= reduction <= channels:
             raise UserError(f"rcan: reduction {reduction} must be from 1 to channels ({channels})")
-        # not yet built: initial weights are drawn in the order of computation
         body = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
         super().__init__(body, scale, channels)

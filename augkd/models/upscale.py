@@ -88,8 +88,7 @@ def _tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None) -> Tensor
     if tile < 1 or halo < 0:
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale
-    # on the CPU, convolutions on channels-last memory take about half the time
-    x = x.to(memory_format=torch.channels_last) if device.type == "cpu" else x
+    x = x.to(memory_format=torch.channels_last) if device.type == "cpu" else x  # as in training
     tile, halo = (-(-size // grid) * grid for size in (tile, halo))
     out = x.new_empty((*x.shape[:2], s * x.shape[-2], s * x.shape[-1]))
     for (top, bottom), (left, right) in product(*(cuts(n, tile, halo) for n in x.shape[-2:])):
