@@ -14,7 +14,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from augkd import __version__
-from augkd.errors import UserError, replacing
+from augkd.errors import UserError, one_line, print_any_name, replacing
 
 
 class _OneLine(TyperGroup):
@@ -23,9 +23,11 @@ class _OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except BrokenPipeError:  # of a reader that has seen enough
+            raise
+        except (UserError, OSError) as error:
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
-                typer.echo(f"augkd: {' '.join(str(error).split())}", err=True)
+                typer.echo(f"augkd: {one_line(error)}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -40,6 +42,7 @@ app = typer.Typer(
 
 
 def main() -> None:
+    print_any_name()
     app(prog_name="augkd")
 
 

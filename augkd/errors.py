@@ -1,14 +1,34 @@
 """A user's mistake, of which the command line prints the text alone; and files written whole."""
 
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# what safetensors and torch, whose errors are their own, say of a file that cannot be written
+_UNWRITTEN = re.compile(r"\(os error \d+\)|inline_container")
+
 
 class UserError(Exception):
     """Bad input. The text is one line: what is wrong, what was expected, how to mend it."""
+
+
+def one_line(error: Exception) -> str:
+    """What a user is told; of the system's errors, the file and the mend."""
+    text = str(error)
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else text
+        text = f"{what}: change its permissions, free the space or choose another place"
+    return " ".join(text.split())
+
+
+def print_any_name() -> None:
+    """Lets what the locale cannot print, and names that are not UTF-8, be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextmanager
@@ -31,8 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
         if target.exists():
             shutil.copymode(target, partial)
         os.replace(partial, target)
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror or error})"
+    except Exception as error:
+        if not isinstance(error, OSError) and not _UNWRITTEN.search(str(error)):
+            raise
+        problem = f"cannot be written ({getattr(error, 'strerror', None) or error})"
         raise UserError(f"{path}: {problem}: free the space or choose another place") from None
     finally:
         with suppress(OSError):  # there is none, or its folder could not be made

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from augkd.data.shared import joined
-from augkd.errors import replacing
+from augkd.errors import UserError, replacing
 from augkd.study.params import Study
 from augkd.train import Curves, finish
 
@@ -39,13 +40,15 @@ class Run:
         self.out, self.label = study.folder(stage, name), f"{stage}-{study.budget.name}-{name}"
         self.state: Path | None = None  # to resume from, if it is a training
         self.begun = datetime.now(UTC)
-        git = "git describe --always --abbrev=40 --exclude='*' --dirty"  # says nothing without git
-        told = subprocess.run(git, cwd=study.root, shell=True, capture_output=True, text=True)
-        revision, _, changed = told.stdout.strip().partition("-")
+        try:
+            revision, changed = revision_of(study.root)
+        except UserError as error:
+            print(f"augkd: no revision is recorded: {error}", file=sys.stderr)
+            revision, changed = "", None
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
         self.record |= {"members": ["teacher"], "steps": 0, "processes": group.count}
         self.record |= {"started": self.begun.isoformat(timespec="seconds"), "revision": revision}
-        self.record |= {"dirty": bool(changed), "code": code_hash(), "torch": torch.__version__}
+        self.record |= {"dirty": changed, "code": code_hash(), "torch": torch.__version__}
         self.record |= {"device": device_name(self.device), "python": platform.python_version()}
         self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
 
@@ -66,6 +69,24 @@ class Run:
                 finish(self.state)
         joined().wait()  # others read what the main process has written
         return loss, psnr
+
+
+def revision_of(root: Path) -> tuple[str, bool]:
+    """The commit that a study is at, and whether its files are others. UserError: git has none."""
+    git = ["git", "-c", "safe.directory=*", "describe", "--always", "--abbrev=40", "--exclude=*"]
+    # neither the repository of a hook that runs this, nor one that the study's folder lies in
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    own["GIT_CEILING_DIRECTORIES"] = str(root.resolve().parent)
+    try:
+        done = subprocess.run([*git, "--dirty"], cwd=root, env=own, capture_output=True)
+    except OSError:
+        raise UserError("git: not found: install git (apt install git)") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").partition("\n")[0]
+        mend = "git clone the study (a ZIP download has no history), or git init and git commit"
+        raise UserError(f"{root.resolve()}: {said}: {mend}")
+    revision, _, changed = done.stdout.decode().strip().partition("-")
+    return revision, bool(changed)
 
 
 def read_curves(folder: Path) -> Frames:

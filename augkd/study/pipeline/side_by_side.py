@@ -26,12 +26,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from augkd.errors import UserError
+from augkd.errors import UserError, one_line
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline, upstream
 
 JOBS = "AUGKD_JOBS"
@@ -58,13 +59,21 @@ May = Callable[[Stage, list[str]], bool]
 Say = Callable[[str], None]
 
 
-def stale(root: Path) -> set[str]:
-    """The stages that DVC finds changed; what rests on them may be, too."""
-    command = [*_DVC, "status", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+def stale(root: Path, *stages: str) -> set[str]:
+    """The stages that DVC finds changed; what rests on them may be, too. UserError: DVC fails."""
+    command = [*_DVC, "--wait-for-lock", "status", "--json", *stages]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        raise UserError(f"dvc status failed: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines()
+        why = next((line for line in said if line.startswith("ERROR: ")), said[-1])
+        raise UserError(f"dvc status failed: {why[7:]}: mend it, or see what augkd doctor says")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def mended() -> dict[str, str]:
+    """What DVC needs of a user whom the machine does not know, or whose shell runs nothing."""
+    home, user = os.path.expanduser("~"), os.environ.get("USER") or str(os.getuid())
+    return {"HOME": gettempdir() if home == "~" else home, "USER": user, "SHELL": "/bin/sh"}
 
 
 def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
@@ -270,6 +279,7 @@ def spread(
 
     Raises UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
     """
+    os.environ |= mended()
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
@@ -362,13 +372,18 @@ def guard(stage: str) -> int:
 def main(arguments: list[str]) -> int:
     if arguments:
         return guard(arguments[0])
+    os.environ |= mended()
     try:
-        if (jobs := wanted_jobs()) == 1:
-            return subprocess.call([*_DVC, "repro"])
-        if not here(Path(), jobs):
-            print("All stages are up to date.")
-    except UserError as error:
-        print(f"augkd: {error}", file=sys.stderr)
+        jobs = wanted_jobs()
+        with FileLock("build/repro.lock", timeout=0):
+            if jobs == 1:
+                return subprocess.call([*_DVC, "repro"])
+            if not here(Path(), jobs):
+                print("All stages are up to date.")
+    except (UserError, OSError) as error:
+        if isinstance(error, Timeout):
+            error = UserError("another make repro runs in this clone: wait for it to end")
+        print(f"augkd: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("augkd: stopped; run this again to go on", file=sys.stderr)

@@ -16,12 +16,14 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from augkd.errors import UserError
 from augkd.study.params import load_study
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline
 
@@ -61,8 +63,8 @@ class Sources:
         self.params: Any = yaml.load(self._read("params.yaml"), yaml.CSafeLoader)
         self.study = load_study(budget, root, check_methods=False)
         self.methods = methods_by_file(self._read("augkd/distill/__init__.py"))
-        self._statements = cache(lambda file: statements(self._read(file)))
-        self._imports = cache(lambda file: [*self.imported(self._read(file))])
+        self._statements = cache(lambda file: statements(self._read(file), file))
+        self._imports = cache(lambda file: [*self.imported(self._read(file), file)])
 
     def _read(self, file: str) -> str:
         return (self.root / file).read_text(encoding="utf-8", errors="surrogateescape")
@@ -76,8 +78,20 @@ class Sources:
         return "\n".join([*head, *notebook_text(cells, prose=stage.notebook not in RUNS)])
 
     def cells(self, stage: Stage) -> list[dict[str, Any]]:
+        """Those of its notebook, magics as the calls that IPython makes of them. No other notebook
+        is opened. UserError: it is none, or its code is not Python."""
         file = f"notebooks/{stage.notebook}.ipynb"
-        return json.loads(self._read(file))["cells"] if (self.root / file).is_file() else []
+        if not (self.root / file).is_file():
+            return []
+        try:
+            cells: list[dict[str, Any]] = json.loads(self._read(file))["cells"]
+            for number, cell in enumerate(cells, 1):
+                cell["source"] = "".join(cell["source"])
+                if cell["cell_type"] == "code":
+                    cell["source"] = _python(cell["source"], f"{file}: cell {number}")
+        except (ValueError, LookupError, TypeError):
+            raise UserError(f"{file}: not a notebook: restore it (git checkout {file})") from None
+        return cells
 
     def entries(self, stage: Stage) -> dict[str, Entry]:
         """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
@@ -166,9 +180,9 @@ class Sources:
                     waiting += [str(path) for path in beside if (self.root / path).is_file()]
         return found
 
-    def imported(self, code: str) -> Iterator[str]:
+    def imported(self, code: str, file: str = "") -> Iterator[str]:
         """Files of this package that the head of a module, or a notebook's code, imports."""
-        for node in ast.parse(code).body:
+        for node in _parse(code, file).body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("augkd"):
                 base = str(node.module).replace(".", "/")
                 for name in (base, *(f"{base}/{alias.name}" for alias in node.names)):
@@ -208,17 +222,39 @@ def notebook_text(cells: list[dict[str, Any]], *, prose: bool) -> Iterator[str]:
 
 def hash_code(files: Iterable[Path]) -> str:
     """SHA-256 over the ``statements`` of modules, in whatever order and wherever they lie."""
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    return _digest({line for text in texts for line in statements(text)})
+    texts = [(file.read_text(encoding="utf-8"), str(file)) for file in files]
+    return _digest({line for text in texts for line in statements(*text)})
 
 
 def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(sorted(texts)).encode(errors="surrogateescape")).hexdigest()
 
 
-def statements(code: str) -> list[str]:
+def _python(code: str, file: str) -> str:
+    """A cell's code: magics as the calls that IPython makes of them, without %%time and such above
+    Python. UserError: it is no Python even so."""
+    with suppress(UserError):
+        return code * bool(_parse(code, file))
+    from IPython.core.inputtransformer2 import TransformerManager  # for few
+
+    plain: Any = TransformerManager
+    with suppress(UserError):
+        below = str(plain().transform_cell(re.sub(r"^\s*%%.*\n", "", code)))
+        return below * bool(_parse(below, file))
+    whole = str(plain().transform_cell(code))
+    return whole * bool(_parse(whole, file))
+
+
+def _parse(code: str, file: str) -> ast.Module:
+    try:
+        return ast.parse(code, file)
+    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+        raise UserError(f"{file}: {error}: mend the code there") from None
+
+
+def statements(code: str, file: str = "") -> list[str]:
     """What a module does: without comments, docstrings, layout, imports of this package."""
-    tree = ast.parse(code)
+    tree = _parse(code, file)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             body[:] = [part for part in body if not _is_left_out(part)] or [ast.Pass()]
