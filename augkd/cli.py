@@ -56,8 +56,9 @@ def _options(
 
 
 Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this study, or public.")]
-Network = Annotated[str | None, typer.Option(help="Of public weights: edsr, rcan or swinir.")]
-Role = Annotated[str | None, typer.Option(help="With --network: teacher or student, of Table 1.")]
+Network = Annotated[str | None, typer.Option(help="That the weights must be of.")]
+Role = Annotated[str | None, typer.Option(help="Likewise, of Table 1: teacher or student.")]
+Size = Annotated[str | None, typer.Option(help="Likewise: channels=64,blocks=16,res_scale=1")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
 _TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut where
 that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is
@@ -76,8 +77,9 @@ def upscale(
     weights: Weights = None,
     network: Network = None,
     role: Role = None,
+    size: Size = None,
     method: Method = None,
-    scale: Annotated[int | None, typer.Option("--scale", "-s", help="If weights lack it.")] = None,
+    scale: Annotated[int | None, typer.Option("--scale", "-s", help="2, 3 or 4.")] = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
     device: Device = "auto",
@@ -91,7 +93,7 @@ def upscale(
     jobs = _jobs(inputs, output)
     for source, _ in jobs:
         read_image(source)
-    times, enlarge = _enlarger(weights, network, role, method, scale, tile, self_ensemble, device)
+    times, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
     for source, target in tqdm(jobs, unit="image", ncols=88, disable=None):
         write_image(target, enlarge(read_image(source)))
     typer.echo(f"{output}: {len(jobs)} image{'s' * (len(jobs) > 1)}, x{times}")
@@ -104,6 +106,7 @@ def score(
     weights: Weights = None,
     network: Network = None,
     role: Role = None,
+    size: Size = None,
     method: Method = None,
     sr: Annotated[Path | None, typer.Option(help="Instead of weights: enlarged images.")] = None,
     lr: Annotated[Path | None, typer.Option(help="Folder of small images, else bicubic.")] = None,
@@ -123,7 +126,7 @@ def score(
     from augkd.metrics import psnr_y, ssim_y
 
     if sr is None:
-        _, enlarge = _enlarger(weights, network, role, method, scale, tile, self_ensemble, device)
+        _, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
     elif weights or method or network or lr:
         raise UserError("--sr: the images are made already: leave out --weights, --method and --lr")
     scores: dict[str, list[float]] = {}
@@ -245,23 +248,60 @@ def spread(
     run(study.root, workers, scheduler, study.budget.processes, typer.echo)
 
 
-def _enlarger(
-    weights: Path | None,
-    network: str | None,
-    role: str | None,
-    method: str | None,
-    scale: int | None,
-    tile: int | None,
-    self_ensemble: bool,
-    device: str,
-) -> tuple[int, Callable[[Any], Any]]:
+@app.command()
+def watch(
+    budget: Budget = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+) -> None:
+    """Show how far a run is; Ctrl-C ends the looking alone."""
+    from augkd.study.params import load_study
+    from augkd.study.watch import watch as look
+
+    look(load_study(budget, check_methods=False), once)
+
+
+_OF = "NAME:key=value,key=value"
+
+
+@app.command()
+def distil(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a run's.")],
+    images: Annotated[str, typer.Option(help="Folder; else the study's photographs.")] = "",
+    test: Annotated[str, typer.Option(help="Folder; else some of the images.")] = "",
+    teacher: Annotated[str, typer.Option(help="Weights, or module:function.")] = "",
+    network: Annotated[str, typer.Option(help=f"The teacher's: {_OF}, or module:function.")] = "",
+    student: Annotated[str, typer.Option(help=_OF)] = "edsr:channels=16,blocks=4,res_scale=1.0",
+    method: Annotated[list[str] | None, typer.Option(help=f"{_OF}; several at once.")] = None,
+    scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.")] = 2,
+    steps: int = 3000,
+    schedule: Annotated[str, typer.Option(help="batch=16,patch=24,lr=4e-4,seeds=1, …")] = "",
+) -> None:
+    """Distil a teacher on images of yours; the same command goes on with a stopped run."""
+    from augkd.study.own import Wish, open_own, report, run_own
+
+    methods = tuple(method or ["augkd"])
+    asked = images, test, teacher, network, student, methods, scale, steps, schedule
+    study = open_own(output, Wish(*asked))
+    with tqdm(bar_format="{desc}", position=1, leave=False) as line:
+
+        def show(psnr: Any) -> None:
+            last = psnr[psnr["step"] == psnr["step"].max()].to_numpy()
+            values = ", ".join(f"{value:.2f} {member}" for _, member, value in last)
+            line.set_description_str(f"validation at step {last[0][0]}, dB: {values}")
+
+        frames = run_own(study, show)
+    typer.echo(f"{report(study, frames).to_string(index=False)}\n{output / 'report.html'}")
+
+
+def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     """The scale, and what --weights or --method make of an image (3, h, w), uint8."""
     import torch
 
     from augkd.degrade import bicubic
-    from augkd.models import create_model, load_checkpoint, load_network
+    from augkd.models import load_network
     from augkd.models import upscale as whole
 
+    weights, network, role, size, method, scale, tile, self_ensemble, device = options
     if (weights is None) == (method is None) or method not in (None, "bicubic"):
         raise UserError("give either --weights FILE or --method bicubic")
     if weights is None:
@@ -269,15 +309,13 @@ def _enlarger(
             rule = "needs --scale 2, 3 or 4, and takes no --network, --tile or --self-ensemble"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
-    if network and role and scale:
-        model = create_model(network, role=role, scale=scale)
-        load_checkpoint(weights, model)
-    elif network or role:
-        raise UserError("--network needs --role (teacher or student) and --scale, --role --network")
-    else:
-        model = load_network(weights)
-    if scale not in (None, model.scale):
-        raise UserError(f"{weights}: enlarges x{model.scale}, not x{scale}: give its scale")
+    try:
+        pairs = (part.split("=") for part in (size or "").split(",") if size)
+        given: Any = {key: float(value) if "." in value else int(value) for key, value in pairs}
+    except ValueError:
+        raise UserError(f"--size {size}: expected channels=64,blocks=16,res_scale=1") from None
+    given |= ({"name": network} if network else {}) | ({"scale": scale} if scale else {})
+    model = load_network(weights, role, given)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

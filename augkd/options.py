@@ -74,7 +74,7 @@ class Training:
     lr: Annotated[float, Rule("a number above 0", lambda lr: lr > 0)]
     decay_every: Count
     seeds: Count
-    # decay of the average of weights; 0 keeps none
+    # decay of the average of weights, at step t at most (1 + t) / (10 + t); 0 keeps none
     ema: Annotated[float, Rule("a number from 0 to less than 1", lambda ema: 0 <= ema < 1)]
     validate_every: Count
     # of activations: weights and their updates are float32. auto: bfloat16 on devices made for it

@@ -105,11 +105,14 @@ class Member:
                 module.draw = partial(own.draw, generator=self.generator)
         return self.part is not None
 
-    def update(self, batch: Batch, teacher: Teacher | None, lr: float) -> None:
+    def update(self, batch: Batch, teacher: Teacher | None, lr: float, step: int) -> bool:
         """One iteration, on this process' part of the batch where it is shared.
 
         A method that yields several groups of terms takes a step after each, on gradients that go
         on accumulating (the predecessor's released two-step update).
+
+        Returns:
+            Whether losses and gradients are finite. Where one is not, weights stay as they are.
         """
         self.generator.manual_seed(batch.seed ^ self.key)  # for drop-path: by member, not by order
         self.network.train()
@@ -124,6 +127,9 @@ class Member:
                 losses = joined().backward(losses, self.part, self.trained)
             else:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
+            gradients = [p.grad for p in self.trained if p.grad is not None]
+            if not (losses.sum() + nn.utils.get_total_norm(gradients)).isfinite():
+                return False
             self.optimiser.step()
             for term, value in zip(terms, losses.detach(), strict=True):
                 self.sums[term] = self.sums.get(term, 0) + value
@@ -131,7 +137,11 @@ class Member:
             if hasattr(self.method, "sync"):
                 self.method.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
-            torch._foreach_lerp_(self.average, parameters, 1 - self.ema)
+            # at first over fewer steps, so that what the weights began with is soon forgotten
+            torch._foreach_lerp_(
+                self.average, parameters, 1 - min(self.ema, (1 + step) / (10 + step))
+            )
+        return True
 
     def groups(self, batch: Batch, teacher: Teacher | None) -> Iterator[dict[str, Tensor]]:
         """The method's terms, in groups; each is computed when it is asked for."""
@@ -181,6 +191,7 @@ class Curves:
 
     loss: list[dict[str, Any]] = field(default_factory=list)  # step, member, term, value
     psnr: list[dict[str, Any]] = field(default_factory=list)  # step, member, value
+    stopped: dict[str, int] = field(default_factory=dict)  # steps that a member took before NaN
 
 
 def train(
@@ -198,6 +209,9 @@ def train(
 ) -> Curves:
     """Trains the members together, from the last state saved or from the start.
 
+    A member whose loss or gradient is no longer finite stops there, and the others go on. Its
+    weights before that step, and the batch, are kept in ``state``/stopped.
+
     Started in several processes alike, it shares each batch among them; what the other processes
     return, and their members, are not complete.
 
@@ -210,16 +224,16 @@ def train(
         after_step: called with the number of finished steps (tests kill runs with it).
 
     Raises:
-        UserError: a loss is no longer finite, or has no terms.
+        UserError: every member stopped, or a loss has no terms.
     """
     processes = joined()
     part = processes.part(training.batch)
     members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     validate = validate if processes.main else None
-    seeds = sorted({member.seed for member in members})
     curves = Curves()
     start = _load(state / "state.pt", members, curves)
+    going = [member for member in members if member.name not in curves.stopped]
     processes.wait()  # until all have read the state, before a newer one is written
     saved = time.monotonic()
     window = max(1, training.validate_every // 10)
@@ -231,20 +245,31 @@ def train(
             _validate(members, validate, 0, curves)
         for step in bar:
             rate = training.lr * optimiser.decay ** (step // training.decay_every)
-            for seed in seeds:
+            for seed in sorted({member.seed for member in going}):
                 batch = sampler.draw(step, seed)
                 mine = part.of(batch) if part else batch
                 for sees, images in ((whole, batch), (teacher, mine)):
                     if sees:
                         sees.see(images)
-                for member in (member for member in members if member.seed == seed):
-                    member.update(*((mine, teacher) if member.part else (batch, whole)), rate)
+                for member in [member for member in going if member.seed == seed]:
+                    seen = (mine, teacher) if member.part else (batch, whole)
+                    if member.update(*seen, rate, step):
+                        continue
+                    going.remove(member)
+                    curves.stopped[member.name] = step
+                    kept = {"step": step, "rate": rate, "member": member.state()}
+                    kept |= {"batch": vars(batch) | {"transform": batch.transform.flags}}
+                    if processes.main:
+                        _write(state / "stopped" / f"{member.name}.pt", kept)
             done = step + 1
+            if processes.main and not going:
+                problem = f"{member.name}: the loss is not finite at step {done}"
+                raise UserError(f"{problem}: lower the budget's learning rate (lr)")
             if done % window == 0 or done == training.steps:
                 steps = (done - 1) % window + 1
-                bar.set_postfix(loss=f"{_log(members, steps, done, curves):.4f}", refresh=False)
+                bar.set_postfix(loss=f"{_log(going, steps, done, curves):.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or done == training.steps):
-                _validate(members, validate, done, curves)
+                _validate(going, validate, done, curves)
             if processes.main and time.monotonic() - saved > save_every:
                 _save(state / "state.pt", done, members, curves)
                 saved = time.monotonic()
@@ -265,11 +290,7 @@ def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> fl
     total = 0.0
     for member in members:
         means = member.means(steps)
-        loss = sum(means.values())
-        if not abs(loss) < float("inf"):
-            problem = f"the loss is not finite at step {done}"
-            raise UserError(f"{member.name}: {problem}: lower the budget's learning rate (lr)")
-        total += loss / len(members)
+        total += sum(means.values()) / len(members)
         for term, value in means.items():
             curves.loss.append({"step": done, "member": member.name, "term": term, "value": value})
     return total
@@ -284,7 +305,10 @@ def _validate(
 
 
 def _save(path: Path, step: int, members: Sequence[Member], curves: Curves) -> None:
-    state = {"step": step, "members": {m.name: m.state() for m in members}, **vars(curves)}
+    _write(path, {"step": step, "members": {m.name: m.state() for m in members}, **vars(curves)})
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
     with replacing(path) as partial:
         torch.save(state, partial)
 
@@ -296,5 +320,5 @@ def _load(path: Path, members: Sequence[Member], curves: Curves) -> int:
     state = torch.load(path, weights_only=True)
     for member in members:
         member.load_state(state["members"][member.name])
-    curves.loss, curves.psnr = state["loss"], state["psnr"]
+    curves.loss, curves.psnr, curves.stopped = state["loss"], state["psnr"], state["stopped"]
     return int(state["step"])

@@ -76,6 +76,13 @@ class IMDN(nn.Module):
 imdn = IMDN  # the factory that a teacher's spec names
 
 
+def black(scale: int) -> nn.Module:
+    """A factory of weights that are not finite."""
+    network = IMDN(scale)
+    nn.init.constant_(network.fea_conv.weight, torch.nan)
+    return network
+
+
 def text(scale: int) -> str:
     """A factory that returns no network."""
     return "IMDN"

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model, load_checkpoint, load_network, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.models.network import rgb_mean
+from augkd.models.quantize import quantize
 from tests.golden_networks import CASES
+from tests.public_layouts import official
 from tests.test_models import TINY, distance, tiny
 
 Write = Callable[[Path], object]
@@ -92,13 +95,17 @@ def _header(content: str | None) -> Write:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (_header(None), "does not say what it is of"),
-        (_header("{"), "does not say what it is of"),
-        (_header("[]"), "does not say what it is of"),
-        (_header("{}"), "does not describe a network"),
+        (_header(None), "no EDSR, RCAN or SwinIR: not understood: a: "),
+        (_header("{"), "no EDSR, RCAN or SwinIR"),
+        (_header("[]"), "no EDSR, RCAN or SwinIR"),
+        (_header("{}"), "no EDSR, RCAN or SwinIR"),
         (_header('{"network":"vdsr","scale":2,"sizes":{}}'), "'vdsr' is unknown"),
-        (_header('{"network":"edsr","scale":2,"sizes":[]}'), "does not describe"),
-        (lambda path: torch.save({}, path), "not a safetensors file"),
+        (_header('{"network":"edsr","scale":2,"sizes":[]}'), "no EDSR, RCAN or SwinIR"),
+        (_header('{"network":"edsr","sizes":{}}'), "not such a network .'scale'"),
+        (
+            lambda path: torch.save(tiny("edsr").state_dict(), path),
+            "without a role needs res_scale",
+        ),
         (lambda path: path.write_bytes(b"\x09\0\0\0\0\0\0\0{"), "damaged safetensors"),
         (lambda path: None, "no such checkpoint"),
     ],
@@ -156,14 +163,6 @@ def test_both_layouts_of_one_network_give_the_same_weights() -> None:
     assert all(torch.equal(own[key], value) for key, value in published.items())
 
 
-def test_the_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
-    model, filled = tiny("swinir"), other(tiny("swinir"))
-    weights = {"params": filled.state_dict(), "params_ema": model.state_dict()}
-    torch.save(weights, tmp_path / "basicsr.pth")
-    load_checkpoint(tmp_path / "basicsr.pth", filled)
-    assert same(filled, model)
-
-
 def test_swinir_files_may_hold_masks_of_any_image_size(tmp_path: Path) -> None:
     weights = CASES["swinir_x2"].weights()
     masks = [key for key in weights if key.endswith("attn_mask")]
@@ -192,6 +191,63 @@ def test_means_that_training_has_moved_are_kept(name: str, tmp_path: Path) -> No
         assert distance(model(image), expected) <= 1e-5
         bare.load_state_dict(published)
         assert distance(bare(image), expected) > 1e-3  # dropping them would have shown
+
+
+_OTHER, _ONE = {"conv_first.weight": torch.zeros(1)}, torch.ones(1)
+_COUNTED = {"n_averaged": torch.tensor(3), "module.total_ops": _ONE, "module.a.total_params": _ONE}
+# the names within which weights are, their prefix, and what else is left there
+WRAPPED: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
+    *(((), p, {}) for p in ("", "_orig_mod.", "module.module.", "net_g.", "model.", "generator.")),
+    (("state_dict",), "model._orig_mod.module.", {"optimizer": {"state": {0: _OTHER}}}),
+    ((), "module.", _COUNTED),
+    ((), "generator.", {"discriminator.a": _ONE, "gan_loss.b": _ONE}),
+    (("ema",), "", {"epoch": 3, "model": _OTHER}),
+    (("model_ema", "module"), "", {"net_d_ema": _OTHER, "model": _OTHER}),
+    (("params_ema",), "module.", {"params": _OTHER}),
+    (("ema", "shadow"), "", {"model": _OTHER}),
+    ((), "ema_model.", {"online_model.a": _ONE, "step": _ONE}),
+]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_wrapped_weights_are_found_with_their_sizes(name: str, tmp_path: Path) -> None:
+    """In our layout and the official one, by files of each other's names."""
+    model = tiny(name, 4)
+    for names, prefix, beside in WRAPPED:
+        for weights in (model.state_dict(), official(model)):
+            found = {prefix + k: v for k, v in weights.get("params", weights).items()}
+            save_file(found, path := tmp_path / "a.pth")
+            if names or beside:
+                for part in reversed(names):
+                    found = {part: found}
+                torch.save(beside | found, path := tmp_path / "a.safetensors")
+            again = load_network(path, given={"res_scale": 0.1} if name == "edsr" else {})
+            assert same(again, model), (names, prefix)
+            assert again.sizes | {"scale": again.scale} == model.sizes | {"scale": 4}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_unsound_tensors_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    model, path = tiny(name), tmp_path / "a.pt"
+    key, value = next((k, v) for k, v in model.state_dict().items() if k[-4:] in ("n_in", "able"))
+    for spoilt in (value.where(value < value.max(), torch.nan), value / 0, value.double() * 1e300):
+        torch.save(model.state_dict() | {key: spoilt}, path)
+        _leaves(model, path, f"'{re.escape(key)}' is not finite")
+    for kind in (torch.int8, torch.bool, torch.complex64):
+        torch.save(model.state_dict() | {key: value.to(kind)}, path)
+        _leaves(model, path, f"'{re.escape(key)}' holds {kind}")
+
+
+def test_what_no_shape_tells_is_not_overlooked(tmp_path: Path) -> None:
+    model, path, x = tiny("edsr"), tmp_path / "a.safetensors", torch.rand(1, 3, 9, 8)
+    quantized = quantize(model, 3, step="behind")
+    save_checkpoint(path, quantized)
+    assert torch.equal(load_network(path)(x), quantized(x))
+    _leaves(model, path, "its quantised is {'bits': 3")
+    save_checkpoint(path, model)
+    load_checkpoint(path, quantized)  # it may start from this
+    rescaled = create_model("edsr", scale=2, **TINY["edsr"] | {"res_scale": 1.0})
+    _leaves(rescaled, path, "its res_scale is 0.1, not 1.0")
 
 
 # --- what does not fit ----------------------------------------------------------------------------
@@ -250,8 +306,11 @@ _CODE = "holds Python objects, which could run code"
     [
         (lambda path: None, "no such checkpoint"),
         (lambda path: path.mkdir(), "no such checkpoint"),
-        (_bytes(b""), "damaged safetensors file"),
-        (_bytes(b"<html>not found</html>"), "damaged safetensors file"),
+        (_bytes(b""), "is empty"),
+        (_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html>\n<title>not found</title>"), "is a web page"),
+        (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"), "git lfs pull"),
+        (_bytes(b"Entry not found"), "is neither a safetensors nor a PyTorch file"),
+        (_bytes(bytes(4000)), "is neither a safetensors nor a PyTorch file"),
         (_cut(lambda path: save_checkpoint(path, _TINY)), "damaged safetensors file"),
         (_cut(_saved(_TINY.state_dict())), "damaged PyTorch file"),
         (_cut(_saved(_TINY.state_dict(), legacy=True)), "damaged PyTorch file"),
@@ -263,7 +322,7 @@ _CODE = "holds Python objects, which could run code"
         (_saved([torch.zeros(1)]), "holds no weights"),
         (_saved({}), "holds no weights"),
         (_saved({"epoch": 3, "weights": {}}), "entry 'epoch' is not a tensor"),
-        (_saved(dict.fromkeys(("sub_mean.weight", "head.0.weight"), torch.zeros(9))), "mean shift"),
+        (_saved(dict.fromkeys(("sub_mean.weight", "head.0.weight"), torch.zeros(9))), "conv_first"),
     ],
 )
 def test_what_holds_no_weights_is_refused(write: Write, message: str, tmp_path: Path) -> None:

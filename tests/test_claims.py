@@ -197,6 +197,17 @@ def test_what_was_not_measured_is_not_met() -> None:
     )
 
 
+def test_a_training_that_was_stopped_does_not_count() -> None:
+    table = framed(scores(CLEAR, seeds=3))
+    row = table[(table["method"] == "kd") & (table["seed"] == 1)].iloc[:1]
+    halted = row.assign(dataset="all", split="train", image="all", metric="stopped", value=9.0)
+    for scored, count in ((table, 3), (pd.concat([table, halted]), 2)):
+        found = Premises(scored, past(table)).of(("edsr_x4", "augkd"), ("edsr_x4", "kd"))
+        assert [(one.value, one.met) for one in found if one.name == "trainings"] == [
+            (count, count == 3)
+        ]
+
+
 def test_a_slow_change_within_its_interval_has_settled() -> None:
     table = framed(scores(CLEAR, noise=0.3))
     (settled,) = (

@@ -17,6 +17,7 @@ from augkd.degrade import bicubic
 from augkd.metrics import psnr_y, ssim_y
 from augkd.models import create_model, load_network, save_checkpoint, upscale
 from augkd.study import doctor
+from tests.public_layouts import official
 
 PARAMS = """\
 # the study
@@ -107,14 +108,34 @@ def test_weights_say_what_they_are_of() -> None:
     assert not torch.equal(read_image(Path("one.png")), tiles)
 
 
-def test_public_weights_need_their_network_named() -> None:
+def test_public_weights_tell_their_network() -> None:
     torch.save(create_model("rcan", role="student", scale=2).state_dict(), "rcan.pt")
-    common = "upscale in/baby.png -o . -w rcan.pt --network"
-    said = run(f"{common} rcan --role student --scale 2 --tile 16")
-    assert "tiles see statistics of their own" in said
+    common = "upscale in/baby.png -o . -w rcan.pt"
+    for more in ("", " --network rcan --role student --scale 2"):
+        assert "tiles see statistics of their own" in run(f"{common} --tile 16{more}")
     assert read_image(Path("baby.png")).shape == (3, 80, 88)
-    assert "needs --role" in refused(f"{common} rcan")
-    assert "'edsa' is unknown" in refused(f"{common} edsa --role student --scale 2")
+    assert "its name is rcan, not edsa" in refused(f"{common} --network edsa")
+
+
+@pytest.mark.parametrize(
+    ("channels", "blocks", "options", "scale", "said"),
+    [
+        (64, 16, "", 1.0, "residual scale: assumed 1.0"),  # the public baseline
+        (256, 1, "", 0.1, "residual scale: assumed 0.1"),
+        (64, 32, "--role student", 0.1, "residual scale: assumed 0.1"),
+        (8, 1, "--size channels=8,res_scale=0.5", 0.5, ""),
+    ],
+)
+def test_a_residual_scale_is_given_or_assumed(
+    channels: int, blocks: int, options: str, scale: float, said: str
+) -> None:
+    model = create_model("edsr", None, 2, channels=channels, blocks=blocks, res_scale=scale)
+    torch.save(official(model), "public.pt")
+    save_checkpoint(Path("ours.safetensors"), model)
+    text = run(f"upscale in/baby.png -o a.png -w public.pt {options} --tile 0")
+    assert ("assumed" in text, said in text) == (bool(said), True)
+    run("upscale in/baby.png -o b.png -w ours.safetensors --tile 0")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
 def test_bad_requests_to_upscale_write_nothing() -> None:
@@ -136,8 +157,17 @@ def test_bad_requests_to_upscale_write_nothing() -> None:
         ("in -o out --method bicubic -s 2 --self-ensemble", "takes no"),
         ("in -o out", "either --weights"),
         ("in -o out -w edsr.safetensors --method bicubic -s 2", "either --weights"),
-        ("in -o out -w edsr.safetensors -s 3", "enlarges x2, not x3"),
-        ("in -o out -w edsr.safetensors --role teacher", "--role --network"),
+        ("in -o out -w edsr.safetensors -s 3", "its scale is 2, not 3"),
+        ("in -o out -w edsr.safetensors --network rcan", "its name is edsr, not rcan"),
+        ("in -o out -w edsr.safetensors --role teacher", "its channels is 4, not 256"),
+        ("in -o out -w edsr.safetensors --role pupil", "'pupil' is unknown"),
+        ("in -o out -w edsr.safetensors --size res_scale=0.1", "its res_scale is 1.0, not 0.1"),
+        ("in -o out -w edsr.safetensors --size width=4", "no size 'width'"),
+        ("in -o out -w edsr.safetensors --size scale=3", "its scale is 2, not 3"),
+        *(
+            (f"in -o out -w edsr.safetensors --size {n}", "expected cha")
+            for n in ("4", "a=b", "a=1,", "a=nan", "a=1=2", ",")
+        ),
         ("in -o out -w absent.safetensors", "absent.safetensors"),
         ("in -o out -w edsr.safetensors --device moon", "--device moon"),
         ("in/baby.png -o edsr.safetensors/x.png --method bicubic -s 2", "cannot be written"),

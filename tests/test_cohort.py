@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from augkd.augment import Invertible
 from augkd.data.sampler import Batch, PatchSampler
 from augkd.data.store import ImageStore, Prepared, write_store
 from augkd.distill import METHODS, Teacher
@@ -439,16 +440,18 @@ class Sibling(nn.Module):
         student.load_state_dict(self.own.state_dict())
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_sync_makes_the_student(store: ImageStore, tmp_path: Path, ema: float) -> None:
+@pytest.mark.parametrize(("ema", "decays"), [(0.0, [0, 0, 0]), (0.2, [1 / 10, 2 / 11, 0.2])])
+def test_sync_makes_the_student_and_averages_begin_short(
+    store: ImageStore, tmp_path: Path, ema: float, decays: list[float]
+) -> None:
     plan = training(steps=3, ema=ema)
     sibling = Sibling(network("edsr", **EDSR[1]))
     trained = member("sibling", plan, sibling)
     mean = [p.detach().clone() for p in trained.network.parameters()]
 
-    def after(_: int) -> None:
-        own = [p.detach() for p in sibling.own.parameters()]
-        mean[:] = [ema * m + (1 - ema) * w for m, w in zip(mean, own, strict=True)]
+    def after(done: int) -> None:
+        own, decay = [p.detach() for p in sibling.own.parameters()], decays[done - 1]
+        mean[:] = [decay * m + (1 - decay) * w for m, w in zip(mean, own, strict=True)]
 
     learn(trained, plan, store, tmp_path, after_step=after)
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if ema else {"rtol": 0, "atol": 0}
@@ -476,6 +479,42 @@ def test_a_loss_that_is_not_finite_or_has_no_terms_stops(
         learn(member("ill-0", plan, method), plan, store, tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "state.pt").exists()  # nothing to resume the broken weights from
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_student_that_fails_stops_alone_and_can_be_replayed(
+    store: ImageStore, tmp_path: Path, where: str
+) -> None:
+    plan, calls = training(), []
+
+    def ill(student: SRNetwork, _: Any, batch: Batch) -> dict[str, Tensor]:
+        calls.append(batch)
+        sr = student(batch.lr)
+        if len(calls) > 3:  # infinite, or 0 with a gradient that is not a number
+            sr = sr / 0 if where == "loss" else (sr - sr.detach()).abs().sqrt()
+        return {"rec": sr.mean()}
+
+    def run() -> Curves:
+        both = [member("ill-0", plan, ill), member("scratch", plan)]
+        curves = train(both, None, sampler(store), plan, OPTIMISER, state=tmp_path / "both")
+        assert_same(alone.result().state_dict(), both[1].result().state_dict())
+        return curves
+
+    alone = member("scratch", plan)
+    learn(alone, plan, store, tmp_path / "alone")
+    curves = run()
+    assert curves.stopped == {"ill-0": 3}
+    assert len(calls) == 4
+    assert max(row["step"] for row in curves.loss if row["member"] == "ill-0") == 3
+    kept = torch.load(tmp_path / "both" / "stopped" / "ill-0.pt", weights_only=True)
+    again = member("ill-0", plan, ill)
+    again.load_state(kept["member"])
+    assert all(p.isfinite().all() for p in again.network.parameters())
+    given = kept["batch"] | {"transform": Invertible(kept["batch"]["transform"])}
+    assert not again.update(Batch(**given), None, kept["rate"], kept["step"])
+    assert torch.equal(calls[-1].lr, calls[-2].lr)
+    assert run().stopped == curves.stopped
+    assert len(calls) == 5
 
 
 def test_the_rate_decays_by_step(store: ImageStore, tmp_path: Path) -> None:

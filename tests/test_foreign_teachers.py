@@ -34,12 +34,10 @@ Make = Callable[..., Study]
 def make(tmp_path: Path) -> Make:
     """A study of the smoke size with one cohort, one teacher, noise for images and three steps."""
 
-    def study(
-        entry: dict[str, Any], methods: tuple[str, ...] = ("kd", "augkd"), **score: Any
-    ) -> Study:
+    def study(entry: dict[str, Any], methods: Any = None, **score: Any) -> Study:
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         smoke, cohort = params["budgets"]["smoke"], params["cohorts"]["edsr_x2"]
-        cohort |= {"methods": {name: {} for name in methods}, "at": {"smoke": {"seeds": 1}}}
+        cohort |= {"methods": methods or {"kd": {}, "augkd": {}}, "at": {"smoke": {"seeds": 1}}}
         cohort |= {"teacher": {"trained": "foreign"}}
         smoke["teach"] |= {"steps": 2, "patch": 12}
         smoke["distil"] |= {"steps": 3, "patch": 12}
@@ -121,7 +119,7 @@ def test_a_checkpoint_of_our_networks_teaches(ours: bool, make: Make, tmp_path: 
 def test_features_of_a_foreign_teacher_are_refused(make: Make, tmp_path: Path) -> None:
     torch.save(IMDN(2).state_dict(), tmp_path / "imdn.pth")
     entry = {"factory": "tests.imdn:imdn", "weights": "imdn.pth", "scale": 2}
-    study = make(entry, methods=("kd", "fakd"))
+    study = make(entry, methods={"kd": {}, "fakd": {}})
     teach(study, "foreign")
     with pytest.raises(UserError, match="'fakd' reads the teacher's feature maps, and IMDN"):
         distil(study, "edsr_x2")
@@ -150,9 +148,22 @@ def test_a_bad_entry_is_named(make: Make, entry: dict[str, Any], message: str) -
         make({"network": "edsr", "scale": 2}, self_ensemble="students")
 
 
+def test_a_student_that_stopped_is_saved_and_scored_so(make: Make) -> None:
+    methods = {"scratch": {}, "kd": {"rec": 1e39}}  # infinite, once it is a float32
+    study = make({"network": "edsr", "scale": 2}, methods=methods)
+    teach(study, "foreign")
+    distil(study, "edsr_x2")
+    folder = study.folder("distil", "edsr_x2")
+    assert json.loads((folder / "run.json").read_text())["stopped"] == {"kd-0": 0}
+    scores = score_cohort(study, "edsr_x2").query("metric == 'stopped'")
+    assert list(scores["method"]) == ["kd"]
+    assert list(scores["value"]) == [0]
+    assert (folder / "stopped" / "kd-0.pt").is_file()
+
+
 @pytest.mark.parametrize("ensemble", ["none", "all"])
 def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> None:
-    study = make({"network": "edsr", "scale": 2}, methods=("kd",), self_ensemble=ensemble)
+    study = make({"network": "edsr", "scale": 2}, methods={"kd": {}}, self_ensemble=ensemble)
     teach(study, "foreign")
     distil(study, "edsr_x2")
     scores = score_cohort(study, "edsr_x2").set_index(["method", "split", "metric"])["value"]

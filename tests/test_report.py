@@ -169,6 +169,17 @@ def test_notes_say_what_a_reader_must_know(page: TablePage, sentence: str) -> No
     assert sentence in str(page.notes().data)
 
 
+def test_a_stopped_training_is_marked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = SCORES[SCORES["method"] == "kd"].iloc[:1]
+    halted = one.assign(seed=1, dataset="all", split="train", image="all", metric="stopped")
+    table = pd.concat([SCORES, halted.assign(value=3.0)])
+    monkeypatch.setattr(report, "trained_scores", lambda *_: table)
+    page = TablePage(study, "table_02", ROWS)
+    assert cell(gains(SCORES, page.rows, "psnr_y", "scratch"), "kd †", ("Set5", "Δ")) == 0.5
+    assert next(row.labels for row in page.rows if row.method != "kd") == {"method": "scratch"}
+    assert "nothing is judged by it: KD in `edsr_x2`, seed 1. The row" in str(page.notes().data)
+
+
 def test_students_below_bicubic_are_named(study: Study) -> None:
     """The mean over sets decides; one that is above is not named."""
     bicubic = scored("edsr_x2", {"bicubic": 0.6}).query("seed == 0").assign(seed=-1)

@@ -11,10 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from augkd.cli import app
+from augkd.data.images import write_image
+from augkd.data.store import ImageStore
 from augkd.study.params import load_study
 from augkd.study.pipeline.stage import pipeline as stages_of
-from augkd.study.runs import distil, teach
+from augkd.study.runs import distil, student_path, teach
 from tests.study_copy import copy_study, run
 
 pytestmark = pytest.mark.slow
@@ -102,6 +106,27 @@ def test_a_second_clone_pulls_all_that_stages_wrote(pipeline: Pipeline) -> None:
     files = [file for file in pipeline.runs.rglob("*") if file.is_file()]
     lost = [file for file in files if outs.isdisjoint((file, *file.parents))]
     assert {file.name for file in lost} == {"metrics.json"}  # dvc.yaml has them apart
+
+
+def test_a_student_of_every_cohort_answers_as_scored(pipeline: Pipeline, tmp_path: Path) -> None:
+    """From its file alone, through the command line."""
+    study, out = load_study("smoke", pipeline.root), tmp_path / "out.csv"
+    store = ImageStore(study.folder("prepare") / "test")
+    for name in study.trained():
+        scale, folder = study.cohort(name).scale, tmp_path / name
+        student, (method, bits) = next(iter(study.cohort(name).variants().items()))
+        for key in store.keys:
+            for kind, pixels in zip(("lr", "hr"), store.pair(*key, scale), strict=True):
+                write_image(folder / kind / f"{key[1]}.png", pixels)
+        weights = student_path(study, name, student, 0)
+        command = f"score --hr {folder}/hr --lr {folder}/lr -s {scale} -w {weights} --csv {out}"
+        assert CliRunner().invoke(app, command.split()).exit_code == 0
+        rows = pipeline.scores(name).query("seed == 0 and split == 'test' and metric == 'psnr_y'")
+        rows = rows[
+            (rows.method == method) & rows.cohort.str.endswith(f"{bits}bit" if bits else name)
+        ]
+        found = pd.read_csv(out).set_index("image").psnr_y.to_dict()
+        assert found == pytest.approx(rows.set_index("image").value.to_dict(), abs=1e-4)
 
 
 def test_training_shows_a_bar(pipeline: Pipeline) -> None:

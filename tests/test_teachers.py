@@ -33,12 +33,12 @@ def test_our_own_file(tmp_path: Path) -> None:
     assert torch.equal(teacher(x), model(x))
 
 
-@pytest.mark.parametrize("nesting", ["plain", "params", "parallel"])
+@pytest.mark.parametrize("nesting", ["plain", "params", "module.", "generator._orig_mod."])
 def test_a_factory_and_its_weights(nesting: str, tmp_path: Path) -> None:
     model = IMDN(2).eval()
     weights: dict[str, Any] = model.state_dict()
-    if nesting == "parallel":
-        weights = {f"module.{key}": value for key, value in weights.items()}
+    if "." in nesting:
+        weights = {f"{nesting}{key}": value for key, value in weights.items()}
     path = tmp_path / "imdn.pth"
     torch.save({"params": weights} if nesting == "params" else weights, path)
     teacher = load_teacher({"factory": "tests.imdn:imdn", "weights": str(path)}, 2)
@@ -156,6 +156,17 @@ def test_weights_must_fit_the_factory(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(IMDN(2).state_dict(), path)
     _refuses({"factory": "tests.imdn:imdn", "weights": str(path)}, "not a checkpoint of this IMDN")
+
+
+@pytest.mark.usefixtures("spandrel")
+def test_unsound_tensors_are_refused_at_every_door(tmp_path: Path) -> None:
+    path, weights = str(tmp_path / "a.pth"), IMDN(4).state_dict()
+    bias = weights["c.0.bias"]
+    for spoilt, message in ((bias / 0, "is not finite"), (bias.long(), "holds torch.int64")):
+        torch.save(weights | {"c.0.bias": spoilt}, path)
+        for spec in ({"spandrel": path}, {"factory": "tests.imdn:imdn", "weights": path}):
+            _refuses(spec, f"{path}: 'c.0.bias' {message}")
+    _refuses({"factory": "tests.imdn:black"}, "tests.imdn:black: 'fea_conv.weight' is not finite")
 
 
 def test_our_own_file_of_another_scale(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ images. How networks learn does not: that is ``augkd.distill`` and ``augkd.train
 """
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from augkd.errors import UserError
-from augkd.models.checkpoint import load_checkpoint, read_header, save_checkpoint
+from augkd.models.checkpoint import describe, fit_weights, load_checkpoint, save_checkpoint
 from augkd.models.edsr import EDSR
 from augkd.models.network import SRNetwork
 from augkd.models.rcan import RCAN
@@ -72,17 +73,36 @@ def create_model(name: str, role: str | None = None, scale: int = 4, **size: Any
     return NETWORKS[name](scale=scale, **sizes)
 
 
-def load_network(path: str | Path) -> SRNetwork:
-    """Rebuilds one of our networks, weights included, from a file of ``save_checkpoint`` alone.
+def load_network(
+    path: str | Path, role: str | None = None, given: Mapping[str, Any] | None = None
+) -> SRNetwork:
+    """Rebuilds one of our networks, weights included, from its file alone, ours or a public one.
+
+    ``role`` and ``given`` are arguments of ``create_model``, where they are known: they must be the
+    file's. With ``given``, the residual scale of a public EDSR is assumed, and said on stderr.
 
     Raises:
-        UserError: the file is missing, damaged, or does not describe one of our networks.
+        UserError: the file is missing, damaged, or of another network or size.
     """
-    header = read_header(path)
+    told, weights = describe(path := Path(path))
     try:
-        model = create_model(header["network"], scale=header["scale"], **header["sizes"])
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        problem = f"its header does not describe a network of ours ({error})"
-        raise UserError(f"{path}: {problem}: save one with save_checkpoint") from None
-    load_checkpoint(path, model)
+        sizes = {"name": told["network"], "scale": told["scale"]} | told["sizes"]
+        wanted = SIZES.get(sizes["name"], {}).get(role or "", {}) | dict(given or {})
+        untold = sizes["name"] == "edsr" and "res_scale" not in {**sizes, **(given or {})}
+        if untold and given is not None:  # as published
+            wanted.setdefault("res_scale", 0.1 if sizes["channels"] >= 256 else 1.0)
+        model = create_model(role=role, **wanted | sizes)
+        own = {"name": model.name, "scale": model.scale} | model.sizes
+        for key in (key for key, value in wanted.items() if own[key] != value):
+            raise UserError(f"its {key} is {own[key]}, not {wanted[key]}")
+        if how := told.get("quantised"):
+            from augkd.models.quantize import quantize  # here, since others do not rest on it
+
+            model = quantize(model, **how)
+    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
+        raise UserError(f"{path}: not such a network ({error}): give what it is of") from None
+    fit_weights(path, weights, model)
+    if untold:
+        said = f"no file of an EDSR tells its residual scale: assumed {wanted['res_scale']}"
+        print(f"augkd: {path}: {said}, else give --size res_scale=…", file=sys.stderr)
     return model

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from augkd.errors import UserError
 from augkd.models import load_network
-from augkd.models.checkpoint import fit_weights, read_weights
+from augkd.models.checkpoint import check_weights, fit_weights, read_weights, unwrapped
 
 
 def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
@@ -70,14 +70,19 @@ def _from_spandrel(path: Path) -> nn.Module:
     with _naming(f"{path}: needs spandrel (pip install 'augkd[spandrel]')"):
         import spandrel
     weights = read_weights(path)
+    load = spandrel.ModelLoader().load_from_state_dict
     try:
-        descriptor = spandrel.ModelLoader().load_from_state_dict(weights)
+        try:
+            descriptor = load(dict(weights))
+        except spandrel.UnsupportedModelError:
+            descriptor = load(unwrapped(weights))
     except spandrel.UnsupportedModelError:
         raise UserError(f"{path}: spandrel knows no network with these weights") from None
     except Exception as error:  # each of its architectures fails in its own way
         raise UserError(f"{path}: spandrel cannot load it: {_line(error)}") from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise UserError(f"{path}: not an image-to-image network, says spandrel")
+    check_weights(path, weights, descriptor.model.state_dict())
     return SpandrelNetwork(descriptor)
 
 
@@ -101,6 +106,7 @@ def _from_factory(name: str, scale: int) -> nn.Module:
 @torch.no_grad()
 def _try(network: nn.Module, scale: int, name: str) -> None:
     """Enlarges a small image; its sides suit networks that want whole windows of 8 or 16."""
+    check_weights(f"teacher: {name}", own := network.state_dict(), own)
     image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
     with _naming(f"teacher: {name}: fails on an image (1, 3, 16, 32)"):
         output = network(image)

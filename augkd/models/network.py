@@ -30,6 +30,7 @@ class SRNetwork(nn.Module):
     stage: str  # what its body is a row of: "block", "group" or "rstb"
     stages: int  # how many of them
     sizes: dict[str, Any]  # every other argument that builds the same network again
+    quantised: dict[str, Any] | None = None  # the arguments of ``quantize``, where it is so
 
     @property
     def taps(self) -> tuple[str, ...]:

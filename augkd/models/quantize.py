@@ -126,6 +126,7 @@ def quantize(network: SRNetwork, bits: int, **chosen: Any) -> SRNetwork:
     except ValueError as error:
         raise UserError(f"quantisation: {error}") from None
     copied = copy.deepcopy(network)
+    copied.quantised = dict(vars(daq))
     blocks = [module for module in copied.modules() if isinstance(module, ResidualBlock)]
     if not blocks:
         raise UserError(f"quantisation: {type(network).__name__} has no EDSR blocks: use an EDSR")

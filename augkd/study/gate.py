@@ -45,7 +45,8 @@ def mean_psnr(
 
 def check_card(study: Study, entry: TeacherEntry, network: nn.Module) -> dict[str, Any]:
     """The card of a teacher that comes with the study, if it still scores what the card says."""
-    card = read_header(study.root / str(entry.file))["card"]
+    if not (card := read_header(study.root / str(entry.file)).get("card")):
+        raise UserError(f"{entry.file}: has no card: restore it, or run make teachers")
     store = ImageStore(study.folder("prepare") / "test")
     found = mean_psnr(network.to(pick_device()), store, store.keys, entry, pick_device())
     if abs(found - card["photographs"]) > TOLERANCE and len(store.keys) == card["images"]:

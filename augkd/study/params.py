@@ -71,7 +71,7 @@ class Cohort(Section):
 
         options, where = dict(self.methods[name]), f"{where}.methods.{name}"
         kind = _entry(METHODS, options.pop("method", name), f"{where}: method")
-        return _valid(kind, options, where)
+        return valid(kind, options, where)
 
     def variants(self) -> dict[str, tuple[str, int | None]]:
         """Its students by name, seeds apart: the method of each, and its bits if quantised."""
@@ -241,7 +241,7 @@ class Study:
         own = {f"budgets.{name}.schedules.{of.network}.{stage}": schedules.get(stage)}
         own[f"cohorts: at.{name}"] = getattr(of, "at", {}).get(name)
         for where, values in own.items():
-            training = _valid(Training, asdict(training) | values, where) if values else training
+            training = valid(Training, asdict(training) | values, where) if values else training
         return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
@@ -283,7 +283,7 @@ def load_study(
     Without its name params.yaml chooses. To check methods and their options too needs torch.
     """
     root = root or find_root()
-    params = _valid(Params, read_params(root / "params.yaml")[1])
+    params = valid(Params, read_params(root / "params.yaml")[1])
     for problem in _problems(params, check_methods):
         raise UserError(f"params.yaml: {problem}")
     return Study(params, _entry(params.budgets, budget or params.budget.name, "budget"), root)
@@ -359,7 +359,7 @@ def _entry(table: Mapping[str, T], name: str, what: str) -> T:
     return table[name]
 
 
-def _valid(kind: type[T], values: Any, where: str = "") -> T:
+def valid(kind: type[T], values: Any, where: str = "") -> T:
     """Typed values; the first of pydantic's complaints as a line: key, what is wrong, the mend."""
     try:
         return TypeAdapter(kind).validate_python(values)

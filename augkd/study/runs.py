@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -215,9 +216,15 @@ def _learn(run: Run, entry: Task, who: Sequence[Learner], teacher: nn.Module | N
             curves = train(*start, state=run.state, validate=validate, label=run.label)
     except Timeout:
         raise UserError(f"{run.label}: another process is training it: wait, or stop it") from None
+    run.record["stopped"] = curves.stopped
+    if curves.stopped and run.main:  # before a loss that was not finite: what is needed to replay
+        shutil.copytree(run.state / "stopped", run.out / "stopped", dirs_exist_ok=True)
     for member in members if run.main else ():
         file = run.out / ("students" if teacher else "") / f"{member.name}.safetensors"
-        save_checkpoint(file, member.result(), {"method": member.name} if teacher else {})
+        header: dict[str, Any] = {"method": member.name} if teacher else {}
+        if member.name in curves.stopped:
+            header["stopped"] = curves.stopped[member.name]
+        save_checkpoint(file, member.result(), header)
     return run.end(curves)
 
 

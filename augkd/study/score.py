@@ -14,9 +14,10 @@ from augkd.data.store import ImageStore, evenly
 from augkd.degrade.bicubic import bicubic
 from augkd.errors import replacing
 from augkd.metrics.fidelity import Reference
+from augkd.models.checkpoint import read_header
 from augkd.models.upscale import SelfEnsemble
 from augkd.study.params import Cohort, Study
-from augkd.study.runs import load_student, load_teacher, pick_device, read_pair
+from augkd.study.runs import load_student, load_teacher, pick_device, read_pair, student_path
 from augkd.train import single_core
 
 KEY = ["cohort", "network", "scale", "method", "seed", "dataset", "split", "image"]
@@ -54,20 +55,25 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     Rows for every student, the teacher and bicubic enlargement (seed -1 for these two); in the
     cohort that a teacher shares its name with, for its self-ensemble too (Table 12). Of cohorts of
     another degradation (Table 5), NIQE too, of images large enough; without HR, it alone.
-    Quantised students count as cohorts of their own: quantized_x4_2bit and so on.
+    Quantised students count as cohorts of their own: quantized_x4_2bit and so on. A student that
+    was stopped in training has a row "stopped", the step.
     """
     cohort, chosen, device = study.cohort(name), study.budget.score, pick_device()
     scale, every = cohort.scale, chosen.self_ensemble == "all"
     teacher = load_teacher(study, cohort, device)
     students: dict[tuple[str, str, int], nn.Module] = {}
+    rows: list[tuple[Any, ...]] = []
     for student, (method, bits) in cohort.variants().items():
         place = f"{name}_{bits}bit" if bits else name
         for seed in study.seeds_of(name):
             network = load_student(study, name, student, seed, device)
             students[place, method, seed] = SelfEnsemble(network) if every else network
+            header = read_header(student_path(study, name, student, seed))
+            if "stopped" in header:
+                entry = (place, cohort.network, scale, method, seed, "all", "train", "all")
+                rows.append((*entry, "stopped", header["stopped"]))
     images = list(scored_images(study, cohort))
     few = ensembled(images, chosen.ensemble_images) if cohort.teacher.trained == name else set()
-    rows: list[tuple[Any, ...]] = []
     with single_core(device):
         for dataset, split, image, lr, hr in tqdm(images, f"score {name}", unit="image", ncols=88):
             low = lr[None].to(device).float().div(255)

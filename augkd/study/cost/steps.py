@@ -80,7 +80,7 @@ def update(members: Sequence[Member], teacher: Teacher, batch: Batch, lr: float 
     """One step of each, in turn, beside their teacher."""
     teacher.see(batch)
     for member in members:
-        member.update(batch, teacher, lr)
+        member.update(batch, teacher, lr, 0)
 
 
 def time_rounds(

@@ -81,11 +81,11 @@ def choose(
 
 
 @torch.no_grad()
-def compare(study: Study, name: str) -> list[Example]:
+def compare(study: Study, name: str, methods: Sequence[str] = STUDENTS) -> list[Example]:
     """Centres of a cohort's test images, with the first seed's answers: most differing first."""
     cohort, device, examples = study.cohort(name), pick_device(), []
     scale, edges = cohort.scale, study.params.data.edges
-    students = [method for method in STUDENTS if method in cohort.methods]
+    students = [method for method in methods if method in cohort.methods]
     networks: dict[str, nn.Module] = {m: load_student(study, name, m, 0, device) for m in students}
     networks["teacher"] = load_teacher(study, cohort, device)
     for dataset, split, image, lr, hr in scored_images(study, cohort):
@@ -211,11 +211,12 @@ def show_windows(
         text = f"{dataset}\n{name}\nspread {windows['spread'][kind]:.2f} levels"
         board.text((0, low - 0.08), text, ha="left", va="top")
         psnr = windows.loc[kind, list(answers)]
-        best = psnr[psnr.index.isin(STUDENTS)].idxmax()
+        best = psnr.drop(["bicubic", "teacher"]).idxmax()
         for k, (method, image) in enumerate({"hr": hr, **answers}.items()):
             at = (1 + k % (columns - 1)) * cell, top - k // (columns - 1) * row - side
             style = {"color": COLOURS[2], "fontweight": "bold"} if method == best else {}
-            label = f"{METHOD_NAMES[method]}\n{psnr[method]:.2f} dB" if method in answers else "HR"
+            called = METHOD_NAMES.get(method, method)
+            label = f"{called}\n{psnr[method]:.2f} dB" if method in answers else "HR"
             label += notes.get((dataset, name, method), "")
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
             if method == best:

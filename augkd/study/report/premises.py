@@ -76,6 +76,8 @@ class Premises:
             place: rows[rows["metric"] == rows["metric"].max()]
             for place, rows in tests.groupby(["cohort", "method"])
         }
+        stopped = scores[scores["metric"] == "stopped"]
+        self.stopped = stopped.groupby(["cohort", "method"]).size().to_dict()
         self.past: dict[Any, pd.DataFrame] = dict(list(past.groupby(["cohort", "method"])))
         self.of, self._gain = cache(self._of), cache(self._compare)
 
@@ -101,6 +103,7 @@ class Premises:
                 yield Premise(name, met, gain.mean, gain.low, gain.high)
             if (cohort, method) in self.rows:
                 count = len(trainings(by_image(self.rows[cohort, method])))
+                count -= self.stopped.get((cohort, method), 0)
                 yield Premise("trainings", count >= RULES["trainings"]["least"], count)
             side = self.past.get((cohort, method), _NOTHING)["zoomed"].max()
             if isfinite(side):

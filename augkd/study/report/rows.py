@@ -73,6 +73,11 @@ class Row:
     def key(self) -> str:
         return f"{self.cohort}/{self.method}"
 
+    def marked(self) -> "Row":
+        """With the sign of a training that was stopped, on its last label."""
+        *_, last = self.labels
+        return replace(self, labels=self.labels | {last: f"{self.labels[last]} †"})
+
     @cached_property
     def printed(self) -> dict[Any, float]:
         """The paper's numbers of the row by (metric, dataset); none where it has no such row."""
@@ -277,6 +282,7 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
 
     counts = scores.groupby(each)["seed"].nunique().items()
     seeds = {key: number for key, number in counts if key in students}
+    stopped = scores[scores["metric"] == "stopped"].groupby(each)["seed"].unique().items()
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(
         budget=study.budget.name,
@@ -292,6 +298,7 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
         able=[n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
         sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
         seeds=seeds,
+        stopped={key: sorted(which) for key, which in stopped if key in students},
     )
     return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
 
@@ -316,6 +323,9 @@ class TablePage:
         self.study, self.name, self.rank_by = study, name, rank_by
         self.rows, self.called = list(rows) or page_rows(study, name), METHOD_NAMES | dict(called)
         self.scores = trained_scores(study, *dict.fromkeys(row.cohort for row in self.rows))
+        halted = self.scores[self.scores["metric"] == "stopped"]
+        marked = set(halted["cohort"] + "/" + halted["method"])
+        self.rows = [row.marked() if row.key in marked else row for row in self.rows]
         self.path = study.page(name) / "table.csv"
         self._kept: list[pd.DataFrame] = []
 
