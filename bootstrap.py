@@ -21,7 +21,7 @@ SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 
 
 def works(folder: Path) -> bool:
-    """Whether its pip puts things there: that of a copy, or after a move, has its old place in it."""
+    """Whether its pip puts things there, and not, being a copy or moved, where it was made."""
     try:
         told = subprocess.run([folder / "bin" / "pip", "-V"], capture_output=True, text=True).stdout
     except OSError:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import distributions, version
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
+from tempfile import gettempdir
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -71,7 +71,6 @@ def _find(name: str, root: Path | None) -> str:
             free = shutil.disk_usage(folder).free / 1e9
             if free < needed:
                 raise UserError(f"{free:.1f} GB free in {folder}: make room for {needed} GB")
-            TemporaryFile(dir=folder).close()  # where one may not write, or has no inodes, it fails
         return f"{free:.0f} GB free"
     if name == "photographs":
         from augkd.study.prepare import photographs
@@ -88,9 +87,7 @@ def _find(name: str, root: Path | None) -> str:
     if name == "git":
         if shutil.which("git") is None:
             raise UserError("not found: install git (apt install git)")
-        from augkd.study.record import revision_of
-
-        return f"at {revision_of(root)[0][:10]}" if root else "found"
+        return "found"
     if name == "network":
         return _network()
     if name == "dvc" and root:
@@ -116,7 +113,7 @@ def _code(root: Path) -> str:
 
 
 def _network() -> str:
-    """That the certificates and proxies which are named are there."""
+    """Whether there is what variables name."""
     for key in BUNDLES:
         if (file := os.environ.get(key)) and not Path(file).is_dir():
             try:
@@ -130,4 +127,4 @@ def _network() -> str:
             socket.create_connection((at.hostname or "", at.port or 80), 5).close()
         except (OSError, ValueError):
             raise UserError(f"{kind}_proxy: {at.hostname} does not answer: mend it") from None
-    return "proxies and certificates, where any are named, work"
+    return "what is named of certificates and proxies is there"

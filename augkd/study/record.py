@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from augkd.data.shared import joined
-from augkd.errors import UserError, replacing
+from augkd.errors import replacing
 from augkd.study.params import Study
 from augkd.train import Curves, finish
 
@@ -40,16 +40,21 @@ class Run:
         self.out, self.label = study.folder(stage, name), f"{stage}-{study.budget.name}-{name}"
         self.state: Path | None = None  # to resume from, if it is a training
         self.begun = datetime.now(UTC)
-        try:
-            revision, changed = revision_of(study.root)
-        except UserError as error:
-            print(f"augkd: no revision is recorded: {error}", file=sys.stderr)
-            revision, changed = "", None
+        # in a clone of another user too; of no repository that this one lies in, or a hook runs in
+        git = "env -u GIT_DIR -u GIT_WORK_TREE git -c safe.directory='*'"
+        git += " describe --always --abbrev=40 --exclude='*' --dirty"
+        own = os.environ | {"GIT_CEILING_DIRECTORIES": str(study.root.resolve().parent)}
+        told = subprocess.run(git, cwd=study.root, env=own, shell=True, capture_output=True)
+        revision, _, changed = told.stdout.decode().strip().partition("-")
+        if not revision:
+            why = " ".join(told.stderr.decode(errors="replace").split())
+            print(f"augkd: no revision of the code is recorded: {why}", file=sys.stderr)
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
         self.record |= {"members": ["teacher"], "steps": 0, "processes": group.count}
         self.record |= {"started": self.begun.isoformat(timespec="seconds"), "revision": revision}
-        self.record |= {"dirty": changed, "code": code_hash(), "torch": torch.__version__}
-        self.record |= {"device": device_name(self.device), "python": platform.python_version()}
+        self.record |= {"dirty": bool(changed) if revision else None, "code": code_hash()}
+        self.record |= {"torch": torch.__version__, "device": device_name(self.device)}
+        self.record |= {"python": platform.python_version()}
         self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
 
     def end(self, curves: Curves) -> Frames:
@@ -69,24 +74,6 @@ class Run:
                 finish(self.state)
         joined().wait()  # others read what the main process has written
         return loss, psnr
-
-
-def revision_of(root: Path) -> tuple[str, bool]:
-    """The commit that a study is at, and whether its files are others. UserError: git has none."""
-    git = ["git", "-c", "safe.directory=*", "describe", "--always", "--abbrev=40", "--exclude=*"]
-    # neither the repository of a hook that runs this, nor one that the study's folder lies in
-    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    own["GIT_CEILING_DIRECTORIES"] = str(root.resolve().parent)
-    try:
-        done = subprocess.run([*git, "--dirty"], cwd=root, env=own, capture_output=True)
-    except OSError:
-        raise UserError("git: not found: install git (apt install git)") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").partition("\n")[0]
-        mend = "git clone the study (a ZIP download has no history), or git init and git commit"
-        raise UserError(f"{root.resolve()}: {said}: {mend}")
-    revision, _, changed = done.stdout.decode().strip().partition("-")
-    return revision, bool(changed)
 
 
 def read_curves(folder: Path) -> Frames:

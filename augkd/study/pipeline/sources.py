@@ -44,12 +44,12 @@ Entry = dict[str, Any]  # of a teacher or a cohort, as params.yaml has it
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
     """Writes the file of every stage that dvc.yaml and params.yaml make of a budget."""
     partial, sources = root / out / f"{budget}.partial", Sources(root, budget)
+    stages = [stage for stage in pipeline(root, budget).values() if stage.notebook != "sources"]
+    texts = {f"{s.notebook}-{s.entry}".rstrip("-"): sources.text(s) for s in stages}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for stage in pipeline(root, budget).values():
-        if stage.notebook != "sources":
-            name = f"{stage.notebook}-{stage.entry}" if stage.entry else stage.notebook
-            (partial / f"{name}.txt").write_text(sources.text(stage), encoding="utf-8")
+    for name, text in texts.items():
+        (partial / f"{name}.txt").write_text(text, encoding="utf-8")
     shutil.rmtree(root / out / budget, ignore_errors=True)
     partial.rename(root / out / budget)
 
@@ -231,18 +231,15 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def _python(code: str, file: str) -> str:
-    """A cell's code: magics as the calls that IPython makes of them, without %%time and such above
-    Python. UserError: it is no Python even so."""
-    with suppress(UserError):
-        return code * bool(_parse(code, file))
-    from IPython.core.inputtransformer2 import TransformerManager  # for few
+    """A cell's code: magics as the calls that IPython makes of them, Python alone below %%time."""
+    from IPython.core.inputtransformer2 import TransformerManager  # for this alone
 
     plain: Any = TransformerManager
-    with suppress(UserError):
-        below = str(plain().transform_cell(re.sub(r"^\s*%%.*\n", "", code)))
-        return below * bool(_parse(below, file))
-    whole = str(plain().transform_cell(code))
-    return whole * bool(_parse(whole, file))
+    for text in (code, plain().transform_cell(re.sub(r"^\s*%%.*\n", "", code))):
+        with suppress(SyntaxError, ValueError):
+            return str(text) * bool(ast.parse(text))
+    _parse(code := str(plain().transform_cell(code)), file)
+    return code
 
 
 def _parse(code: str, file: str) -> ast.Module:
