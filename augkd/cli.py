@@ -14,7 +14,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from augkd import __version__
-from augkd.errors import UserError, one_line, print_any_name, replacing
+from augkd.errors import UserError, one_line, replacing
 
 
 class _OneLine(TyperGroup):
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    print_any_name()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore  # any name, in any locale
     app(prog_name="augkd")
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,12 +22,6 @@ def one_line(error: Exception) -> str:
         what = f"{error.filename}: {error.strerror}" if error.filename else text
         text = f"{what}: change its permissions, free the space or choose another place"
     return " ".join(text.split())
-
-
-def print_any_name() -> None:
-    """Lets what the locale cannot print, and names that are not UTF-8, be printed as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextmanager

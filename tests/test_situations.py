@@ -46,4 +46,4 @@ def test_it_says(clone: Path, tmp_path: Path, command: str, says: str, code: str
     assert re.search(r"\s?.*?\s?".join(wanted), said), said
     assert done.returncode == int(code), said
     assert "Traceback" not in said
-    assert not [path for path in study.rglob("*.partial")]
+    assert not list(study.rglob("*.partial"))

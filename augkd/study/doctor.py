@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import distributions, version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import urlsplit
@@ -44,8 +44,8 @@ def examine(say: Callable[[str], None]) -> bool:
             text = _find(name, root)
             mark = "-" if text.startswith("no ") else "ok"
         except (ImportError, RuntimeError, UserError, OSError) as error:
-            known = isinstance(error, UserError | OSError)
-            mark, text = "MISSING", one_line(error) + f": {AGAIN}" * (not known)
+            mark, text = "MISSING", one_line(error)
+            text += f": {AGAIN}" * isinstance(error, ImportError | RuntimeError)
             missing.append(name)
         say(f"{mark:8}{name:12}{text}")
     say(f"not ready: {', '.join(missing)}" if missing else "ready")
@@ -98,33 +98,30 @@ def _find(name: str, root: Path | None) -> str:
 
 
 def _code(root: Path) -> str:
-    """Whose code runs here, and will run in stages."""
-    ours, prefix, python = Path(augkd.__file__).parents[1], Path(sys.prefix), shutil.which("python")
-    if not ours.samefile(root):
-        raise UserError(f"that of {ours} runs, not this clone's: {AGAIN}")
-    if root in prefix.parents:  # an environment of the clone's own, or one that came with a copy
-        told = [found.read_text("direct_url.json") or "" for found in distributions(name="augkd")]
-        if not any(f'"{root.as_uri()}"' in text for text in told):
-            raise UserError(f"{prefix} was made in another folder: {AGAIN}")
-    if not python or not Path(python).parent.samefile(Path(sys.executable).parent):
-        mend = f"put {Path(sys.executable).parent} first in PATH"
-        raise UserError(f"stages are run by 'python', which is {python or 'not found'}: {mend}")
+    """Whose code runs here, and by which Python in stages."""
+    ours, own = Path(augkd.__file__).parents[1], root in Path(sys.prefix).parents
+    made = distribution("augkd").read_text("direct_url.json") if own else ""  # a copy names another
+    if not ours.samefile(root) or (own and f'{root.as_uri()}"' not in str(made)):
+        raise UserError(f"that of {made or ours}, not this clone's: {AGAIN}")
+    here, python = Path(sys.executable).parent, shutil.which("python")
+    if not (python and here.samefile(Path(python).parent)):
+        raise UserError(f"'python' is {python or 'not found'}: put {here} first in PATH")
     return str(root)
 
 
 def _network() -> str:
     """Whether there is what variables name."""
     for key in BUNDLES:
-        if (file := os.environ.get(key)) and not Path(file).is_dir():
-            try:
-                ssl.create_default_context(cafile=file)
-            except OSError:
-                raise UserError(f"{key}={file}: holds no certificates: mend or unset it") from None
-    proxies = getproxies()
-    for kind in proxies.keys() & {"http", "https", "all"}:
-        at = urlsplit(proxies[kind] if "//" in proxies[kind] else f"//{proxies[kind]}")
         try:
-            socket.create_connection((at.hostname or "", at.port or 80), 5).close()
+            if (file := os.environ.get(key)) and not Path(file).is_dir():
+                ssl.create_default_context(cafile=file)
+        except OSError:
+            raise UserError(f"{key}={file}: holds no certificates: mend or unset it") from None
+    for kind, proxy in getproxies().items():
+        at = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        try:
+            if kind in ("http", "https", "all"):
+                socket.create_connection((at.hostname or "", at.port or 80), 5).close()
         except (OSError, ValueError):
             raise UserError(f"{kind}_proxy: {at.hostname} does not answer: mend it") from None
     return "what is named of certificates and proxies is there"

@@ -79,6 +79,9 @@ class _Shell(InteractiveShell):
     outputs: list[NotebookNode]
     displayed: dict[str, NotebookNode]
 
+    def enable_gui(self, gui: Any = None) -> None:
+        """There is none, as %matplotlib inline asks for."""
+
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Keeps it: whoever started the notebook says what is to be said of it."""
         name, value = etype.__name__, str(evalue)

@@ -26,7 +26,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from tempfile import gettempdir
 from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -64,16 +63,9 @@ def stale(root: Path, *stages: str) -> set[str]:
     command = [*_DVC, "--wait-for-lock", "status", "--json", *stages]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        why = next((line for line in said if line.startswith("ERROR: ")), said[-1])
-        raise UserError(f"dvc status failed: {why[7:]}: mend it, or see what augkd doctor says")
+        why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
+        raise UserError(f"dvc status failed: {why.strip()}: mend it, or see what augkd doctor says")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def mended() -> dict[str, str]:
-    """What DVC needs of a user whom the machine does not know, or whose shell runs nothing."""
-    home, user = os.path.expanduser("~"), os.environ.get("USER") or str(os.getuid())
-    return {"HOME": gettempdir() if home == "~" else home, "USER": user, "SHELL": "/bin/sh"}
 
 
 def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
@@ -279,7 +271,6 @@ def spread(
 
     Raises UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
     """
-    os.environ |= mended()
     if importlib.util.find_spec("distributed") is None:
         raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
@@ -372,7 +363,6 @@ def guard(stage: str) -> int:
 def main(arguments: list[str]) -> int:
     if arguments:
         return guard(arguments[0])
-    os.environ |= mended()
     try:
         jobs = wanted_jobs()
         with FileLock("build/repro.lock", timeout=0):

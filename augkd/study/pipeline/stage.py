@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from augkd.errors import UserError, one_line, print_any_name
+from augkd.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from augkd.study.params import Study
@@ -208,7 +208,7 @@ def run(notebook: str, budget: str, entry: str) -> None:
 def main(arguments: list[str]) -> int:
     notebook, budget, entry = [*arguments, "", "", ""][:3]
     begun = time.monotonic()
-    print_any_name()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore  # any name, in any locale
     try:
         names, label = list(pipeline()), os.environ.get("DVC_STAGE", "")  # where DVC runs it
         number = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
