@@ -23,11 +23,14 @@ class _OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # of a reader that has seen enough
-            raise
-        except (UserError, OSError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
+            said, user = one_line(error), isinstance(error, UserError)
+            if not user and ("memory" in said or isinstance(error, MemoryError)):
+                said = "out of memory: cut the image into pieces, or give a smaller --tile"
+            elif not user and not getattr(error, "filename", ""):  # a pipe was closed
+                raise
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
-                typer.echo(f"augkd: {one_line(error)}", err=True)
+                typer.echo(f"augkd: {said}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -42,7 +45,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore  # any name, in any locale
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr is
     app(prog_name="augkd")
 
 
@@ -65,7 +68,7 @@ that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tile
 given, since it sees the whole image: each tile then has its own statistics."""
 Tile = Annotated[int | None, typer.Option(min=0, help=_TILE)]
 Ensemble = Annotated[bool, typer.Option("--self-ensemble", help="Mean over eight turns and flips.")]
-Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")]
+Device = Annotated[str | None, typer.Option(help="auto (CUDA if there is one), cpu, cuda:1, …")]
 Csv = Annotated[Path | None, typer.Option(help="Write the rows to this CSV file.")]
 Budget = Annotated[str | None, typer.Option("--budget", "-b", help="By default the chosen one.")]
 
@@ -82,20 +85,20 @@ def upscale(
     scale: Annotated[int | None, typer.Option("--scale", "-s", help="2, 3 or 4.")] = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
-    """Enlarge images, to 8-bit PNG under the same names.
+    """Enlarge images, to 8-bit PNG under the same names and of the same colour profiles.
 
-    Nothing is written unless every image can be read.
+    Nothing is written unless every image can be read. EXIF and other notes are not kept.
     """
-    from augkd.data.images import read_image, write_image
+    from augkd.data.images import read_colour, read_image, write_image
 
     jobs = _jobs(inputs, output)
     for source, _ in jobs:
-        read_image(source)
+        read_image(source), read_colour(source)
     times, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
     for source, target in tqdm(jobs, unit="image", ncols=88, disable=None):
-        write_image(target, enlarge(read_image(source)))
+        write_image(target, enlarge(read_image(source)), **read_colour(source))
     typer.echo(f"{output}: {len(jobs)} image{'s' * (len(jobs) > 1)}, x{times}")
 
 
@@ -113,7 +116,7 @@ def score(
     csv: Csv = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Measure PSNR and SSIM on luma, with a border of the scale cut, as the paper does.
 
@@ -127,8 +130,8 @@ def score(
 
     if sr is None:
         _, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
-    elif weights or method or network or lr:
-        raise UserError("--sr: the images are made already: leave out --weights, --method and --lr")
+    elif any((weights, network, role, size, method, lr, self_ensemble, device)) or tile is not None:
+        raise UserError("--sr: the images are made already: leave out --lr and what makes them")
     scores: dict[str, list[float]] = {}
     pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
     for file, partner in pairs:
@@ -151,7 +154,8 @@ def score(
     psnr, ssim = table.mean()
     if csv:
         with replacing(csv) as partial:
-            table.to_csv(partial, index_label="image", float_format="%.6f")
+            text = table.to_csv(index_label="image", float_format="%.6f")
+            partial.write_text(text, "utf-8", "backslashreplace", newline="")
         typer.echo(f"{csv}: {len(table)} images, mean {psnr:.2f} dB, {ssim:.4f}")
         return
     wide = max(len("image"), *map(len, scores))
@@ -305,8 +309,9 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     if (weights is None) == (method is None) or method not in (None, "bicubic"):
         raise UserError("give either --weights FILE or --method bicubic")
     if weights is None:
-        if scale not in (2, 3, 4) or network or tile or self_ensemble:
-            rule = "needs --scale 2, 3 or 4, and takes no --network, --tile or --self-ensemble"
+        needless = any((network, role, size, self_ensemble, device)) or tile is not None
+        if scale not in (2, 3, 4) or needless:
+            rule = "needs --scale 2, 3 or 4, and takes no option of networks (--tile, --device, …)"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
     try:
@@ -316,7 +321,7 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
         raise UserError(f"--size {size}: expected channels=64,blocks=16,res_scale=1") from None
     given |= ({"name": network} if network else {}) | ({"scale": scale} if scale else {})
     model = load_network(weights, role, given)
-    if device == "auto":
+    if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model.to(device).eval()
@@ -332,12 +337,7 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
         side = fitting if exact and tile is None else tile or None
         if not side and (size := whole.working_set(model, *image.shape[1:]) >> 30) >= 2:
             say(f"augkd: {kind} takes about {size} GiB for a whole image, with --tile 256 less")
-        try:
-            return whole.upscale(model, image, side, halo, self_ensemble)
-        except RuntimeError as error:  # CUDA's own error is one of these, the CPU's is no other
-            if "memory" not in str(error):
-                raise
-            raise UserError(f"out of memory on {device}: give a smaller --tile") from None
+        return whole.upscale(model, image, side, halo, self_ensemble)
 
     return model.scale, enlarge
 

@@ -18,10 +18,9 @@ class UserError(Exception):
 def one_line(error: Exception) -> str:
     """What a user is told; of the system's errors, the file and the mend."""
     text = str(error)
-    if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else text
-        text = f"{what}: change its permissions, free the space or choose another place"
-    return " ".join(text.split())
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}: free the space, change permissions or the path"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the place cannot be written to, or the disk is full.
     """
     target = path.resolve()
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f"{os.getpid()}.{hash(target.name):x}.partial")  # never too long
     try:
         if target.is_dir():
             raise UserError(f"{path}: is a folder, expected a file: give the name of a file")

@@ -42,7 +42,7 @@ from tests.miniature_archives import make_archives, registry, write_registry
 from tests.public_layouts import publish
 from tests.study_copy import copy_study, run
 
-SIDE = 204  # of HR images: their x4 LR is 51 pixels, wider than a patch of 48
+SIDE = 264  # of HR images: their x4 LR is 66 pixels, wider than patches and validation
 SOURCE = "rehearsal"  # whose figures the stand-ins' published scores are
 BENCHMARKS = ("Set5", "Set14", "B100", "Urban100")
 RAN = re.compile(r"^Running stage '(.+)':", re.M)

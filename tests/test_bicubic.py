@@ -1,5 +1,6 @@
 """MATLAB's bicubic: against BasicSR's floats, the published LR images, and exact fractions."""
 
+import sys
 from fractions import Fraction
 from math import ceil, floor
 
@@ -66,7 +67,9 @@ def _imresize(pixels: np.ndarray, factor: Fraction, mirror: bool) -> tuple[Tenso
 @pytest.mark.parametrize("edges", ["replicate", "symmetric"])
 @pytest.mark.parametrize("scale", [2, 3, 4, 5])
 @pytest.mark.parametrize("up", [False, True])
-def test_8_bit_equals_matlab_in_exact_fractions(scale: int, edges: Edges, up: bool) -> None:
+def test_8_bit_equals_matlab_in_exact_fractions(
+    scale: int, edges: Edges, up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(scale)
     pixels = rng.integers(0, 256, (9, 7) if up else (6 * scale + 1, 7 * scale - 1))
     pixels[:, ::4] = 255 * (pixels[:, ::4] > 127)  # overshoot to clamp
@@ -74,6 +77,10 @@ def test_8_bit_equals_matlab_in_exact_fractions(scale: int, edges: Edges, up: bo
     factor = Fraction(scale) if up else Fraction(1, scale)
     expected, _ = _imresize(pixels, factor, edges == "symmetric")
     assert torch.equal(bicubic(image, scale, edges, up=up), expected)
+    for rows in (1, 2):  # in strips of so many, as large images are enlarged
+        size = 8 * scale**2 * 7 * rows
+        monkeypatch.setattr(sys.modules[bicubic.__module__], "_STRIP", size)
+        assert torch.equal(bicubic(image, scale, edges, up=up), expected)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

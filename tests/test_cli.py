@@ -1,5 +1,6 @@
 """The command line on real files: what it writes, prints and refuses."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from augkd import __version__
+from augkd import __version__, degrade
 from augkd.cli import app
 from augkd.data.images import read_image, write_image
 from augkd.degrade import bicubic
@@ -19,6 +21,7 @@ from augkd.models import create_model, load_network, save_checkpoint, upscale
 from augkd.study import doctor
 from tests.public_layouts import official
 
+NEEDLESS = ("-w edsr.safetensors", "--lr in", "--tile 8", "--device cpu", "--role student")
 PARAMS = """\
 # the study
 budgets:
@@ -88,7 +91,9 @@ def test_python_m_augkd_exits_like_the_script() -> None:
 
 
 def test_a_folder_is_enlarged_by_bicubic() -> None:
+    Image.new("RGB", (8, 8)).save("in/bird.png", icc_profile=b"a profile")
     assert "2 images, x3" in run("upscale in -o new/out --method bicubic --scale 3")
+    assert Image.open("new/out/bird.png").info["icc_profile"] == b"a profile"
     assert files("new/out") == ["baby.png", "bird.png"]
     expected = bicubic(read_image(Path("in/bird.png")), 3, up=True)
     assert torch.equal(read_image(Path("new/out/bird.png")), expected)
@@ -155,6 +160,10 @@ def test_bad_requests_to_upscale_write_nothing() -> None:
         ("in -o out --method lanczos -s 2", "--method bicubic"),
         ("in -o out --method bicubic", "needs --scale"),
         ("in -o out --method bicubic -s 2 --self-ensemble", "takes no"),
+        ("in -o out --method bicubic -s 2 --tile 0", "takes no"),
+        ("in -o out --method bicubic -s 2 --device auto", "takes no"),
+        ("in -o out --method bicubic -s 2 --role student", "takes no"),
+        (f"in -o {'x' * 300} --method bicubic -s 2", "File name too long"),
         ("in -o out", "either --weights"),
         ("in -o out -w edsr.safetensors --method bicubic -s 2", "either --weights"),
         ("in -o out -w edsr.safetensors -s 3", "its scale is 2, not 3"),
@@ -177,9 +186,27 @@ def test_bad_requests_to_upscale_write_nothing() -> None:
 
 
 def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upscale, "upscale", lambda *_: torch.empty(2**60))
-    assert "smaller --tile" in refused("upscale in -o out -w edsr.safetensors")
+    for place, name in ((upscale, "upscale"), (degrade, "bicubic")):
+        monkeypatch.setattr(place, name, lambda *_, **__: torch.empty(2**60))
+    for how in ("-w edsr.safetensors", "--method bicubic -s 2"):
+        assert "smaller --tile" in refused(f"upscale in -o out {how}")
     assert not Path("out").exists()
+
+
+def test_names_that_a_terminal_cannot_show() -> None:
+    for name in (b"a\xff.png", b"new\nline.png", "é 日本.png".encode(), b"y" * 251 + b".png"):
+        write_image(Path("in", os.fsdecode(name)), picture())
+    how, latin = ["--method", "bicubic", "-s", "2"], os.environ | {"PYTHONIOENCODING": "latin-1"}
+    for code, said, *arguments in (
+        (0, b"out: 6 images, x2\n", "upscale", "in", "-o", "out"),
+        (0, b"s.csv: 6 images", "score", "--hr", "in", "--csv", "s.csv"),
+        (0, b"\na\\udcff ", "score", "--hr", "in"),
+        (2, b"augkd: \\n\\udcff: no such image or folder\n", "upscale", b"\n\xff", "-o", "o"),
+    ):
+        command = [sys.executable, "-m", "augkd", *arguments, *how]
+        done = subprocess.run(command, env=latin, capture_output=True)
+        assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
+    assert sorted(os.listdir(b"out")) == sorted(os.listdir(b"in"))
 
 
 # --- score ---
@@ -227,7 +254,7 @@ def test_bad_requests_to_score_write_nothing() -> None:
         ("--hr twins -s 2 --method bicubic --csv s.csv", "baby.png: has the name of baby.jpg"),
         ("--hr tiny -s 2 --method bicubic --csv s.csv", "too small"),
         ("--hr no -s 2 --method bicubic --csv s.csv", "no such folder"),
-        ("--hr in -s 2 --sr in -w edsr.safetensors --csv s.csv", "leave out"),
+        *((f"--hr in -s 2 --sr in {option} --csv s.csv", "leave out") for option in NEEDLESS),
         ("--hr in -s 8 --method bicubic --csv s.csv", "2, 3 or 4"),
         ("--hr in -s 2 --method bicubic --csv in", "is a folder"),
     ]:

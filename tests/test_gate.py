@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose budget `paper` is small, with all that it fetches, and nothing run."""
     root = tmp_path_factory.mktemp("study")
     mirror, fetched = root / "mirror", root / "data" / "fetched"
-    make_archives(mirror, 96)
+    make_archives(mirror, 264)
     torch.manual_seed(3)
     for scale in (2, 3, 4):
         publish(create_model("edsr", scale=scale, **SIZE), mirror / f"edsr_x{scale}.pt")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from augkd.data.images import list_images, read_image, write_image
+from augkd.data.images import list_images, read_colour, read_image, write_image
 from augkd.errors import UserError
 
 
@@ -60,6 +60,28 @@ def test_a_photograph_held_sideways_is_turned_upright(tmp_path: Path) -> None:
     assert image[0, 0].tolist() == [200, 0]
 
 
+def test_colours_mean_what_they_did(tmp_path: Path) -> None:
+    """Profiles of any size and kind of file, and the chunks of a PNG without one."""
+    info = PngImagePlugin.PngInfo()
+    primaries = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    for chunk in ((b"gAMA", b"\0\0\xb1\x8f"), (b"cHRM", primaries), (b"sRGB", b"\1")):
+        info.add(*chunk)
+    for name in ("a.png", "b.png", "b.jpg", "b.tif", "b.webp", "grey.png"):
+        kind = b"GRAY" if name == "grey.png" else b"RGB "
+        said = {"pnginfo": info, "icc_profile": bytes(16) + kind + bytes(2_000_000)}
+        del said["icc_profile" if name == "a.png" else "pnginfo"]
+        Image.new("RGB", (4, 4)).save(tmp_path / name, **said)  # type: ignore[arg-type]
+        assert read_image(tmp_path / name).shape == (3, 4, 4)
+        if name == "grey.png":
+            with pytest.raises(UserError, match="has a GRAY profile, not RGB: convert it to sRGB"):
+                read_colour(tmp_path / name)
+            continue
+        write_image(tmp_path / "out.png", photo(), **read_colour(tmp_path / name))
+        with Image.open(tmp_path / "out.png") as out, Image.open(tmp_path / name) as image:
+            for key in ("icc_profile", "gamma", "chromaticity", "srgb"):
+                assert out.info.get(key) == image.info.get(key)
+
+
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         read_image(path)
@@ -98,11 +120,13 @@ def test_other_kinds_are_refused(tmp_path: Path) -> None:
     Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
     Image.new("RGBA", (4, 4), (1, 2, 3, 254)).save(tmp_path / "glass.png")
     Image.new("F", (4, 4)).save(tmp_path / "float.tif")
+    Image.new("RGB", (4, 4)).save(tmp_path / "bomb.png", icc_profile=bytes(100_000_000))
     frames = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in (1, 2)]
     frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
     (tmp_path / "folder.png").mkdir()
     said = {"print.jpg": "CMYK", "glass.png": "see-through", "float.tif": "more than 8 bits"}
     said |= {"film.png": "several frames", "absent.png": "no such image", "folder.png": "folder"}
+    said["bomb.png"] = "Decompressed data too large"
     for name, problem in said.items():
         assert problem in refused(tmp_path / name)
 

@@ -172,5 +172,5 @@ def test_what_is_not_fetched_or_not_complete_is_told(made: Registry, tmp_path: P
     assert "1 images at x1" in lines(without[hr])
     renamed = {k.replace(lr, lr.replace("baby", "bird")): v for k, v in whole.items()}
     assert "2 images at x3" in lines(renamed)
-    assert f"benchmark.tar: {lr}: is larger than 1/3 of" in lines({**whole, lr: whole[hr]})
+    assert f"benchmark.tar: {lr}: is not 1/3 of" in lines({**whole, lr: whole[hr]})
     assert f"benchmark.tar: {hr}: not a readable image" in lines({**whole, hr: b"no image"})

@@ -3,10 +3,11 @@
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from augkd.errors import UserError, replacing
@@ -17,6 +18,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # no other decoder sees the b
 _PLAIN = ("RGB", "L", "1", "P")  # "PA", "LA" and "RGBA" go by their transparency
 _PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # what Pillow opens at most
 _DEEP = re.compile(r"(?<!BGR);16")  # "RGB;16B" and kin; BGR;16 is a bitmap of 5 + 6 + 5 bits
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # sound ones may be over 1 MB
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -53,6 +55,21 @@ def read_image(path: Path) -> Tensor:
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
+def read_colour(path: Path) -> dict[str, Any]:
+    """What ``write_image`` takes to say the same of colours. UserError: a profile not for RGB."""
+    with Image.open(path, formats=_FORMATS) as image:
+        info, kept = image.info, PngImagePlugin.PngInfo()
+    profile = info.get("icc_profile") or b""
+    if (space := profile[16:20]) in (b"GRAY", b"CMYK", b"Lab ", b"XYZ "):
+        raise UserError(f"{path}: has a {space.decode()} profile, not RGB: convert it to sRGB")
+    for chunk, key in ((b"gAMA", "gamma"), (b"cHRM", "chromaticity")):
+        if key in info:
+            kept.add(chunk, (np.atleast_1d(info[key]) * 1e5).round().astype(">u4").tobytes())
+    if "srgb" in info:
+        kept.add(b"sRGB", bytes([info["srgb"]]))
+    return {"icc_profile": profile, "pnginfo": kept}
+
+
 def _to_tensor(image: Image.Image) -> Tensor:
     # A phone's MPO is a JPEG with pictures behind it for other purposes: the first is the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
@@ -83,19 +100,19 @@ def _reason(error: Exception) -> str:
         PermissionError: "may not be read: change its permissions",
         UnidentifiedImageError: f"not a readable image: give a file that is {_ENDINGS} inside too",
         Image.DecompressionBombError: f"larger than {_PIXELS} pixels: cut it into pieces",
+        MemoryError: "does not fit into memory: cut it into pieces",
     }
     otherwise = f"does not decode ({said}): replace the file by an undamaged copy"
     return known.get(type(error), otherwise)
 
 
-def write_image(path: Path, image: Tensor) -> None:
+def write_image(path: Path, image: Tensor, **colour: Any) -> None:
     """Writes (3, H, W), uint8 or float in [0, 1] (clamped and rounded), as PNG: all or nothing.
 
-    Raises:
-        UserError: the place cannot be written to.
+    ``colour`` is of ``read_colour``. Raises UserError: the place cannot be written to.
     """
     if image.dtype != torch.uint8:
         image = (image.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
     with replacing(path) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG")
+        Image.fromarray(pixels).save(partial, format="PNG", **colour)

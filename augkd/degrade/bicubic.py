@@ -18,6 +18,7 @@ from torch import Tensor
 
 Edges = Literal["replicate", "symmetric"]
 
+_STRIP = 2**25  # bytes of float64 to enlarge to at once: all of a photograph would be gigabytes
 _BLOCK = 64  # output samples per matrix product: wide enough for BLAS, narrow enough to skip zeros
 
 
@@ -111,6 +112,13 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
     exact = image.dtype == torch.uint8
     if not (exact or image.is_floating_point()):
         raise ValueError(f"bicubic: expected uint8 or floats, not {image.dtype}")
+    strip = max(1, _STRIP // (8 * int(scale) ** 2 * image[..., 0, :].numel()))
+    if up and strip + 6 < (rows := image.shape[-2]):
+        parts = []
+        for k in range(0, rows, strip):  # with 3 rows more on each side: the kernel reaches 2
+            part = bicubic(image[..., max(k - 3, 0) : k + strip + 3, :], scale, edges, up)
+            parts.append(part[..., min(k, 3) * int(scale) :, :][..., : strip * int(scale), :])
+        return torch.cat(parts, -2)
     # float64 also keeps autocast and the reduced-precision modes of matrix products away
     x = image.double()
     for axis in (-2, -1):

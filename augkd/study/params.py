@@ -20,6 +20,9 @@ Scale = Literal[2, 3, 4]
 Positive = Annotated[int, Field(gt=0)]
 Degradation = Literal["bicubic", "bsrgan"]
 Stage = Literal["teach", "distil"]
+# how pandas reads a table in which 007 and NA are names
+NAMES: dict[str, Any] = {"dtype": {"dataset": str, "image": str}, "keep_default_na": False}
+NAMES["na_values"] = {"value": [""]}
 _LINE = re.compile(r"^(budget:[ \t]*\*)([\w.-]+)", re.MULTILINE)  # of the chosen budget
 
 
@@ -125,7 +128,7 @@ class Images(Section):  # how many listed photographs are used, null is all; or 
 
 class Scoring(Section):
     train_images: Positive
-    train_crop: Positive  # side of the centre crop, LR pixels
+    train_crop: Annotated[int, Field(ge=8)]  # side of the centre crop, LR pixels; 8: SSIM's at x2
     self_ensemble: Literal["none", "all"] = "none"  # whose answers are means of eight
     ensemble_images: Positive | None = None  # of each test set, for teachers (Table 12); None: all
 

@@ -9,6 +9,7 @@ calibration targets and noisy aerial pictures. The campus pictures overlap, so a
 import csv
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from augkd.data.images import list_images, read_image
+from augkd.data.images import SUFFIXES, list_images, read_image
 from augkd.data.store import Prepared, write_store
 from augkd.degrade.bicubic import Edges, bicubic
 from augkd.errors import UserError
@@ -26,6 +27,7 @@ from augkd.study.acquire.registry import load_registry
 from augkd.study.params import Study
 
 SCALES = (2, 3, 4)
+_PLACE = re.compile("hr/[^/]+|lr_bicubic/x([2-9])/[^/]+", re.IGNORECASE)  # in a benchmark's folder
 LIST = Path(__file__).with_name("photographs.csv")
 
 
@@ -66,7 +68,7 @@ def photographs(split: str, first: int | None = None) -> list[Photograph]:
 def degrade(hr: Tensor, scale: int, edges: Edges) -> Tensor:
     """LR of an 8-bit HR image whose sides are first cut to multiples of the scale."""
     height, width = (side // scale * scale for side in hr.shape[-2:])
-    return bicubic(hr[:, :height, :width], scale, edges)
+    return bicubic(hr[:, :height, :width], scale, edges) if height and width else hr[:, :0, :0]
 
 
 def prepare_photographs(study: Study, split: str) -> Iterator[Prepared]:
@@ -103,18 +105,57 @@ def find_datasets(study: Study, names: Iterable[str]) -> Iterator[Pair]:
 def find_benchmarks(study: Study) -> Iterator[Pair]:
     """Those of every set in the folder of benchmarks that has HR, but for sets that were fetched.
 
-    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png.
+    Layout: SET/HR/name.png, SET/LR_bicubic/X4/namex4.png (case and kind are free, x4 can be left
+    out). UserError: an image is not of it, and would be made anew as if it were not there.
     """
     folder, sets = study.params.data.benchmarks, study.budget.images.datasets
     fetched = sets.test + sets.real if sets else ()
     every = (study.root / folder).glob("*/HR") if folder else ()
-    own = sorted(hr for hr in every if hr.parent.name not in fetched)
-    for file in chain.from_iterable(map(list_images, own)):
-        of = file.parents[1]
-        files = {s: of / f"LR_bicubic/X{s}/{file.stem}x{s}.png" for s in SCALES} | {1: file}
-        there = {scale: place for scale, place in files.items() if place.is_file()}
-        found = {s: Member(of, place.name, partial(place.open, "rb")) for s, place in there.items()}
-        yield Pair(of.name, file.stem, found.pop(1), found)
+    for of in sorted(hr.parent for hr in every if hr.parent.name not in fetched):
+        if of.name in ("train", "photographs", "mean", *(sets.names() if sets else ())):
+            raise UserError(f"{of}: the study calls images of its own so: rename the folder")
+        found = dict[str, dict[int, Member]]()
+        for file in list_images(of / "HR") + sorted(of.glob("[LlXx]*/**/[!.]*")):
+            place = _PLACE.fullmatch(inside := file.relative_to(of).as_posix())
+            scale, name = int(place[1] or 1) if place else 0, file.stem
+            if scale > 1 and name not in found:
+                name = re.sub(f"x{scale}$", "", name, flags=re.IGNORECASE)
+            named, image = scale == 1 or name in found, file.suffix.lower() in SUFFIXES
+            known = named and image and scale in (1, *SCALES)
+            if known and scale not in found.setdefault(name, {}):
+                found[name][scale] = Member(of, inside, partial(file.open, "rb"))
+            elif (named or image) and scale < 5:
+                mend = "name it LR_bicubic/X4/NAMEx4.png, one for each HR/NAME, or remove it"
+                raise UserError(f"{file}: is not understood: {mend}")
+        for name, members in found.items():
+            yield Pair(of.name, name, members.pop(1), members)
+
+
+def usable(study: Study, part: str, images: Iterable[Prepared]) -> Iterator[Prepared]:
+    """The images of a part. UserError: a later stage could not use one, perhaps days later."""
+    least, sets = {2: 8, 3: 6, 4: 5}, study.budget.images.datasets  # LR sides that SSIM needs
+    if part == "train":
+        teachers = map(study.teacher, study.params.teachers)
+        patches = [study.schedule(teacher).patch for teacher in teachers if teacher.trained]
+        patches += [study.schedule(study.cohort(name)).patch for name in study.trained()]
+        least = dict.fromkeys(
+            SCALES, max([8, *patches] + [36] * bool(sets))
+        )  # 36: for Figures 1 and 4
+    elif part == "test" and sets:
+        least = dict.fromkeys(SCALES, 64)  # of their centres the curves are drawn
+    for image in images:
+        where = f"{image.dataset}: image {image.name!r}"
+        if any(not x.isprintable() or x != x.strip() or "$" in x for x in image[:2]):
+            raise UserError(f"{where}: no page can show that name: rename it")
+        for scale, low in image.lr.items():
+            size, need = low.shape[1:], 192 // scale if image.hr is None else least[scale]  # NIQE
+            if min(size) < need:
+                small = f"{size[1]} x {size[0]} pixels at 1/{scale}, less than {need}"
+                raise UserError(f"{where} is {small}: remove it, or take a larger one")
+        inner = (next(iter(image.lr.values())) if image.hr is None else image.hr)[:, 4:-4, 4:-4]
+        if bool((inner == inner[:, :1, :1]).all()):
+            raise UserError(f"{where}: is of one colour, and so has no finite PSNR: remove it")
+        yield image
 
 
 def prepare_study(study: Study) -> None:
@@ -133,4 +174,4 @@ def prepare_study(study: Study) -> None:
     else:
         parts = [*(prepare_photographs(study, split) for split in ("train", "test")), own]
     for part, images in zip(("train", "test", "benchmarks"), parts, strict=True):
-        write_store(study.folder("prepare") / part, images)
+        write_store(study.folder("prepare") / part, usable(study, part, images))

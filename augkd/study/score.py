@@ -16,7 +16,7 @@ from augkd.errors import replacing
 from augkd.metrics.fidelity import Reference
 from augkd.models.checkpoint import read_header
 from augkd.models.upscale import SelfEnsemble
-from augkd.study.params import Cohort, Study
+from augkd.study.params import NAMES, Cohort, Study
 from augkd.study.runs import load_student, load_teacher, pick_device, read_pair, student_path
 from augkd.train import single_core
 
@@ -127,5 +127,5 @@ def write_group(study: Study, group: str) -> pd.DataFrame:
             means[name] = shown.pivot_table("value", "method", "dataset").round(4).to_dict("index")
         with replacing(study.folder("score", group) / "metrics.json") as partial:
             partial.write_text(json.dumps(means, indent=2) + "\n")
-    tables = [pd.read_csv(file, dtype={"image": str}) for file in files.values()]
+    tables: list[pd.DataFrame] = [pd.read_csv(file, **NAMES) for file in files.values()]
     return pd.concat(tables, ignore_index=True)

@@ -67,12 +67,13 @@ class Pair(NamedTuple):
     lr: dict[int, Member]
 
     def read(self) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """HR (3, H, W) and, by scale s, the shipped LR, at most (3, H // s, W // s); uint8."""
+        """HR (3, H, W) and, by scale s, the shipped LR, (3, H // s, W // s) or a little less."""
         hr, lr = self.hr.image() if self.hr else None, dict[int, Tensor]()
         for scale, member in self.lr.items():
             small = lr[scale] = member.image()
-            if hr is not None and any(scale * small.shape[k] > hr.shape[k] for k in (1, 2)):
-                raise UserError(f"{member}: is larger than 1/{scale} of {self.hr}: get them again")
+            cut = [] if hr is None else [hr.shape[k] - scale * small.shape[k] for k in (1, 2)]
+            if any(not 0 <= side < 12 for side in cut):  # HR may be cut to multiples of 2, 3 and 4
+                raise UserError(f"{member}: is not 1/{scale} of {self.hr} in size: get them again")
         return hr, lr
 
 

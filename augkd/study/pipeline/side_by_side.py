@@ -64,7 +64,8 @@ def stale(root: Path, *stages: str) -> set[str]:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
     if done.returncode:
         why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
-        raise UserError(f"dvc status failed: {why.strip()}: mend it, or see what augkd doctor says")
+        why = f"dvc status failed: {' '.join(why.split())}"
+        raise UserError(f"{why}: mend it, or see what augkd doctor says")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 

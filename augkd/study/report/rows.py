@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from pandas.io.formats.style import Styler
 
 from augkd.study.paper import load_table, select
-from augkd.study.params import Study
+from augkd.study.params import NAMES, Study
 from augkd.study.pipeline.stage import need
 from augkd.study.report.stats import LOWER_IS_BETTER, differences, estimate
 from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table, read_yaml
@@ -33,7 +33,7 @@ def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
     names = study.trained(*cohorts)
     for group in dict.fromkeys(map(study.group, names)):
         need(study, "score", group)
-    tables = [pd.read_csv(study.scores(name)) for name in names]
+    tables = [pd.read_csv(study.scores(name), **NAMES) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
