@@ -93,10 +93,8 @@ class InProcess(Engine):  # type: ignore[misc]
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
         """Runs cell after cell, up to one that raises: papermill then raises too."""
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        # no settings there, but matplotlib's list of fonts, which takes a second to make
-        os.environ["MPLCONFIGDIR"] = os.environ["MATPLOTLIBRC"] = os.path.abspath(
-            "build/matplotlib"
-        )
+        folder = os.path.abspath("build/matplotlib")  # of no settings, but a list of fonts
+        os.environ["MPLCONFIGDIR"] = os.environ["MATPLOTLIBRC"] = folder
         with TemporaryDirectory() as folder:  # no settings and no history of a user's
             config = Config(HistoryManager={"enabled": False})
             shell: Any = _Shell.instance(colors="nocolor", ipython_dir=folder, config=config)

@@ -15,7 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Container
 from html import escape
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ _OLD_BARS = re.compile(rf"^(?:(?:{_BAR}|[ \t]*)\n)+(?={_BAR})", re.M)
 _TEMPORARY = re.compile(r"\S*ipykernel_\d+\S*\.py:(\d+)")  # a warning names the cell's file
 # code that draws, at the head of a line: it leaves a picture
 _DRAWS = re.compile(
-    r"^(?!def )\S.*\b(?:plt\.(?:show|subplots|figure)|plot_curves|show_windows|Board)\(", re.M
+    r"^(?!def )\S.*\b(subplots|figure|plt\.show|plot_curves|show_windows|Board)\(", re.M
 )
 _NOTEBOOK = re.compile(r'href="(?:[\w./-]*/)?(\w+)\.ipynb(#([^"]*))?"')
 
@@ -136,10 +136,10 @@ def _page(path: Path, runs: Path) -> Page:
     name = own if stage == "pages" else f"{stage}-{own}".rstrip("-")
     notebook = read_notebook(path)
     for cell in notebook.cells:
-        shown = [output.get("data", {}) for output in cell.get("outputs", ())]
-        drawn = any(kind.startswith("image/") for kind in chain(*shown))
-        lost = any(str(kinds.get("text/plain", "")).startswith("<Figure ") for kinds in shown)
-        if not drawn and (lost or (cell.cell_type == "code" and _DRAWS.search(cell.source))):
+        made = [output.get("data", {}) for output in cell.get("outputs", ())]
+        shown = " ".join(f"{kind} {str(text)[:8]}" for of in made for kind, text in of.items())
+        draws = cell.cell_type == "code" and _DRAWS.search(cell.source)
+        if "image/" not in shown and (draws or "<Figure " in shown):
             raise UserError(f"{path}: a figure was not drawn: remove it and run make repro")
     cells = copy.deepcopy(notebook.cells)
     # A notebook that makes several pages shows the heading of each as a Markdown output, which
