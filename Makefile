@@ -27,7 +27,7 @@ INSTALLED := $(VENV)/.installed
 MOVED := $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" || echo moved)
 # what DVC asks of a user that this machine has no entry of, and of one whose shell runs nothing
 export USER := $(or $(USER),$(shell id -u))
-export HOME := $(or $(HOME),$(shell echo ~),/tmp)
+export HOME := $(or $(HOME),/tmp)
 export SHELL := /bin/sh
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)

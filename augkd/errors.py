@@ -18,8 +18,9 @@ class UserError(Exception):
 def one_line(error: Exception) -> str:
     """What a user is told; of the system's errors, the file and the mend."""
     text = str(error)
-    if isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}: free the space, change permissions or the path"
+    if isinstance(error, OSError):
+        text = f"{error.filename or Path.cwd()}: {error.strerror or text}"
+        text += ": free the space, change permissions or the path"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -65,7 +65,8 @@ def stale(root: Path, *stages: str) -> set[str]:
     if done.returncode:
         why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
         why = f"dvc status failed: {' '.join(why.split())}"
-        raise UserError(f"{why}: mend it, or see what augkd doctor says")
+        needs = "it needs a git clone that you may write to, alone, and USER and HOME set"
+        raise UserError(f"{why}: {needs}")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
