@@ -99,10 +99,11 @@ def _find(name: str, root: Path | None) -> str:
 
 def _code(root: Path) -> str:
     """Whose code runs here, and by which Python in stages."""
-    ours, own = Path(augkd.__file__).parents[1], root in Path(sys.prefix).parents
-    made = distribution("augkd").read_text("direct_url.json") if own else ""  # a copy names another
-    if not ours.samefile(root) or (own and f'{root.as_uri()}"' not in str(made)):
-        raise UserError(f"that of {made or ours}, not this clone's: {AGAIN}")
+    ours, prefix, made = Path(augkd.__file__).parents[1], Path(sys.prefix), f'{root.as_uri()}"'
+    if root in prefix.parents:  # which a copy or a move leaves with the address of the old clone
+        made = distribution("augkd").read_text("direct_url.json") or ""
+    if not ours.samefile(root) or f'{root.as_uri()}"' not in made:
+        raise UserError(f"{ours} or {prefix} is another clone's: {AGAIN}")
     here, python = Path(sys.executable).parent, shutil.which("python")
     if not (python and here.samefile(Path(python).parent)):
         raise UserError(f"'python' is {python or 'not found'}: put {here} first in PATH")
