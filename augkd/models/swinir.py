@@ -83,8 +83,8 @@ class WindowAttention(nn.Module):
         logits = (q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1)
         logits = logits + self.relative_position_bias_table[self.index].permute(2, 0, 1)
         if mask is not None:
-            masked = logits.view(-1, len(mask), self.heads, tokens, tokens) + mask[:, None].to(x)
-            logits = masked.view(b, self.heads, tokens, tokens)
+            logits = logits.view(-1, mask.shape[0], self.heads, tokens, tokens)
+            logits = (logits + mask[:, None].to(x)).view(b, self.heads, tokens, tokens)
         mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, tokens, c)
         projected: Tensor = self.proj(mixed)
         return projected
@@ -110,7 +110,9 @@ class SwinLayer(nn.Module):
         y, mask = self.norm1(x), None
         if self.shift:
             y = y.roll((-self.shift, -self.shift), (1, 2))
-            mask = shift_mask(height, width, self.window, self.shift, x.device)
+            # an export has symbols for sizes, which no cache can hold
+            made = shift_mask.__wrapped__ if torch.compiler.is_exporting() else shift_mask
+            mask = made(height, width, self.window, self.shift, x.device)
         y = unwindows(self.attn(windows(y, self.window), mask), self.window, height, width)
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))
@@ -133,8 +135,12 @@ class RSTB(nn.Module):
 
 def mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that extend ``size`` pixels to a multiple by mirroring about the last, and on."""
-    position = torch.arange(-(-size // multiple) * multiple, device=device)
-    position = position % max(2 * size - 2, 1)
+    count = (size + multiple - 1) // multiple
+    if torch.compiler.is_exporting():  # through a tensor: so that no count, such as 1, is special
+        count = torch.full((), count).item()  # type: ignore[assignment]
+        torch._check(count >= 1)  # type: ignore[no-untyped-call]
+    period = torch.full((), 2 * size - 2, device=device).clamp(min=1)
+    position = torch.arange(count * multiple, device=device) % period
     return torch.minimum(position, 2 * size - 2 - position)
 
 
