@@ -267,6 +267,23 @@ def test_damage_is_named(study: Path, tmp_path: Path, place: str, text: str, mes
     assert _files(tmp_path / "reports") == _files(study / "reports")
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["output", "picture"])
+def test_a_figure_that_is_missing_is_refused(study: Path, tmp_path: Path, whole: bool) -> None:
+    """As a backend that draws to files alone leaves it: without an output, or with its name."""
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "runs/smoke/pages/figure_02/notebook.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.source, cell.outputs = "figure, axes = plt.subplots()", []
+    if not whole:
+        cell.source, data = "board", {"text/plain": "<Figure size 920x740 with 4 Axes>"}
+        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+    file.write_text(nbformat.writes(notebook))
+    with pytest.raises(UserError, match=r"figure_02/notebook\.ipynb: a figure was not drawn"):
+        build("smoke", tmp_path)
+    assert _files(tmp_path / "reports") == _files(study / "reports")
+
+
 def test_nothing_was_run(tmp_path: Path) -> None:
     shutil.rmtree(write_study(tmp_path))
     with pytest.raises(UserError, match="run make repro BUDGET=cpu"):

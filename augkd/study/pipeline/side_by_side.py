@@ -28,10 +28,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from augkd.errors import UserError
+from augkd.errors import UserError, one_line
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline, upstream
 
 JOBS = "AUGKD_JOBS"
@@ -58,12 +58,15 @@ May = Callable[[Stage, list[str]], bool]
 Say = Callable[[str], None]
 
 
-def stale(root: Path) -> set[str]:
-    """The stages that DVC finds changed; what rests on them may be, too."""
-    command = [*_DVC, "status", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+def stale(root: Path, *stages: str) -> set[str]:
+    """The stages that DVC finds changed; what rests on them may be, too. UserError: DVC fails."""
+    command = [*_DVC, "--wait-for-lock", "status", "--json", *stages]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        raise UserError(f"dvc status failed: {done.stderr.strip().splitlines()[-1]}")
+        why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
+        why = f"dvc status failed: {' '.join(why.split())}"
+        needs = "it needs a git clone that you may write to, alone, and USER and HOME set"
+        raise UserError(f"{why}: {needs}")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
@@ -363,12 +366,16 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return guard(arguments[0])
     try:
-        if (jobs := wanted_jobs()) == 1:
-            return subprocess.call([*_DVC, "repro"])
-        if not here(Path(), jobs):
-            print("All stages are up to date.")
-    except UserError as error:
-        print(f"augkd: {error}", file=sys.stderr)
+        jobs = wanted_jobs()
+        with FileLock("build/repro.lock", timeout=0):
+            if jobs == 1:
+                return subprocess.call([*_DVC, "repro"])
+            if not here(Path(), jobs):
+                print("All stages are up to date.")
+    except (UserError, OSError) as error:
+        if isinstance(error, Timeout):
+            error = UserError("another make repro runs in this clone: wait for it to end")
+        print(f"augkd: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("augkd: stopped; run this again to go on", file=sys.stderr)

@@ -43,6 +43,10 @@ LARGE = 100_000  # bytes of a picture: more are left out of the copies of notebo
 _BAR = r"[^\n]*(?:\d+%\|[^\n]*\||\d+(?:it|step|img)? \[\d+:\d+)[^\n]*"  # of tqdm
 _OLD_BARS = re.compile(rf"^(?:(?:{_BAR}|[ \t]*)\n)+(?={_BAR})", re.M)
 _TEMPORARY = re.compile(r"\S*ipykernel_\d+\S*\.py:(\d+)")  # a warning names the cell's file
+# code that draws, at the head of a line: it leaves a picture
+_DRAWS = re.compile(
+    r"^(?!def )\S.*\b(subplots|figure|plt\.show|plot_curves|show_windows|Board)\(", re.M
+)
 _NOTEBOOK = re.compile(r'href="(?:[\w./-]*/)?(\w+)\.ipynb(#([^"]*))?"')
 
 
@@ -137,6 +141,12 @@ def _page(path: Path, runs: Path) -> Page:
     stage, _, own = "-".join(path.parent.relative_to(runs).parts).partition("-")
     name = own if stage == "pages" else f"{stage}-{own}".rstrip("-")
     notebook = read_notebook(path)
+    for cell in notebook.cells:
+        made = [output.get("data", {}) for output in cell.get("outputs", ())]
+        shown = " ".join(f"{kind} {str(text)[:8]}" for of in made for kind, text in of.items())
+        draws = cell.cell_type == "code" and _DRAWS.search(cell.source)
+        if "image/" not in shown and (draws or "<Figure " in shown):
+            raise UserError(f"{path}: a figure was not drawn: remove it and run make repro")
     cells = copy.deepcopy(notebook.cells)
     # A notebook that makes several pages shows the heading of each as a Markdown output, which
     # takes the place of its own introduction.

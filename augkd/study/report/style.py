@@ -50,7 +50,7 @@ def use_style() -> None:
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
     colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
-    plt.style.use([f"{__package__}.figures", colours])
+    plt.style.use(["default", f"{__package__}.figures", colours])
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
