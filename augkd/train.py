@@ -82,6 +82,7 @@ class Member:
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
             self.method = method.bind(self.network, teacher)
+        self.sync: Callable[[SRNetwork], None] = getattr(self.method, "sync", lambda _: None)
         trains_student = getattr(self.method, "trains_student", True)
         self.trained = list(self.network.parameters()) if trains_student else []
         self.parts: dict[str, Any] = {"network": self.network}
@@ -134,8 +135,7 @@ class Member:
             for term, value in zip(terms, losses.detach(), strict=True):
                 self.sums[term] = self.sums.get(term, 0) + value
         if self.ema:
-            if hasattr(self.method, "sync"):
-                self.method.sync(self.network)
+            self.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
             # at first over fewer steps, so that what the weights began with is soon forgotten
             torch._foreach_lerp_(
@@ -165,8 +165,7 @@ class Member:
 
     def result(self) -> SRNetwork:
         """The student as it is scored and saved: its average where one is kept."""
-        if hasattr(self.method, "sync"):
-            self.method.sync(self.network)
+        self.sync(self.network)
         if not self.ema:
             return self.network.eval()
         averaged = copy.deepcopy(self.network)
