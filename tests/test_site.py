@@ -202,9 +202,9 @@ def test_the_deepest_budget_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         assert words.startswith(f"[{deepest}](reports/{deepest}/index.html). [5 of 7](")
         assert words.endswith("EDSR ×2.\n<!-- /found -->\nB\n")
         assert all(Path(link).is_file() for link in re.findall(r"\]\(([^)#]+)", words))
-    ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-gpu"')
+    ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-night"')
     assert "Not run" not in ran
-    assert "make repro BUDGET=gpu" in absent
+    assert "make repro BUDGET=night" in absent
     file.write_text("unmarked")
     assert main([]) == 1
     assert _read(file) == "unmarked"

@@ -142,6 +142,8 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
     of a JSON header in eight bytes, which may happen to begin so too, and then it.
     """
     try:
+        if not path.is_file():  # but a device, which has no end, or nothing
+            raise UserError(f"{path}: no such checkpoint")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: no such checkpoint to read ({error.strerror})") from None
