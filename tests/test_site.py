@@ -274,10 +274,9 @@ def test_a_figure_that_is_missing_is_refused(study: Path, tmp_path: Path, whole:
     file = tmp_path / "runs/smoke/pages/figure_02/notebook.ipynb"
     notebook = nbformat.read(file, as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    cell.source, cell.outputs = "figure, axes = plt.subplots()", []
-    if not whole:
-        cell.source, data = "board", {"text/plain": "<Figure size 920x740 with 4 Axes>"}
-        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+    data = {"text/plain": "<Figure size 920x740 with 4 Axes>"}
+    cell.source = "figure, axes = plt.subplots()" if whole else "board"
+    cell.outputs = [] if whole else [nbformat.v4.new_output("display_data", data=data)]
     file.write_text(nbformat.writes(notebook))
     with pytest.raises(UserError, match=r"figure_02/notebook\.ipynb: a figure was not drawn"):
         build("smoke", tmp_path)
