@@ -67,14 +67,15 @@ check: $(INSTALLED)
 	python tests/notebooks_are_clean.py
 
 # The environment is rebuilt when the lock changes. torch comes from the ordinary index (CUDA where
-# the platform has it), or from TORCH_INDEX; both give the locked version.
+# the platform has it, with libraries that the lock does not name), or from TORCH_INDEX; both give
+# the locked version.
 $(INSTALLED): requirements.lock pyproject.toml $(MOVED)
 	@test -e .git || { echo "no .git here: git clone the study (a ZIP download has no history)," \
 		"or git init and git commit" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) bootstrap.py $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/pip install --disable-pip-version-check -q --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
+	$(BIN)/pip install --disable-pip-version-check -q $(addprefix --index-url ,$(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e ".[study]"
 	@pwd -P > $@

@@ -31,14 +31,14 @@ def test_along_the_training(study: Study) -> None:
         file = study.folder("distil", part) / "curves" / "validation.csv"
         file.parent.mkdir(parents=True)
         pd.DataFrame(rows, columns=["step", "member", "value"]).to_csv(file, index=False)
-    table = trends.trend_table(study, "length")
+    table = trends.trend_table(trends.gains(study, "length"))
     own = table[table["contrast"] == "AugKD − KD"]
     assert list(own["place"]) == [250, 500, 750, 1000]
     assert list(own["gain"]) == pytest.approx([-0.085, 0.015, 0.115, 0.215])
     # of 0, 0.01, 0.02, 0.03: deviation 0.01291, four of them, t = 3.182 at three degrees
     assert list(own["high"] - own["gain"]) == pytest.approx(4 * [3.1824 * 0.0129099 / 2], rel=1e-4)
     assert set(own["seeds"]) == {4}
-    goes = trends.directions(study, "length").set_index("contrast")
+    goes = trends.directions(trends.gains(study, "length")).set_index("contrast")
     assert (goes["from"].tolist(), goes["to"].tolist()) == (4 * [250], 4 * [1000])
     assert goes.at["AugKD − KD", "change"] == pytest.approx(0.3)
     assert goes["goes"].tolist() == ["up", "up", "up", "cannot be told"]
@@ -65,16 +65,17 @@ def test_from_cohort_to_cohort(study: Study, trend: str, places: list[int]) -> N
         columns = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
         study.scores(name).parent.mkdir(parents=True)
         pd.DataFrame(rows, columns=columns).to_csv(study.scores(name), index=False)
-    table = trends.trend_table(study, trend)
+    table = trends.trend_table(trends.gains(study, trend))
     own = table[table["contrast"] == "KD (λ = 1) − Scratch"]
     assert list(own["place"]) == places
     assert list(own["gain"]) == pytest.approx([0.3015, 0.2015, 0.1015])
-    goes = trends.directions(study, trend).set_index("contrast")
+    goes = trends.directions(trends.gains(study, trend)).set_index("contrast")
     assert goes.at["KD (λ = 1) − Scratch", "goes"] == "down"
     assert goes.at["AugKD − KD", "goes"] == "cannot be told"
 
 
 def test_the_papers_gain() -> None:
     """Table 2, EDSR x2: AugKD 38.15, 33.80, 32.27, 32.53, KD 38.04, 33.58, 32.19, 31.98."""
+    smoke = load_study("smoke", ROOT, check_methods=False)
     assert trends.paper_gain("augkd_1", "kd_1") == pytest.approx(0.24)
-    assert trends.trend_table(load_study("smoke", ROOT, check_methods=False), "width").empty
+    assert trends.trend_table(trends.gains(smoke, "width")).empty

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from augkd.study.paper import load_table, select
-from augkd.study.params import Cohort, Study
+from augkd.study.params import NAMES, Study
 from augkd.study.report.rows import trained_scores
 from augkd.study.report.stats import PROTOCOL, differences, estimate
 from augkd.study.report.style import METHOD_NAMES
@@ -25,67 +25,71 @@ CENTRAL = "central_x2"
 Gains = Mapping[float, pd.Series]  # at each place, by (dataset, image, seed), in dB
 
 
-def gains(study: Study, trend: str, better: str, worse: str) -> Gains:
-    """A contrast's gains at every place of a trend; none where the budget does not train it."""
+def gains(study: Study, trend: str) -> dict[str, Gains]:
+    """Of each contrast, the gains at every place; none where the budget does not train it."""
     if trend == "length":
-        return dict(_along_curves(study, better, worse))
-    found = {}
+        tables = _along_curves(study)
+        return {
+            contrast(better, worse): {place: (t[better] - t[worse]).dropna() for place, t in tables}
+            for better, worse in CONTRASTS
+        }
+    found: dict[str, dict[float, pd.Series]] = {contrast(*pair): {} for pair in CONTRASTS}
+    for place, name in sorted(_places(study, trend)):
+        scores = trained_scores(study, name).query("split == 'test' and metric == 'psnr_y'")
+        methods: dict[Any, pd.DataFrame] = dict(list(scores.groupby("method")))
+        for better, worse in CONTRASTS:
+            each = differences(methods[better], methods[worse], "psnr_y")
+            found[contrast(better, worse)][place] = each
+    return dict(found)
+
+
+def _places(study: Study, trend: str) -> Iterator[tuple[float, str]]:
+    """The cohorts of a trend, and where they lie along it. That of all images is of both."""
+    whole = study.params.cohorts["width_16_x2"].student
     for name in study.trained():
         cohort = study.cohort(name)
-        if cohort.trend and (cohort.trend == trend or not cohort.training_images):
-            place = _place(study, cohort, trend)
-            scores = trained_scores(study, name).query("split == 'test' and metric == 'psnr_y'")
-            a, b = (scores[scores["method"] == method] for method in (better, worse))
-            if place is not None:
-                found[place] = differences(a, b, "psnr_y")
-    return dict(sorted(found.items()))
+        if trend == "width" and cohort.trend == trend:
+            yield float(study.size(cohort.network, cohort.student)["channels"]), name
+        elif trend == "images" and cohort.trend and cohort.student == whole:
+            index = pd.read_csv(study.folder("prepare") / "train" / "index.csv", **NAMES)
+            yield float(cohort.training_images or index["image"].nunique()), name
 
 
-def _place(study: Study, cohort: Cohort, trend: str) -> float | None:
-    """Where a cohort lies along a trend; None if it is of another one."""
-    whole = study.params.cohorts["width_16_x2"].student
-    if trend == "width":
-        return float(study.size(cohort.network, cohort.student)["channels"])
-    if cohort.student != whole:
-        return None
-    index = pd.read_csv(study.folder("prepare") / "train" / "index.csv")
-    return float(cohort.training_images or index["image"].nunique())
-
-
-def _along_curves(study: Study, better: str, worse: str) -> Iterator[tuple[float, pd.Series]]:
-    """Of averaged weights on the centres of test photographs, which count as one image."""
+def _along_curves(study: Study) -> list[tuple[float, pd.DataFrame]]:
+    """By step, values (dB) by (dataset, image, seed) and method: of averaged weights on the
+    centres of test photographs, which count as one image."""
     folders = (study.folder("distil", part) for part in study.parts(CENTRAL))
     curves = pd.concat([pd.read_csv(folder / "curves/validation.csv") for folder in folders])
     curves[["method", "seed"]] = curves["member"].str.rsplit("-", n=1, expand=True)
-    steps: Any = curves[curves["step"] > 0].groupby("step")
-    for step, rows in steps:
-        table = rows.pivot_table("value", "seed", "method")
-        gain = (table[better] - table[worse]).dropna()
-        index = pd.MultiIndex.from_product([["photographs"], ["centres"], gain.index])
-        yield float(step), gain.set_axis(index.set_names(["dataset", "image", "seed"]))
+    curves = curves[curves["step"] > 0].assign(dataset="photographs", image="centres")
+    index: Any = ["dataset", "image", "seed"]
+    steps: Any = curves.groupby("step")
+    return [
+        (float(step), rows.pivot(index=index, columns="method", values="value"))
+        for step, rows in steps
+    ]
 
 
-def trend_table(study: Study, trend: str) -> pd.DataFrame:
+def trend_table(found: Mapping[str, Gains]) -> pd.DataFrame:
     """Every contrast's gain at every place: contrast, place, gain, low, high, seeds."""
-    rows = []
-    for better, worse in CONTRASTS:
-        for place, each in gains(study, trend, better, worse).items():
-            known = _mean(each)
-            rows.append((contrast(better, worse), place, *known, each.index.unique("seed").size))
+    rows = [
+        (label, place, *_mean(each), each.index.unique("seed").size)
+        for label, places in found.items()
+        for place, each in places.items()
+    ]
     return pd.DataFrame(rows, columns=["contrast", "place", "gain", "low", "high", "seeds"])
 
 
-def directions(study: Study, trend: str) -> pd.DataFrame:
+def directions(found: Mapping[str, Gains]) -> pd.DataFrame:
     """Which way each contrast goes: contrast, from, to, change, low, high, goes."""
     rows = []
-    for better, worse in CONTRASTS:
-        each = gains(study, trend, better, worse)
+    for label, each in found.items():
         if len(each) < 2:
             continue
         first, last = min(each), max(each)
         change, low, high = _mean((each[last] - each[first]).dropna())
         goes = "up" if low > 0 else "down" if high < 0 else "cannot be told"
-        rows.append((contrast(better, worse), first, last, change, low, high, goes))
+        rows.append((label, first, last, change, low, high, goes))
     columns = ["contrast", "from", "to", "change", "low", "high", "goes"]
     return pd.DataFrame(rows, columns=columns)
 
