@@ -6,6 +6,8 @@
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make teachers              train the networks of data/teachers anew: hours; may be stopped
+#   make torture               the smoke pipeline killed at random moments: reports/torture.json
+#   make audit                 known weaknesses of the locked packages: needs pypi.org's JSON API
 #   make bench                 timings beside common practice, into reports/benchmarks.json
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, layers of imports, notebooks free of outputs
@@ -23,7 +25,7 @@ INSTALLED := $(VENV)/.installed
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro teachers test rehearse bench lab check lock clean
+.PHONY: repro teachers test rehearse torture audit bench lab check lock clean
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -44,6 +46,16 @@ rehearse: $(INSTALLED)
 	rm -rf build/rehearsal
 	python tests/rehearse_paper.py build/rehearsal
 
+# in build/torture; MORE="--minutes 60 --kills 200"
+torture: $(INSTALLED)
+	rm -rf build/torture
+	python tests/torture.py build/torture $(MORE)
+
+# --strict: what the service does not know is no clean answer
+audit:
+	$(PYTHON) bootstrap.py build/audit && build/audit/bin/pip install -q pip-audit
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+
 bench: $(INSTALLED)
 	python -m benchmarks
 
@@ -58,12 +70,13 @@ check: $(INSTALLED)
 	python tests/notebooks_are_clean.py
 
 # The environment is rebuilt when the lock changes. torch comes from the ordinary index (CUDA where
-# the platform has it), or from TORCH_INDEX; both give the locked version.
+# the platform has it, with libraries that the lock does not name), or from TORCH_INDEX; both give
+# the locked version.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) bootstrap.py $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/pip install --disable-pip-version-check -q --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
+	$(BIN)/pip install --disable-pip-version-check -q $(addprefix --index-url ,$(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $@
