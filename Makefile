@@ -20,18 +20,27 @@ BUDGET ?=
 JOBS ?=
 TORCH_INDEX ?=
 
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV): name one folder, without a space)
+endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# an environment that was made for another folder, or came with a copy of the clone, is made again
+MOVED := $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" || echo moved)
+# what DVC asks of a user that this machine has no entry of, and of one whose shell runs nothing
+export USER := $(or $(USER),$(shell id -u))
+export HOME := $(or $(HOME),/tmp)
+export SHELL := /bin/sh
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro teachers test rehearse torture audit bench lab check lock clean
+.PHONY: repro teachers test rehearse torture audit bench lab check lock clean moved
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
 	@$(if $(BUDGET),augkd budget $(BUDGET),augkd budget)
 	AUGKD_JOBS=$(JOBS) python -m augkd.study.pipeline.side_by_side
-	@echo "The report: $(CURDIR)/reports/index.html"
+	@echo "The report: $$PWD/reports/index.html"
 
 teachers: $(INSTALLED)
 	augkd budget teachers
@@ -72,14 +81,16 @@ check: $(INSTALLED)
 # The environment is rebuilt when the lock changes. torch comes from the ordinary index (CUDA where
 # the platform has it, with libraries that the lock does not name), or from TORCH_INDEX; both give
 # the locked version.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(MOVED)
+	@test -e .git || { echo "no .git here: git clone the study (a ZIP download has no history)," \
+		"or git init and git commit" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) bootstrap.py $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q $(addprefix --index-url ,$(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
-	@touch $@
+	@pwd -P > $@
 
 # What pyproject.toml asks for, resolved anew. Look at the difference before committing it.
 lock:

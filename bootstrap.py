@@ -20,13 +20,20 @@ PIP = "https://files.pythonhosted.org/packages/07/25/ee8c38ae72d66b844ce8eb9711b
 SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 
 
+def works(folder: Path) -> bool:
+    """Whether its pip puts things there, and not, being a copy or moved, where it was made."""
+    try:
+        told = subprocess.run([folder / "bin" / "pip", "-V"], capture_output=True, text=True).stdout
+    except OSError:
+        return False
+    place = Path(told.partition(" from ")[2].rpartition(" (")[0])
+    return folder.resolve() in place.resolve().parents
+
+
 def main(folder: Path) -> int:
     python = folder / "bin" / "python"
-    if (
-        python.exists()
-        and subprocess.run([python, "-m", "pip", "-V"], capture_output=True).returncode == 0
-    ):
-        return 0  # an environment that works is brought up to date by pip, not made anew
+    if works(folder):
+        return 0  # it is brought up to date by pip, not made anew
     # not sys.executable: that may lie in the folder itself
     base = getattr(sys, "_base_executable", sys.executable)
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,4 +63,7 @@ def main(folder: Path) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python3 bootstrap.py FOLDER")
-    sys.exit(main(Path(sys.argv[1])))
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except (OSError, subprocess.CalledProcessError) as problem:  # its own words stand above
+        sys.exit(f"{sys.argv[1]}: the environment was not made ({problem}): mend that, try again")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from augkd import __version__
-from augkd.errors import UserError, replacing
+from augkd.errors import UserError, one_line, replacing
 
 
 class _OneLine(TyperGroup):
@@ -24,16 +24,13 @@ class _OneLine(TyperGroup):
         try:
             return super().invoke(ctx)
         except (UserError, OSError, MemoryError, RuntimeError) as error:
-            said, user = str(error), isinstance(error, UserError)
+            said, user = one_line(error), isinstance(error, UserError)
             if not user and ("memory" in said or isinstance(error, MemoryError)):
                 said = "out of memory: cut the image into pieces, or give a smaller --tile"
-            elif isinstance(error, OSError) and error.filename:  # else a pipe was closed
-                said = f"{error.filename}: {error.strerror}: give another path, or permissions"
-            elif not user:
+            elif not user and not getattr(error, "filename", ""):  # a pipe was closed
                 raise
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
-                line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
-                typer.echo(f"augkd: {line}", err=True)
+                typer.echo(f"augkd: {said}", err=True)
             raise typer.Exit(2) from None
 
 

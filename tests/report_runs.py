@@ -2,26 +2,30 @@
 
 import json
 from base64 import encodebytes
+from functools import cache
 from io import BytesIO, StringIO
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
+import torch
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from augkd.study.params import find_root
-from augkd.study.report.style import paper_table, use_style
+from augkd.study.report.by_hand import by_hand
+from augkd.study.report.pictures import SIDE, Example, choose, show_windows
+from augkd.study.report.style import paper_table, plain_table, use_style
 
 TITLES = {
     "pages/table_02": "Table 2: EDSR & friends at <three> scales",
     "pages/table_03": "Table 3: one page of several",
     "pages/figure_02": "Figure 2: How alike student and teacher are",
     "pages/scorecard": "Scorecard: every claim, judged",
+    "pages/compare": "Compare: two answers, by hand",
     "pages/controls": "Controls: where the gain comes from",
     "pages/audit": "Audit of the paper",
     "prepare": "Photographs",
@@ -59,7 +63,7 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
     for place, title in TITLES.items():
         folder = runs / place
         folder.mkdir(parents=True)
-        made = one_of_several(title) if place == "pages/table_03" else notebook(title)
+        made = one_of_several(title) if place == "pages/table_03" else notebook(title, place)
         (folder / "notebook.ipynb").write_text(nbformat.writes(made), encoding="utf-8")
         if place.startswith(("teach", "distil")):
             started = f"2026-02-0{1 + len(place) % 5}T10:00:00+00:00"
@@ -67,9 +71,7 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
             (folder / "run.json").write_text(json.dumps(run))
     (runs / "pages/table_02/table.csv").write_text("dataset,psnr\nSet5,38.00\n")
     (runs / "score/edsr/scores").mkdir()
-    scored = product(["edsr_x2"], ["kd"], (-1, 0, 1), ["photos"], ("astronaut", "cat", "coffee"))
-    scores = pd.DataFrame(scored, columns=["cohort", "method", "seed", "dataset", "image"])
-    scores.assign(value=30).to_csv(runs / "score/edsr/scores/edsr_x2.csv", index=False)
+    (runs / "score/edsr/scores/edsr_x2.csv").write_text("cohort,value\nedsr_x2,30\n")
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
     params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
     params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
@@ -88,7 +90,7 @@ def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
-def notebook(title: str) -> Any:
+def notebook(title: str, place: str = "") -> Any:
     """An executed notebook with every kind of output that the study's notebooks have."""
     bars = "".join(f"\rkd:  {n}%|{'█' * (n // 10)}| {n}/100 [00:01<00:00]" for n in range(101))
     nested = "\ra: 10%|█  | 1/10\n\rb: 50%|██ | 5/10\x1b[A\ra: 100%|███| 10/10\nsaved\n5% off\n"
@@ -110,6 +112,7 @@ def notebook(title: str) -> Any:
         new_code_cell("1 / 0", outputs=[new_output("error", ename="E", traceback=["1 <2"])]),
     ]
     opening = f"# {title}\n\nWhat $x^2$ & friends *say*.\n\nMore, in $a < b$ and `code`."
+    code += [new_code_cell("own()", outputs=[_shown(*own)]) for own in special(place)]
     cells = [new_markdown_cell(opening), *code]
     cells.append(
         new_markdown_cell(
@@ -139,6 +142,29 @@ def one_of_several(title: str) -> Any:
     return new_notebook(cells=cells)
 
 
+@cache
+def example() -> Example:
+    """An image of noise, whose answers are the nearer to HR the later."""
+    noise = torch.randn(3, 112, 96, generator=torch.Generator().manual_seed(0))
+    hr = (64 * noise + 128).clamp(0, 255).byte()
+    spread = {"bicubic": 40, "scratch": 20, "kd": 19, "augkd": 18, "teacher": 9}
+    answers = {m: (hr + s * noise.flip(1)).clamp(0, 255).byte() for m, s in spread.items()}
+    windows = choose(answers, hr, ("scratch", "kd", "augkd"), SIDE, 2)
+    return Example("x4", "photos", "a cat", hr, answers, {}, windows)
+
+
+@cache
+def special(place: str) -> list[tuple[str, str]]:
+    """What else a page shows: kinds and data."""
+    if place == "pages/compare":
+        show_windows([example()], "widest")
+        crops = by_hand([(example(), kind) for kind in example().windows.index])
+        return [("text/html", crops), ("image/svg+xml", _svg())]
+    table = plain_table(pd.DataFrame(CLAIMS)[["id", "verdict", "gain"]], "verdicts").to_html()
+    marks = '<i id="T_premises"></i><i id="T_notes"></i>'
+    return [("text/html", table + marks)] if place == "pages/scorecard" else []
+
+
 def _shown(mime: str, data: str) -> Any:
     return new_output("display_data", data={mime: data, "text/plain": "<object>"})
 
@@ -162,13 +188,17 @@ def table() -> Any:
 
 def svg() -> str:
     use_style()
-    figure, axes = plt.subplots()
+    axes = plt.subplots()[1]
     axes.plot([0, 1], [1, 0], label="a & b")
     axes.set(xlabel="step", ylabel="PSNR [dB]")
     axes.legend()
+    return _svg()
+
+
+def _svg() -> str:
     file = StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    plt.savefig(file, format="svg", metadata={"Date": None})
+    plt.close()
     return file.getvalue()
 
 

@@ -20,7 +20,8 @@ def tracked_files() -> list[str]:
 def copy_study(target: Path, budget: str = "smoke") -> Path:
     """A clone as a newcomer has it, but for the chosen budget; no stage has run in it."""
     for name in tracked_files():
-        if name == "dvc.lock" or (name.startswith("reports/") and not name.endswith(".json")):
+        kept = name.endswith((".json", "twice.csv"))  # stages rest on them
+        if name == "dvc.lock" or (name.startswith("reports/") and not kept):
             continue
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target / name)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from augkd.study.report.pictures import SIDE
 from augkd.study.report.site import build
-from tests.report_runs import write_study
+from tests.report_runs import example, write_study
 
 Seen = tuple[list[dict[str, Any]], list[str]]
 """What the script found, a dictionary a page and width; and the browser's console."""
@@ -29,6 +30,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
 PROBE = """
 addEventListener("load", () => {
   const found = [];
+  const pixel = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   for (const frame of document.querySelectorAll("iframe")) {
     const { document: page, innerWidth } = frame.contentWindow;
     const one = { page: frame.dataset.page, width: +frame.width };
@@ -59,6 +61,25 @@ addEventListener("load", () => {
       }
       one.restored = String(column()) === String(before);
       one.focusable = heading.querySelector("button").tabIndex === 0 && place >= 0;
+    }
+
+    const place = page.querySelector(".compare"), own = frame.contentWindow;
+    if (place) {
+      const at = (is) => place.querySelector(`[data-is="${is}"]`);
+      const set = (is, to, event) => (at(is).value = to, at(is).dispatchEvent(new Event(event)));
+      const see = (is, x) => (pixel.drawImage(at(is), x, 230, 1, 1, 0, 0, 1, 1),
+        String(pixel.getImageData(0, 0, 1, 1).data));
+      const isA = (x) => see("both", x) === see("paneA", x);
+      const shown = () => Object.values(JSON.parse(place.dataset.shown));
+      [one.compared, one.scores] = [shown(), at("scores").textContent];
+      one.slid = [0, 50, 100].map((to) => (set("split", to, "input"), [190, 570].map(isA)));
+      one.keys = ["ArrowRight", "+", "0"].map((k) => (key(at("map"), k), shown().slice(4)));
+      one.maps = ["gain", "difference"].map((k) => (set("kind", k, "change"), see("map", 384)));
+      own.history.replaceState(null, "", "#image=x4/photos/a%20cat/typical&a=hr");
+      own.dispatchEvent(new Event("hashchange"));
+      at("swap").click();
+      one.asked = [...shown(), decodeURIComponent(own.location.hash)];
+      page.querySelector("figure a").dispatchEvent(new Event("click", { bubbles: true }));
     }
 
     const figure = page.querySelector("figure"), zoom = page.querySelector("dialog.zoom");
@@ -130,6 +151,24 @@ def test_a_heading_sorts_and_a_figure_enlarges(opened: Seen) -> None:
     assert shown
     for one in shown:
         assert one["zoom"] == [False, True, False, True], one
+
+
+def test_two_answers_are_compared_by_hand(opened: Seen) -> None:
+    widest, typical = (window for _, window in example().windows.iterrows())
+    x, y = (int(widest[key]) for key in ("column", "row"))  # the crop is all of the image
+    key, address = "x4/photos/a cat/typical", "#image=x4/photos/a cat/typical&a=augkd&b=hr"
+    expected = {
+        "compared": ["x4/photos/a cat/widest", "kd", "augkd", 50, x, y, SIDE],
+        "keys": [[x + 6, y, SIDE], [x + 14, y + 8, 32], [x, y, SIDE]],
+        "slid": [[False, False], [True, False], [True, True]],
+        "asked": [key, "augkd", "hr", 100, typical["column"], typical["row"], SIDE, address],
+        "zoom": [False, True, False, True],  # a link in a figure is followed: nothing is enlarged
+    }
+    for one in [one for one in opened[0] if one["page"] == "compare.html"]:
+        assert {key: one[key] for key in expected} == expected
+        # in view is what the figure shows
+        assert all(f"{m}{widest[n]:.2f}" in one["scores"] for m, n in (("A", "kd"), ("B", "augkd")))
+        assert len({*one["maps"], "0,0,0,0"}) == 3
 
 
 def test_the_probe_sees_faults(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.study_copy import ROOT, copy_study, environment
 
 TRAINING = ("augkd/train.py", "augkd/study/runs.py", "augkd/distill", "augkd/data/sampler.py")
 RUNS = {"fetch", "prepare", "take", "teach", "distil", "score"}
-PICTURES = {f"figure_{n:02}" for n in (1, 4, 5, 7, 8)}
+PICTURES = {f"figure_{n:02}" for n in (1, 4, 5, 7, 8)} | {"compare"}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BUDGETS = ("smoke", "cpu", "paper")
 
@@ -122,7 +122,7 @@ def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph
     assert {*made} >= {
         *(f"table_{n:02}" for n in (2, 6, 7, 8, 9, 12)),
         *("figure_01", "figure_02", "figure_04", "figure_05", "figure_06"),
-        *("audit", "controls", "weights", "scorecard"),
+        *("audit", "controls", "weights", "scorecard", "compare"),
         *(slow if graph.budget != "smoke" else ()),
     }
     for stage in graph.pages:

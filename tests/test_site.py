@@ -1,19 +1,26 @@
+import json
 import re
 import shutil
+import subprocess
 import zipfile
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import nbformat
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from augkd.errors import UserError
+from augkd.study.params import load_study
 from augkd.study.report.claims import VERDICTS
-from augkd.study.report.site import axes, build, read_claims
+from augkd.study.report.entry import COLUMNS, TWICE, main, read_claims, readme
+from augkd.study.report.site import axes, build
 from tests.report_runs import CLAIMS, TITLES, write_claims, write_study
+from tests.study_copy import ROOT
 
 PAGES = [place.removeprefix("pages/").replace("/", "-") for place in TITLES]
 
@@ -59,7 +66,13 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched(study: Path) -> None:
             file, _, anchor = link.partition("#")
             target = (path.parent / file).resolve() if file else path.resolve()
             assert target.is_file(), (path.name, link)
-            assert not anchor or anchor in ids[target], (path.name, link)
+            if target.suffix == ".csv":  # RFC 7111: the header is row 1
+                assert anchor in ["", *(f"row={n + 2}" for n in range(len(CLAIMS)))], link
+            elif asked := dict(parse_qsl(unescape(anchor))):  # of the page of comparisons
+                (known,) = re.findall(f'"{asked["image"]}", "answers": (.*?])', _read(target))
+                assert {asked["a"], asked["b"]} <= {*json.loads(known)}, link
+            else:
+                assert not anchor or anchor in ids[target], (path.name, link)
     assert not re.search(r"url\(|@import", _read(study / "reports/smoke/site.css"))
 
 
@@ -72,7 +85,7 @@ def test_every_page_is_in_the_list_with_its_title(study: Path) -> None:
         assert f"<title>{escape(title)} " in page
     nav = front[front.index("<nav") : front.index("</nav>")]
     labels = re.findall(r'<a href="\w+\.html"[^>]*>([^<]+)<', nav)
-    assert labels[:4] == ["The study", "Scorecard", "Audit of the paper", "Controls"]
+    assert labels[:4] == ["The study", "Scorecard", "Compare", "Audit of the paper"]
 
 
 def test_the_same_runs_give_the_same_site(study: Path, tmp_path: Path) -> None:
@@ -154,10 +167,12 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", _read(study / "reports/index.html")).split())
     for said in (
         "Plumbing &lt;only&gt;, for a few steps.",
-        "Students 8, up to 2 seeds a method",  # two cohorts of four; seed -1 is none
-        "Images scored 3",
+        "Students 8 Images scored 3",  # two cohorts of four
         "Device cpu torch 2.13.0+cpu Last run started 2026-02-05 10:00 UTC",
-        "5 of 7 claims. Why the others could not: 1: a method has too few 1: this budget trains no",
+        "What came out, at which size? 5 of 7 claims could be tested ( verdicts.csv ), by students",
+        "of EDSR ×2, 4 channels and 2 blocks; 4 steps of 3 patches of 12 pixels, 2 seeds at the",
+        "Holds , 2 : best ( +0.08 (+0.03 … +0.13) dB , row 2 ); By &lt;count&gt; ( row 8 ).",
+        "Nothing about 2 of the claims: 1 : a method has too few 1 : this budget trains no",
         "alike (no difference larger than 0.030 dB; EDSR ×2: +0.01 [−0.02, +0.03] dB)",
         "✓ holds : best (+0.08 [+0.03, +0.13] dB); By &lt;count&gt; .",
         "2 ✓ holds 1 ✗ fails 1 = no difference 1 ~ undecided 1 ○ not tested here 1 – not run",
@@ -170,20 +185,58 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
         assert said in text, said
 
 
-def test_the_entry_says_which_budgets_were_run(study: Path, tmp_path: Path) -> None:
-    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+def test_the_deepest_budget_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the entry and in README."""
     write_study(tmp_path, "cpu")
-    entry = build("cpu", tmp_path)
-    links = {"smoke/index.html", "cpu/index.html", "cpu/table_02.html", "cpu/site.css"}
-    assert links | {"#budget-gpu"} <= {*_found("href", entry)}
-    assert {path.name for path in entry.parent.iterdir()} == {"smoke", "cpu", "index.html"}
-    assert _files(tmp_path / "reports/smoke") == _files(study / "reports/smoke")
-    text = _read(entry)
-    said = text[text.index('id="budget-gpu"') :]
-    assert all(t in said for t in ("Not run", "make repro BUDGET=gpu", "on one data-centre GPU"))
-    ran = text[text.index('id="budget-smoke"') :]
-    assert "Not run" not in ran[: ran.index('<div id="budget-', 1)]
-    assert "budget-gpu" not in _read(tmp_path / "reports/smoke/index.html")  # knows of itself alone
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    file = Path("README.md")
+    for budget, deepest in (("smoke", "smoke"), ("cpu", "cpu"), ("smoke", "cpu")):
+        text = _read(build(budget, Path()))
+        assert f"budget <b>{deepest}</b>" in text
+        assert f'<a href="{budget}/index.html"' in text
+        assert text.count("<summary>What it found") == len([*Path("reports").iterdir()]) - 1
+        file.write_text("A\n<!-- found -->\nstale\n<!-- /found -->\nB\n")
+        assert main([]) == 0
+        words = _read(file).removeprefix("A\n<!-- found -->\n**What came out**, at budget ")
+        assert words.startswith(f"[{deepest}](reports/{deepest}/index.html). [5 of 7](")
+        assert words.endswith("EDSR ×2.\n<!-- /found -->\nB\n")
+        assert all(Path(link).is_file() for link in re.findall(r"\]\(([^)#]+)", words))
+    ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-gpu"')
+    assert "Not run" not in ran
+    assert "make repro BUDGET=gpu" in absent
+    file.write_text("unmarked")
+    assert main([]) == 1
+    assert _read(file) == "unmarked"
+
+
+def test_readme_says_what_the_committed_report_says(tmp_path: Path) -> None:
+    """As committed: a run of one's own may come to other digits."""
+    tar = tmp_path / "all.tar"
+    git = ["git", "archive", "-o", str(tar), "HEAD", "README.md", "params.yaml", "reports"]
+    subprocess.run(git, cwd=ROOT, check=True)
+    shutil.unpack_archive(tar, tmp_path)
+    said = readme(load_study(root=tmp_path, check_methods=False))
+    assert said == _read(tmp_path / "README.md")
+
+
+def test_two_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for seed, verdict in ((11, "undecided"), (10, "seen here"), (12, "opposite seen here")):
+        folder = Path(str(seed), "reports/cpu/data/scorecard")
+        folder.mkdir(parents=True)
+        text = _read(Path("params.yaml")).replace("seed: 10\n", f"seed: {seed}\n")
+        Path(str(seed), "params.yaml").write_text(text)
+        write_claims(folder / "verdicts.csv", [*CLAIMS[:2], CLAIMS[2] | {"verdict": verdict}])
+    for other, agree in (("12", "opposite"), ("11", "other"), ("13", "other"), ("10 10", "other")):
+        assert main(["10", *other.split()]) == (other != "11")
+        assert list(pd.read_csv(TWICE)["agree"]) == ["same", "same", agree]
+    text = " ".join(re.sub(r"<[^>]+>", " ", _read(build("smoke", Path()))).split())
+    assert "The verdict is the same for 2 of 3 claims; none is seen in one run and its" in text
+    committed = pd.read_csv(ROOT / TWICE)
+    assert list(committed) == COLUMNS
+    assert "opposite" not in {*committed["agree"]}, "the intervals are too narrow: find out why"
 
 
 def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
@@ -201,7 +254,6 @@ def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
     [
         ("pages/table_02/notebook.ipynb", "{", "NotJSONError"),
         ("distil/edsr_x2/run.json", "{", "run.json: .*: remove it and run make repro"),
-        ("score/edsr/scores/edsr_x2.csv", "a,b\n1,2\n", "not found: .*'dataset'"),
         ("pages/scorecard/verdicts.csv", "id,text\n", "verdicts.csv: .*not found: "),
     ],
 )
@@ -212,6 +264,23 @@ def test_damage_is_named(study: Path, tmp_path: Path, place: str, text: str, mes
         build("smoke", tmp_path)
     assert Path(place).name in str(error.value)
     assert "\n" not in str(error.value)
+    assert _files(tmp_path / "reports") == _files(study / "reports")
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["output", "picture"])
+def test_a_figure_that_is_missing_is_refused(study: Path, tmp_path: Path, whole: bool) -> None:
+    """As a backend that draws to files alone leaves it: without an output, or with its name."""
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "runs/smoke/pages/figure_02/notebook.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.source, cell.outputs = "figure, axes = plt.subplots()", []
+    if not whole:
+        cell.source, data = "board", {"text/plain": "<Figure size 920x740 with 4 Axes>"}
+        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+    file.write_text(nbformat.writes(notebook))
+    with pytest.raises(UserError, match=r"figure_02/notebook\.ipynb: a figure was not drawn"):
+        build("smoke", tmp_path)
     assert _files(tmp_path / "reports") == _files(study / "reports")
 
 

@@ -86,7 +86,7 @@ def example(hr: Tensor, answers: dict[str, Tensor]) -> pictures.Example:
     psnr = {method: float(method == "augkd") for method in answers}
     eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in answers.items()}
     eight["augkd"][:, 8, 20] = torch.tensor([1, 2, 3])  # the window's corner
-    return pictures.Example("set", "image", (hr * 255).byte(), eight, psnr, windows)
+    return pictures.Example("edsr_x4", "set", "image", (hr * 255).byte(), eight, psnr, windows)
 
 
 def test_gains_are_over_images_and_windows_two_of_each(example: pictures.Example) -> None:

@@ -242,7 +242,7 @@ def report(study: Own, frames: Frames) -> pd.DataFrame:
     facts |= {n: json.loads((study.root / f"{n}.json").read_text()) for n in ("run", "own")}
     drawn = {"curves": partial(plot_curves, *map(by_method, frames))}
     if examples := compare(study, "own", [*methods]):  # of images large enough
-        drawn["crops"] = partial(show_windows, evenly(examples, 3), "typical")
+        drawn["crops"] = partial(show_windows, evenly(examples, 3), "typical", page="")
     for name, draw in drawn.items():
         draw()
         plt.savefig(svg := StringIO(), format="svg", metadata={"Date": None})

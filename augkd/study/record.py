@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,21 @@ class Run:
         self.out, self.label = study.folder(stage, name), f"{stage}-{study.budget.name}-{name}"
         self.state: Path | None = None  # to resume from, if it is a training
         self.begun = datetime.now(UTC)
-        git = "git describe --always --abbrev=40 --exclude='*' --dirty"  # says nothing without git
-        told = subprocess.run(git, cwd=study.root, shell=True, capture_output=True, text=True)
-        revision, _, changed = told.stdout.strip().partition("-")
+        # in a clone of another user too; of no repository that this one lies in, or a hook runs in
+        git = "env -u GIT_DIR -u GIT_WORK_TREE git -c safe.directory='*'"
+        git += " describe --always --abbrev=40 --exclude='*' --dirty"
+        own = os.environ | {"GIT_CEILING_DIRECTORIES": str(study.root.resolve().parent)}
+        told = subprocess.run(git, cwd=study.root, env=own, shell=True, capture_output=True)
+        revision, _, changed = told.stdout.decode().strip().partition("-")
+        if not revision:
+            why = " ".join(told.stderr.decode(errors="replace").split())
+            print(f"augkd: no revision of the code is recorded: {why}", file=sys.stderr)
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
         self.record |= {"members": ["teacher"], "steps": 0, "processes": group.count}
         self.record |= {"started": self.begun.isoformat(timespec="seconds"), "revision": revision}
-        self.record |= {"dirty": bool(changed), "code": code_hash(), "torch": torch.__version__}
-        self.record |= {"device": device_name(self.device), "python": platform.python_version()}
+        self.record |= {"dirty": bool(changed) if revision else None, "code": code_hash()}
+        self.record |= {"torch": torch.__version__, "device": device_name(self.device)}
+        self.record |= {"python": platform.python_version()}
         self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
 
     def end(self, curves: Curves) -> Frames:

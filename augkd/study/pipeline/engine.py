@@ -1,8 +1,8 @@
 """A papermill engine that runs a notebook's cells in its own process.
 
 A kernel takes three seconds to start and to stop, for each of some fifty stages, and reads its
-user's IPython settings. Here IPython runs the cells as it would in a kernel: what they show is kept
-in the notebook, what they print reaches the terminal as it happens.
+user's settings of IPython and matplotlib. Here IPython runs the cells as it would in a kernel: what
+they show is kept in the notebook, what they print reaches the terminal as it happens.
 """
 
 import gc
@@ -79,6 +79,9 @@ class _Shell(InteractiveShell):
     outputs: list[NotebookNode]
     displayed: dict[str, NotebookNode]
 
+    def enable_gui(self, gui: Any = None) -> None:
+        """There is none, as %matplotlib inline asks for."""
+
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Keeps it: whoever started the notebook says what is to be said of it."""
         name, value = etype.__name__, str(evalue)
@@ -90,6 +93,8 @@ class InProcess(Engine):  # type: ignore[misc]
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
         """Runs cell after cell, up to one that raises: papermill then raises too."""
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        folder = os.path.abspath("build/matplotlib")  # of no settings, but a list of fonts
+        os.environ["MPLCONFIGDIR"] = os.environ["MATPLOTLIBRC"] = folder
         with TemporaryDirectory() as folder:  # no settings and no history of a user's
             config = Config(HistoryManager={"enabled": False})
             shell: Any = _Shell.instance(colors="nocolor", ipython_dir=folder, config=config)

@@ -14,6 +14,7 @@ import codecs
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,10 +29,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from filelock import FileLock
+import yaml
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from augkd.errors import UserError
+from augkd.errors import UserError, one_line, replacing
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline, upstream
 
 JOBS = "AUGKD_JOBS"
@@ -58,13 +60,50 @@ May = Callable[[Stage, list[str]], bool]
 Say = Callable[[str], None]
 
 
-def stale(root: Path) -> set[str]:
-    """The stages that DVC finds changed; what rests on them may be, too."""
-    command = [*_DVC, "status", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"dvc status failed: {done.stderr.strip().splitlines()[-1]}")
+def stale(root: Path, *stages: str) -> set[str]:
+    """The stages that DVC finds changed; what rests on them may be, too. UserError: DVC fails.
+
+    Waits for stages that a run has left behind that was killed, and mends what it left half done.
+    """
+    command = [*_DVC, "--wait-for-lock", "status", "--json", *stages]
+    asked: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "errors": "replace"}
+    while (done := subprocess.run(command, **asked)).returncode:
+        if " is busy, " in done.stderr:
+            print("A stage of an earlier run goes on: waiting for it", flush=True)
+            time.sleep(PAUSE / 2)
+        elif not _mend(root):
+            why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
+            why = f"dvc status failed: {' '.join(why.split())}"
+            needs = "it needs a git clone that you may write to, alone, and USER and HOME set"
+            raise UserError(f"{why}: {needs}")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _mend(root: Path) -> bool:
+    """Whether DVC was killed while it wrote a file in place. The stages that dvc.lock then lacks are
+    had from DVC's cache."""
+    lock, readers = root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock"
+    if broken := readers.is_file() and not readers.read_bytes().endswith(b"}"):
+        readers.unlink()  # who reads and writes what: nobody now
+    parts = re.split(r"(?m)^(?=  \S)", lock.read_text()) if lock.is_file() else []
+    left = parts.copy()
+    while left and not _whole("".join(left)):
+        left.pop()
+    if left != parts:
+        with replacing(lock) as part:
+            part.write_text("".join(left))
+    if not left:
+        lock.unlink(missing_ok=True)
+    return broken or left != parts
+
+
+def _whole(text: str) -> bool:
+    """Whether it is all of a dvc.lock, or of its first stages."""
+    with suppress(yaml.YAMLError, TypeError, KeyError):
+        stages = yaml.load(text, yaml.CSafeLoader)["stages"].values()
+        files = [file for stage in stages for file in stage.get("deps", []) + stage["outs"]]
+        return text.endswith("\n") and all("hash" in file and "md5" in file for file in files)
+    return False
 
 
 def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
@@ -363,12 +402,16 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return guard(arguments[0])
     try:
-        if (jobs := wanted_jobs()) == 1:
-            return subprocess.call([*_DVC, "repro"])
-        if not here(Path(), jobs):
-            print("All stages are up to date.")
-    except UserError as error:
-        print(f"augkd: {error}", file=sys.stderr)
+        jobs = wanted_jobs()
+        with FileLock("build/repro.lock", timeout=0):
+            if jobs == 1 and stale(Path()):
+                return subprocess.call([*_DVC, "repro"])
+            if not here(Path(), jobs):
+                print("All stages are up to date.")
+    except (UserError, OSError) as error:
+        if isinstance(error, Timeout):
+            error = UserError("another make repro runs in this clone: wait for it to end")
+        print(f"augkd: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("augkd: stopped; run this again to go on", file=sys.stderr)

@@ -16,12 +16,14 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from augkd.errors import UserError
 from augkd.study.params import load_study
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline
 
@@ -42,12 +44,12 @@ Entry = dict[str, Any]  # of a teacher or a cohort, as params.yaml has it
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
     """Writes the file of every stage that dvc.yaml and params.yaml make of a budget."""
     partial, sources = root / out / f"{budget}.partial", Sources(root, budget)
+    stages = [stage for stage in pipeline(root, budget).values() if stage.notebook != "sources"]
+    texts = {f"{s.notebook}-{s.entry}".rstrip("-"): sources.text(s) for s in stages}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for stage in pipeline(root, budget).values():
-        if stage.notebook != "sources":
-            name = f"{stage.notebook}-{stage.entry}" if stage.entry else stage.notebook
-            (partial / f"{name}.txt").write_text(sources.text(stage), encoding="utf-8")
+    for name, text in texts.items():
+        (partial / f"{name}.txt").write_text(text, encoding="utf-8")
     shutil.rmtree(root / out / budget, ignore_errors=True)
     partial.rename(root / out / budget)
 
@@ -61,8 +63,8 @@ class Sources:
         self.params: Any = yaml.load(self._read("params.yaml"), yaml.CSafeLoader)
         self.study = load_study(budget, root, check_methods=False)
         self.methods = methods_by_file(self._read("augkd/distill/__init__.py"))
-        self._statements = cache(lambda file: statements(self._read(file)))
-        self._imports = cache(lambda file: [*self.imported(self._read(file))])
+        self._statements = cache(lambda file: statements(self._read(file), file))
+        self._imports = cache(lambda file: [*self.imported(self._read(file), file)])
 
     def _read(self, file: str) -> str:
         return (self.root / file).read_text(encoding="utf-8", errors="surrogateescape")
@@ -76,8 +78,20 @@ class Sources:
         return "\n".join([*head, *notebook_text(cells, prose=stage.notebook not in RUNS)])
 
     def cells(self, stage: Stage) -> list[dict[str, Any]]:
+        """Those of its notebook, magics as the calls that IPython makes of them. No other notebook
+        is opened. UserError: it is none, or its code is not Python."""
         file = f"notebooks/{stage.notebook}.ipynb"
-        return json.loads(self._read(file))["cells"] if (self.root / file).is_file() else []
+        if not (self.root / file).is_file():
+            return []
+        try:
+            cells: list[dict[str, Any]] = json.loads(self._read(file))["cells"]
+            for number, cell in enumerate(cells, 1):
+                cell["source"] = "".join(cell["source"])
+                if cell["cell_type"] == "code":
+                    cell["source"] = _python(cell["source"], f"{file}: cell {number}")
+        except (ValueError, LookupError, TypeError):
+            raise UserError(f"{file}: not a notebook: restore it (git checkout {file})") from None
+        return cells
 
     def entries(self, stage: Stage) -> dict[str, Entry]:
         """What a stage teaches, distils, scores or shows, by its key in params.yaml."""
@@ -166,9 +180,9 @@ class Sources:
                     waiting += [str(path) for path in beside if (self.root / path).is_file()]
         return found
 
-    def imported(self, code: str) -> Iterator[str]:
+    def imported(self, code: str, file: str = "") -> Iterator[str]:
         """Files of this package that the head of a module, or a notebook's code, imports."""
-        for node in ast.parse(code).body:
+        for node in _parse(code, file).body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("augkd"):
                 base = str(node.module).replace(".", "/")
                 for name in (base, *(f"{base}/{alias.name}" for alias in node.names)):
@@ -208,17 +222,36 @@ def notebook_text(cells: list[dict[str, Any]], *, prose: bool) -> Iterator[str]:
 
 def hash_code(files: Iterable[Path]) -> str:
     """SHA-256 over the ``statements`` of modules, in whatever order and wherever they lie."""
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    return _digest({line for text in texts for line in statements(text)})
+    texts = [(file.read_text(encoding="utf-8"), str(file)) for file in files]
+    return _digest({line for text in texts for line in statements(*text)})
 
 
 def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(sorted(texts)).encode(errors="surrogateescape")).hexdigest()
 
 
-def statements(code: str) -> list[str]:
+def _python(code: str, file: str) -> str:
+    """A cell's code: magics as the calls that IPython makes of them, Python alone below %%time."""
+    from IPython.core.inputtransformer2 import TransformerManager  # for this alone
+
+    plain: Any = TransformerManager
+    for text in (code, plain().transform_cell(re.sub(r"^\s*%%.*\n", "", code))):
+        with suppress(SyntaxError, ValueError):
+            return str(text) * bool(ast.parse(text))
+    _parse(code := str(plain().transform_cell(code)), file)
+    return code
+
+
+def _parse(code: str, file: str) -> ast.Module:
+    try:
+        return ast.parse(code, file)
+    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+        raise UserError(f"{file}: {error}: mend the code there") from None
+
+
+def statements(code: str, file: str = "") -> list[str]:
     """What a module does: without comments, docstrings, layout, imports of this package."""
-    tree = ast.parse(code)
+    tree = _parse(code, file)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             body[:] = [part for part in body if not _is_left_out(part)] or [ast.Pass()]

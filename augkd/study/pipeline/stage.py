@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from augkd.errors import UserError
+from augkd.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from augkd.study.params import Study
@@ -167,6 +167,9 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
         if error.ename in ("UserError", "KeyboardInterrupt"):
             failed.unlink()
             raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
+        if error.ename in ("PermissionError", "OSError"):  # a disk that is full, or read-only
+            failed.unlink()
+            raise OSError(str(error.evalue)) from None
         raise
     finally:
         gc.enable()
@@ -205,13 +208,14 @@ def run(notebook: str, budget: str, entry: str) -> None:
 def main(arguments: list[str]) -> int:
     notebook, budget, entry = [*arguments, "", "", ""][:3]
     begun = time.monotonic()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore  # any name, in any locale
     try:
         names, label = list(pipeline()), os.environ.get("DVC_STAGE", "")  # where DVC runs it
         number = f"[{names.index(label) + 1}/{len(names)}] " if label in names else ""
         print(f"\n{number}{notebook} {entry}".rstrip(), flush=True)
         run(notebook, budget, entry)
-    except UserError as error:
-        print(f"augkd: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"augkd: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -6,6 +6,7 @@ which parts of which images are compared is chosen by a rule (``choose``), never
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,6 +43,7 @@ OPERATIONS = {
 class Example(NamedTuple):
     """The compared area of one image, uint8 (3, H, W), and its ``windows`` as of ``choose``."""
 
+    cohort: str
     dataset: str
     image: str
     hr: Tensor
@@ -81,12 +83,16 @@ def choose(
 
 
 @torch.no_grad()
-def compare(study: Study, name: str, methods: Sequence[str] = STUDENTS) -> list[Example]:
-    """Centres of a cohort's test images, with the first seed's answers: most differing first."""
+def compare(
+    study: Study, name: str, methods: Sequence[str] = STUDENTS, every: bool = False
+) -> list[Example]:
+    """Centres of a cohort's test images, with the first seed's answers: most differing first. The
+    answers of ``methods`` choose the windows; those of ``every`` method are shown, or theirs."""
     cohort, device, examples = study.cohort(name), pick_device(), []
-    scale, edges = cohort.scale, study.params.data.edges
+    scale, edges, seed = cohort.scale, study.params.data.edges, study.seeds_of(name)[0]
     students = [method for method in methods if method in cohort.methods]
-    networks: dict[str, nn.Module] = {m: load_student(study, name, m, 0, device) for m in students}
+    shown = cohort.methods if every else students
+    networks: dict[str, nn.Module] = {m: load_student(study, name, m, seed, device) for m in shown}
     networks["teacher"] = load_teacher(study, cohort, device)
     for dataset, split, image, lr, hr in scored_images(study, cohort):
         if hr is None or split != "test" or min(hr.shape[-2:]) < SIDE + 2 * scale:
@@ -97,7 +103,7 @@ def compare(study: Study, name: str, methods: Sequence[str] = STUDENTS) -> list[
         answers |= {method: _as_8_bit(net(inputs)[0]).cpu() for method, net in networks.items()}
         psnr = {m: float(psnr_y(sr[None], high[None], scale)) for m, sr in answers.items()}
         windows = choose(answers, high, students, SIDE, scale)
-        examples.append(Example(dataset, image, high, answers, psnr, windows))
+        examples.append(Example(name, dataset, image, high, answers, psnr, windows))
     return sorted(examples, key=lambda example: example.windows["spread"].max(), reverse=True)
 
 
@@ -185,12 +191,15 @@ class Board:
 
 
 def show_windows(
-    examples: Sequence[Example], kind: str, notes: Mapping[tuple[str, str, str], str] = {}
+    examples: Sequence[Example],
+    kind: str,
+    notes: Mapping[tuple[str, str, str], str] = {},
+    page: str = "compare.ipynb",
 ) -> None:
     """Of each image HR with the window's frame, then the window of HR and of every answer.
 
     ``kind`` is "widest" or "typical". PSNR-Y within the window stands below each answer, and its
-    note (by dataset, image and method); the best student is framed.
+    note (by dataset, image and method); the best student is framed. Each leads to ``page``.
     """
     if not examples:
         print("Nothing to show: this budget trains no such students, or has fewer test images.")
@@ -200,7 +209,7 @@ def show_windows(
     row = side + 0.1 + 0.17 * (3 if notes else 2)
     top = len(examples) * (2 * row + 0.12)
     board = Board(columns * cell, top)
-    for dataset, name, hr, answers, _, windows in examples:
+    for cohort, dataset, name, hr, answers, _, windows in examples:
         y, x = windows.loc[[kind], ["row", "column"]].to_numpy()[0]
         longest = max(hr.shape[1:])
         inch, low = side / longest, top - hr.shape[1] * side / longest
@@ -219,6 +228,9 @@ def show_windows(
             label = f"{called}\n{psnr[method]:.2f} dB" if method in answers else "HR"
             label += notes.get((dataset, name, method), "")
             board.image(at, image[:, y : y + SIDE, x : x + SIDE], label, side, **style)
+            to = quote(f"{cohort}/{dataset}/{name}/{kind}")
+            to += f"&a={'hr' if method == 'bicubic' else 'bicubic'}&b={method}"
+            board.axes.images[-1].set_url(f"{page}#image={to}" if page else None)
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)
         top -= 2 * row + 0.12

@@ -13,15 +13,13 @@ import math
 import re
 import shutil
 import zipfile
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert as to_mathml
 from markupsafe import Markup
@@ -31,11 +29,11 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from augkd.errors import UserError
-from augkd.study.params import NAMES, load_study
-from augkd.study.report.claims import VERDICTS
+from augkd.study.params import load_study
+from augkd.study.report.entry import WORDS, read_claims, reading, write_entry
 from augkd.study.report.style import INK, signed
 
-OVERVIEW = ("scorecard", "audit", "controls", "weights", "methods", "computed")
+OVERVIEW = ("scorecard", "compare", "audit", "controls", "weights", "methods", "computed")
 """What stands first in the list of pages, in this order."""
 STAGES = {"prepare": "Photographs", "teach": "Teachers", "distil": "Students", "score": "Scores"}
 GROUPS = ("Overview", "Tables", "Figures", *STAGES.values())
@@ -44,6 +42,10 @@ LARGE = 100_000  # bytes of a picture: more are left out of the copies of notebo
 _BAR = r"[^\n]*(?:\d+%\|[^\n]*\||\d+(?:it|step|img)? \[\d+:\d+)[^\n]*"  # of tqdm
 _OLD_BARS = re.compile(rf"^(?:(?:{_BAR}|[ \t]*)\n)+(?={_BAR})", re.M)
 _TEMPORARY = re.compile(r"\S*ipykernel_\d+\S*\.py:(\d+)")  # a warning names the cell's file
+# code that draws, at the head of a line: it leaves a picture
+_DRAWS = re.compile(
+    r"^(?!def )\S.*\b(subplots|figure|plt\.show|plot_curves|show_windows|Board)\(", re.M
+)
 _NOTEBOOK = re.compile(r'href="(?:[\w./-]*/)?(\w+)\.ipynb(#([^"]*))?"')
 
 
@@ -66,7 +68,7 @@ class Page(NamedTuple):
 
 
 def build(budget: str, root: Path = Path(".")) -> Path:
-    """Builds reports/``budget`` and the entry reports/index.html, which it returns.
+    """Builds reports/``budget``, and the entry reports/index.html, which it returns.
     UserError: nothing was run, or a file of a run cannot be read. The old site stays."""
     study = load_study(budget, root, check_methods=False)
     runs, reports = study.folder(""), root / "reports"
@@ -78,8 +80,8 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     groups = {group: [*listed] for group, listed in groupby(pages, lambda page: page.group)}
     verdicts = runs / "pages/scorecard/verdicts.csv"
     claims = read_claims(verdicts) if verdicts.is_file() else []
-    shared = {"budget": budget, "about": study.budget.about.strip(), "groups": groups, "base": ""}
-    front = shared | {"claims": claims, "axes": axes(claims), "budgets": []} | _counts(runs)
+    shared = {"budget": budget, "about": study.budget.about.strip(), "groups": groups}
+    front = shared | {"claims": claims, "axes": axes(claims), "study": study}
     template = _environment().get_template
     turns = zip([None, *pages], pages, [*pages[1:], None], strict=False)
     html = {
@@ -87,6 +89,7 @@ def build(budget: str, root: Path = Path(".")) -> Path:
         for before, page, after in turns
     }
     html["index.html"] = template("index.html.j2").render(front)
+    html[WORDS] = template("said.md.j2").render(front).strip() + "\n"
 
     site = reports / f".{budget}.partial"  # takes its name once it is whole
     shutil.rmtree(site, ignore_errors=True)
@@ -96,20 +99,12 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     for address, source in [item for page in pages for item in page.data.items()]:
         (site / "data" / address).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, site / "data" / address)
-    for asset in ("site.css", "site.js"):
+    for asset in ("site.css", "site.js", "compare.js"):
         shutil.copyfile(Path(__file__).with_name("templates") / asset, site / asset)
     _zip_notebooks(site / "notebooks.zip", pages)
     shutil.rmtree(reports / budget, ignore_errors=True)
     site.rename(reports / budget)
-
-    others = study.params.budgets.items()
-    abouts = {name: other.about.strip() for name, other in others if other.students}
-    ran = sorted(path.parent.name for path in reports.glob("*/index.html"))
-    front["budgets"] = [(b, abouts.get(b, ""), b in ran) for b in dict.fromkeys([*abouts, *ran])]
-    entry = reports / "index.html"
-    text = template("index.html.j2").render(front, base=f"{budget}/")
-    entry.write_text(text, encoding="utf-8")
-    return entry
+    return write_entry(study, _environment())
 
 
 def _environment() -> Environment:
@@ -123,43 +118,29 @@ def _environment() -> Environment:
 
 def _zip_notebooks(path: Path, pages: list[Page]) -> None:
     """The executed notebooks in one archive: git keeps notebooks free of outputs. A line stands for
-    a large picture, which is on its page already, so that the report is small enough for git."""
+    large pictures, which are on their page already, so that the report is small enough for git."""
     with zipfile.ZipFile(path, "w") as archive:
         for page in pages:
             outputs = [output for cell in page.notebook.cells for output in cell.get("outputs", [])]
             for data in (output.get("data", {}) for output in outputs):
-                for kind in [k for k in data if k.startswith("image/") and len(data[k]) > LARGE]:
+                large = [kind for kind in data if len(data[kind]) > LARGE]
+                for kind in [kind for kind in large if "image/" in kind + data[kind]]:
                     size = len(data.pop(kind)) // 1000
                     data["text/plain"] = f"[a picture of {size} kB: see {page.href}]"
             entry = zipfile.ZipInfo(f"{page.name}.ipynb")  # of the year 1980: builds are alike
             archive.writestr(entry, nbformat.writes(page.notebook) + "\n", zipfile.ZIP_DEFLATED)
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Names the file of a run that cannot be read."""
-    try:
-        yield
-    except Exception as error:  # nbformat raises many kinds for a file that is not a notebook
-        what = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise UserError(f"{path}: {what}: remove it and run make repro") from None
-
-
-def _counts(runs: Path) -> dict[str, int]:
-    """How many images were scored, and how many seeds a student has at most."""
-    images, seeds = set(), set()
-    for path in runs.glob("score/*/scores/*.csv"):
-        with _reading(path):
-            scores = pd.read_csv(path, usecols=["dataset", "image", "seed"], **NAMES)
-        images |= set(zip(scores["dataset"], scores["image"], strict=True))
-        seeds |= set(scores["seed"]) - {-1}  # not trained here
-    return {"images": len(images), "seeds": len(seeds)}
-
-
 def _page(path: Path, runs: Path) -> Page:
     stage, _, own = "-".join(path.parent.relative_to(runs).parts).partition("-")
     name = own if stage == "pages" else f"{stage}-{own}".rstrip("-")
     notebook = read_notebook(path)
+    for cell in notebook.cells:
+        made = [output.get("data", {}) for output in cell.get("outputs", ())]
+        shown = " ".join(f"{kind} {str(text)[:8]}" for of in made for kind, text in of.items())
+        draws = cell.cell_type == "code" and _DRAWS.search(cell.source)
+        if "image/" not in shown and (draws or "<Figure " in shown):
+            raise UserError(f"{path}: a figure was not drawn: remove it and run make repro")
     cells = copy.deepcopy(notebook.cells)
     # A notebook that makes several pages shows the heading of each as a Markdown output, which
     # takes the place of its own introduction.
@@ -178,14 +159,14 @@ def _page(path: Path, runs: Path) -> Page:
     tables = sorted(path.parent.rglob("*.csv"))
     data = {file.relative_to(runs).as_posix().removeprefix("pages/"): file for file in tables}
     record = path.with_name("run.json")
-    with _reading(record):
+    with reading(record):
         run = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     return Page(name, group, label, title, summary, cells, notebook, data, run)
 
 
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook, without what differs between two equal executions (times, progress bars)."""
-    with _reading(path):
+    with reading(path):
         notebook: NotebookNode = nbformat.read(path, as_version=4)
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     for part in (notebook, *notebook.cells):
@@ -239,26 +220,6 @@ def _inline_svg(svg: str, prefix: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return Markup(svg.replace(INK, f"var(--ink-figure, {INK})"))
-
-
-def read_claims(path: Path) -> list[dict[str, Any]]:
-    """The rows of verdicts.csv: gains in ``unit``, positive where they speak for the claim, or nan.
-
-    Raises UserError: a missing column, an unknown verdict, or a value that is not a number.
-    """
-    texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "shown"]
-    texts += ["reason", "scope", "unit", "note"]
-    counts = ["seeds", "images"]
-    numbers = ["paper_gain", "gain", "low", "high", *counts]
-    types = dict.fromkeys(texts, str) | dict.fromkeys(numbers, float)
-    with _reading(path):
-        table = pd.read_csv(path, usecols=list(types), dtype=types)
-        if strange := {*table["verdict"], *table["paper_verdict"]}.difference(VERDICTS):
-            raise ValueError(f"verdict '{strange.pop()}' is not one of {', '.join(VERDICTS)}")
-    table[texts] = table[texts].fillna("")
-    table[counts] = table[counts].fillna(0).astype(int)
-    rows: list[Any] = table.to_dict("records")
-    return rows
 
 
 def axes(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:

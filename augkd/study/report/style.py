@@ -50,7 +50,7 @@ def use_style() -> None:
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "grid.color")
     colours: dict[str, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     colours["axes.prop_cycle"] = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
-    plt.style.use([f"{__package__}.figures", colours])
+    plt.style.use(["default", f"{__package__}.figures", colours])
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
@@ -122,7 +122,8 @@ def _table(
     shown: pd.DataFrame, classes: pd.DataFrame, name: str, kind: str, caption: str
 ) -> Styler:
     """Texts, and the classes of their cells, as a table whose ids repeat."""
-    styler = Styler(shown, uuid=name, cell_ids=False, table_attributes=f'class="{kind}-table"')
+    styler = Styler(shown, uuid=name, cell_ids=kind == "plain")  # to which others may lead
+    styler.set_table_attributes(f'class="{kind}-table"')
     rules = TABLES[kind].items()
     styler.set_table_styles([{"selector": s, "props": look.format(ink=INK)} for s, look in rules])
     styler.set_td_classes(classes.set_axis(shown.columns, axis=1))
