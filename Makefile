@@ -58,7 +58,7 @@ rehearse: $(INSTALLED)
 # in build/torture; MORE="--minutes 60 --kills 200"
 torture: $(INSTALLED)
 	rm -rf build/torture
-	python tests/torture.py build/torture $(MORE)
+	python -m benchmarks.torture build/torture $(MORE)
 
 # --strict: what the service does not know is no clean answer
 audit:

@@ -3,7 +3,7 @@
     python -m benchmarks.bench_threads
 
 A cohort is trained in one thread, in one again, and in two. ``measure`` is part of what
-tests/torture.py writes into reports/torture.json.
+benchmarks/torture.py writes into reports/torture.json.
 """
 
 import json

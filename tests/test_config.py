@@ -15,7 +15,7 @@ from augkd.errors import UserError
 from augkd.models import create_model, save_checkpoint
 from augkd.study import prepare as listing
 from augkd.study.gate import take
-from augkd.study.params import STAGE, Study, find_root, load_study, open_study
+from augkd.study.params import STAGE, Study, budgets, find_root, load_study, open_study
 from augkd.study.pipeline.stage import main
 from augkd.study.prepare import Photograph, prepare_study
 from augkd.study.record import by_method, plot_curves
@@ -146,6 +146,11 @@ def test_what_is_not_yaml_is_placed(root: Path) -> None:
     assert re.search(r"params\.yaml: not YAML at line \d+ .*: mend the YAML there$", refusal(root))
     edit(root, "budget: *", "budget: *un")
     assert re.search(r"params\.yaml.*undefined alias", refusal(root))
+    for value in ("2024-13-45", "0x_", "!!int ''", "!!bool x", "1" + "0" * 5000):
+        edit(root, "seed: 10", f"seed: {value}")
+        assert re.search(r"params\.yaml: not YAML .*: mend the YAML there$", refusal(root)), value
+    edit(root, "data:\n", "data: true\nd:\n")
+    assert budgets(root / "params.yaml")[0] == load_study("cpu").params.budget.name
     for content in (b"", b"- a\n- list\n"):
         (root / "params.yaml").write_bytes(content)
         assert refusal(root).startswith("params.yaml: the file: ")

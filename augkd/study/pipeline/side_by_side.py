@@ -80,29 +80,32 @@ def stale(root: Path, *stages: str) -> set[str]:
 
 
 def _mend(root: Path) -> bool:
-    """Whether DVC was killed while it wrote a file in place. The stages that dvc.lock then lacks are
-    had from DVC's cache."""
-    lock, readers = root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock"
-    if broken := readers.is_file() and not readers.read_bytes().endswith(b"}"):
-        readers.unlink()  # who reads and writes what: nobody now
-    parts = re.split(r"(?m)^(?=  \S)", lock.read_text()) if lock.is_file() else []
-    left = parts.copy()
-    while left and not _whole("".join(left)):
-        left.pop()
-    if left != parts:
-        with replacing(lock) as part:
-            part.write_text("".join(left))
-    if not left:
-        lock.unlink(missing_ok=True)
-    return broken or left != parts
+    """Whether DVC was killed while it wrote one of its files in place, which now is as before: who
+    reads and writes what, or dvc.lock, whose lost stages DVC has in its cache."""
+    users, lock = root / ".dvc" / "tmp" / "rwlock", root / "dvc.lock"
+    with suppress(OSError):
+        try:
+            json.loads(users.read_bytes())
+        except ValueError:
+            users.unlink()  # nobody does
+            return True
+    *before, last = re.split(r"(?m)^(?=  \S)", lock.read_text() if lock.is_file() else "-")
+    if last == "-" or _whole(before, last) or (before[1:] and not _whole(before)):
+        return False
+    with replacing(lock) as part:
+        part.write_text("".join(before))
+    if not before[1:]:
+        lock.unlink()
+    return True
 
 
-def _whole(text: str) -> bool:
-    """Whether it is all of a dvc.lock, or of its first stages."""
-    with suppress(yaml.YAMLError, TypeError, KeyError):
-        stages = yaml.load(text, yaml.CSafeLoader)["stages"].values()
-        files = [file for stage in stages for file in stage.get("deps", []) + stage["outs"]]
-        return text.endswith("\n") and all("hash" in file and "md5" in file for file in files)
+def _whole(stages: list[str], last: str = "") -> bool:
+    """Whether it is a dvc.lock of so many stages, its header before them."""
+    text = "".join([*stages, last])
+    with suppress(yaml.YAMLError, AttributeError, KeyError, TypeError):
+        found = yaml.load(text, yaml.CSafeLoader)["stages"].values()
+        files = [file for stage in found for file in stage.get("deps", []) + stage["outs"]]
+        return text.endswith("\n") and all("md5" in file for file in files)
     return False
 
 
