@@ -89,7 +89,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(MOVED)
 	$(PYTHON) bootstrap.py $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q $(addprefix --index-url ,$(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements.lock
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e ".[study]"
 	@pwd -P > $@
 
 # What pyproject.toml asks for, resolved anew. Look at the difference before committing it.

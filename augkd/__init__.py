@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from augkd.models import create_model, load_checkpoint
     from augkd.models.upscale import upscale
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["METHODS", "AugKD", "Teacher", "__version__", "create_model", "load_checkpoint"]
 __all__ += ["make_batch", "psnr_y", "ssim_y", "upscale"]
 

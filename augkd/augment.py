@@ -4,9 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
 from augkd.degrade.bicubic import Edges, bicubic
@@ -65,11 +63,6 @@ class Invertible:
 
     flags: Tensor
 
-    @staticmethod
-    def draw(n: int, generator: Generator, p: float = 0.3) -> "Invertible":
-        """Draws each operation for each of n images independently with probability p."""
-        return Invertible(torch.from_numpy(generator.random((n, 4)) < p))
-
     def apply(self, x: Tensor) -> Tensor:
         """F(x) for images (N, C, H, W) in [0, 1]; transposing some of a batch needs H = W."""
         return reduce(self._operate, range(4), x)
@@ -80,18 +73,12 @@ class Invertible:
 
     def _operate(self, x: Tensor, operation: int) -> Tensor:
         flags = self.flags[:, operation]
-        if len(flags) != len(x):
-            raise ValueError(f"Invertible was drawn for {len(flags)} images, not {len(x)}")
-        if not x.is_floating_point():
-            raise ValueError(f"Invertible: expected images in [0, 1], not {x.dtype}")
+        if len(flags) != len(x) or not x.is_floating_point():
+            wanted = f"{len(flags)} images in [0, 1]"
+            raise ValueError(f"Invertible: expected {wanted}, not {len(x)} of {x.dtype}")
         changed = _OPERATIONS[operation](x)
         if changed.shape == x.shape:
             return torch.where(flags.view(-1, 1, 1, 1), changed, x)
         if flags.any() and not flags.all():
             raise ValueError("Invertible: transposing part of a batch needs square images")
         return changed if flags.all() else x
-
-
-def step_generator(*key: int) -> Generator:
-    """The random numbers of one step: a function of its key alone, so nothing has to be saved."""
-    return np.random.default_rng(list(key))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from csv import DictReader, writer
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,10 +26,13 @@ class _OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (UserError, OSError, MemoryError, RuntimeError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
             said, user = one_line(error), isinstance(error, UserError)
             if not user and ("memory" in said or isinstance(error, MemoryError)):
                 said = "out of memory: cut the image into pieces, or give a smaller --tile"
+            elif isinstance(error, ModuleNotFoundError):
+                extra = "onnx" if str(error.name).startswith("onnx") else "study"
+                said = f"this needs {error.name}: pip install 'augkd[{extra}]'"
             elif not user and not getattr(error, "filename", ""):  # a pipe was closed
                 raise
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
@@ -62,6 +68,7 @@ Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this s
 Network = Annotated[str | None, typer.Option(help="That the weights must be of.")]
 Role = Annotated[str | None, typer.Option(help="Likewise, of Table 1: teacher or student.")]
 Size = Annotated[str | None, typer.Option(help="Likewise: channels=64,blocks=16,res_scale=1")]
+Scale = Annotated[int | None, typer.Option("--scale", "-s", help="2, 3 or 4.")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
 _TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut where
 that is faster or a pass would take over 2 GiB, and change nothing. RCAN is tiled only if this is
@@ -82,7 +89,7 @@ def upscale(
     role: Role = None,
     size: Size = None,
     method: Method = None,
-    scale: Annotated[int | None, typer.Option("--scale", "-s", help="2, 3 or 4.")] = None,
+    scale: Scale = None,
     tile: Tile = None,
     self_ensemble: Ensemble = False,
     device: Device = None,
@@ -122,8 +129,6 @@ def score(
 
     Images of two folders belong together by name: baby.png and baby.png, or babyx2.png.
     """
-    import pandas as pd
-
     from augkd.data.images import read_image
     from augkd.degrade import bicubic
     from augkd.metrics import psnr_y, ssim_y
@@ -132,7 +137,7 @@ def score(
         _, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
     elif any((weights, network, role, size, method, lr, self_ensemble, device)) or tile is not None:
         raise UserError("--sr: the images are made already: leave out --lr and what makes them")
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, tuple[float, float]] = {}
     pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
     for file, partner in pairs:
         true = read_image(file)
@@ -149,19 +154,34 @@ def score(
                 f"{columns} x {rows}: give the scale and the folder that belong to it"
             )
         images = shown[None], true[None, :, :height, :width]
-        scores[file.stem] = [float(measure(*images, scale)) for measure in (psnr_y, ssim_y)]
-    table = pd.DataFrame.from_dict(scores, orient="index", columns=["psnr_y", "ssim_y"])
-    psnr, ssim = table.mean()
+        scores[file.stem] = float(psnr_y(*images, scale)), float(ssim_y(*images, scale))
+    psnr, ssim = (sum(values) / len(scores) for values in zip(*scores.values(), strict=True))
     if csv:
-        with replacing(csv) as partial:
-            text = table.to_csv(index_label="image", float_format="%.6f")
-            partial.write_text(text, "utf-8", "backslashreplace", newline="")
-        typer.echo(f"{csv}: {len(table)} images, mean {psnr:.2f} dB, {ssim:.4f}")
+        with replacing(csv) as partial, partial.open("w", -1, "utf-8", "backslashreplace", "") as f:
+            kept = [(name, f"{a:.6f}", f"{b:.6f}") for name, (a, b) in scores.items()]
+            writer(f, lineterminator="\n").writerows([("image", "psnr_y", "ssim_y"), *kept])
+        typer.echo(f"{csv}: {len(scores)} images, mean {psnr:.2f} dB, {ssim:.4f}")
         return
     wide = max(len("image"), *map(len, scores))
     typer.echo(f"{'image':{wide}}  PSNR-Y (dB)  SSIM-Y")
     for name, (a, b) in [*scores.items(), ("mean", (psnr, ssim))]:
         typer.echo(f"{name:{wide}}  {a:11.2f}  {b:6.4f}")
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Of this study, or public.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A name in .onnx or .pt2.")],
+    network: Network = None,
+    role: Role = None,
+    size: Size = None,
+    scale: Scale = None,
+) -> None:
+    """Write a network as a file that runs without augkd: see docs/export.md."""
+    from augkd.models.export import export as write
+
+    off = write(_network(weights, network, role, size, scale), output, _origin(weights))
+    typer.echo(f"{output}: tried, at most {off:.1g} away from the network")
 
 
 @app.command()
@@ -302,7 +322,6 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     import torch
 
     from augkd.degrade import bicubic
-    from augkd.models import load_network
     from augkd.models import upscale as whole
 
     weights, network, role, size, method, scale, tile, self_ensemble, device = options
@@ -314,13 +333,7 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
             rule = "needs --scale 2, 3 or 4, and takes no option of networks (--tile, --device, …)"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
-    try:
-        pairs = (part.split("=") for part in (size or "").split(",") if size)
-        given: Any = {key: float(value) if "." in value else int(value) for key, value in pairs}
-    except ValueError:
-        raise UserError(f"--size {size}: expected channels=64,blocks=16,res_scale=1") from None
-    given |= ({"name": network} if network else {}) | ({"scale": scale} if scale else {})
-    model = load_network(weights, role, given)
+    model = _network(weights, network, role, size, scale)
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -340,6 +353,38 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
         return whole.upscale(model, image, side, halo, self_ensemble)
 
     return model.scale, enlarge
+
+
+def _network(
+    weights: Path, network: str | None, role: str | None, size: str | None, scale: int | None
+) -> Any:
+    """The network of a file, which must be what the options say."""
+    from augkd.models import load_network
+
+    try:
+        pairs = (part.split("=") for part in (size or "").split(",") if size)
+        given: Any = {key: float(value) if "." in value else int(value) for key, value in pairs}
+    except ValueError:
+        raise UserError(f"--size {size}: expected channels=64,blocks=16,res_scale=1") from None
+    given |= ({"name": network} if network else {}) | ({"scale": scale} if scale else {})
+    return load_network(weights, role, given)
+
+
+def _origin(weights: Path) -> dict[str, Any]:
+    """What a run of the study left beside weights: revision and mean scores."""
+    file, known, scores = weights.resolve(), dict[str, Any](), dict[str, list[float]]()
+    with suppress(OSError, ValueError, LookupError, StopIteration):  # no run's, or not all is there
+        record = next(p / "run.json" for p in file.parents[:2] if (p / "run.json").is_file())
+        run = json.loads(record.read_text(encoding="utf-8"))
+        known = {key: run[key] for key in ("budget", "cohort", "revision", "dirty")}
+        cohort, name = run["cohort"].partition("-")[0], file.stem.replace("teacher", "teacher--1")
+        stage = next(p for p in file.parents if p.name == run["stage"])
+        (table,) = stage.parent.glob(f"score/*/scores/{cohort}.csv")
+        for row in DictReader(table.read_text(encoding="utf-8").splitlines()):
+            key, bits = f"{row['dataset']} {row['metric']}", row["cohort"].removeprefix(cohort)
+            if row["split"] == "test" and f"{row['method']}{bits}-{row['seed']}" == name:
+                scores.setdefault(key, []).append(float(row["value"]))
+    return known | {"scores": {key: round(sum(v) / len(v), 4) for key, v in scores.items()}}
 
 
 def _pairs(hr: Path, other: Path | None, scale: int) -> list[tuple[Path, Path | None]]:

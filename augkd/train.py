@@ -82,6 +82,7 @@ class Member:
         if hasattr(method, "bind"):
             torch.manual_seed(self.key)
             self.method = method.bind(self.network, teacher)
+        self.sync: Callable[[SRNetwork], None] = getattr(self.method, "sync", lambda _: None)
         trains_student = getattr(self.method, "trains_student", True)
         self.trained = list(self.network.parameters()) if trains_student else []
         self.parts: dict[str, Any] = {"network": self.network}
@@ -134,8 +135,7 @@ class Member:
             for term, value in zip(terms, losses.detach(), strict=True):
                 self.sums[term] = self.sums.get(term, 0) + value
         if self.ema:
-            if hasattr(self.method, "sync"):
-                self.method.sync(self.network)
+            self.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
             # at first over fewer steps, so that what the weights began with is soon forgotten
             torch._foreach_lerp_(
@@ -165,8 +165,7 @@ class Member:
 
     def result(self) -> SRNetwork:
         """The student as it is scored and saved: its average where one is kept."""
-        if hasattr(self.method, "sync"):
-            self.method.sync(self.network)
+        self.sync(self.network)
         if not self.ema:
             return self.network.eval()
         averaged = copy.deepcopy(self.network)
@@ -231,8 +230,7 @@ def train(
     members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     validate = validate if processes.main else None
-    curves = Curves()
-    start = _load(state / "state.pt", members, curves)
+    start, curves = _load(state / "state.pt", members)
     going = [member for member in members if member.name not in curves.stopped]
     processes.wait()  # until all have read the state, before a newer one is written
     saved = time.monotonic()
@@ -261,22 +259,21 @@ def train(
                     kept |= {"batch": vars(batch) | {"transform": batch.transform.flags}}
                     if processes.main:
                         _write(state / "stopped" / f"{member.name}.pt", kept)
-            done = step + 1
+            done, last = step + 1, step + 1 == training.steps
             if processes.main and not going:
                 problem = f"{member.name}: the loss is not finite at step {done}"
                 raise UserError(f"{problem}: lower the budget's learning rate (lr)")
-            if done % window == 0 or done == training.steps:
+            if done % window == 0 or last:
                 steps = (done - 1) % window + 1
                 bar.set_postfix(loss=f"{_log(going, steps, done, curves):.4f}", refresh=False)
-            if validate and (done % training.validate_every == 0 or done == training.steps):
+            if validate and (done % training.validate_every == 0 or last):
                 _validate(going, validate, done, curves)
-            if processes.main and time.monotonic() - saved > save_every:
-                _save(state / "state.pt", done, members, curves)
+            if processes.main and (last or time.monotonic() - saved > save_every):
+                kept = {"step": done, "members": {m.name: m.state() for m in members}}
+                _write(state / "state.pt", kept | vars(curves))
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
-    if processes.main:
-        _save(state / "state.pt", training.steps, members, curves)
     return curves
 
 
@@ -304,21 +301,16 @@ def _validate(
         curves.psnr.append({"step": step, "member": member.name, "value": value})
 
 
-def _save(path: Path, step: int, members: Sequence[Member], curves: Curves) -> None:
-    _write(path, {"step": step, "members": {m.name: m.state() for m in members}, **vars(curves)})
-
-
 def _write(path: Path, state: dict[str, Any]) -> None:
     with replacing(path) as partial:
         torch.save(state, partial)
 
 
-def _load(path: Path, members: Sequence[Member], curves: Curves) -> int:
-    """Puts members and curves back where they were; returns the number of finished steps."""
+def _load(path: Path, members: Sequence[Member]) -> tuple[int, Curves]:
+    """Puts members back where they were; returns how many steps are done, and their curves."""
     if not path.is_file():
-        return 0
+        return 0, Curves()
     state = torch.load(path, weights_only=True)
     for member in members:
         member.load_state(state["members"][member.name])
-    curves.loss, curves.psnr, curves.stopped = state["loss"], state["psnr"], state["stopped"]
-    return int(state["step"])
+    return state["step"], Curves(state["loss"], state["psnr"], state["stopped"])

@@ -44,7 +44,7 @@ def main() -> None:
     report("PSNR of a 2000 x 1600 image", lambda: psnr_y(image, other, 4))
     report("SSIM of a 2000 x 1600 image", lambda: ssim_y(image, other, 4))
     report("NIQE of a 2000 x 1600 image", lambda: niqe(image), 2)
-    transform = Invertible.draw(16, np.random.default_rng(0))
+    transform = Invertible(torch.rand(16, 4, generator=generator) < 0.3)
     report("Invertible.apply of (16, 3, 48, 48)", lambda: transform.apply(patches), 20)
     features = torch.randn(16, 64, 48, 48, generator=generator)
     report("DAQ of activations (16, 64, 48, 48)", lambda: DAQ(2).activations(features, False))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from augkd.augment import step_generator
 from augkd.data.sampler import Batch, PatchSampler, make_batch
 from augkd.data.store import Entry, ImageStore, Prepared, write_store
 from augkd.degrade.bicubic import bicubic
@@ -182,7 +181,7 @@ def test_a_batch_of_ones_own(scale: int, crops: int) -> None:
 def test_a_batch_of_ones_own_is_a_cohorts(store: ImageStore) -> None:
     """From the state in which the sampler has drawn its patches, the rest is the same."""
     drawn = sampler(store).draw(7, 2)
-    generator, places = step_generator(3, 2, 7), sampler(store)._places[0]
+    generator, places = np.random.default_rng([3, 2, 7]), sampler(store)._places[0]
     image = generator.choice(5, 4, p=sampler(store)._share)
     generator.integers(0, places[image, 1:] - 11)
     generator.random((4, 3))

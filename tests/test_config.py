@@ -29,6 +29,7 @@ ORIGINAL = (ROOT / "params.yaml").read_text()
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 START = "start: {cohort: edsr_x2}"
+AT = "at: {night: {steps: 600, decay_every: 420, validate_every: 100}}"  # of unexpanded_x4
 
 
 @pytest.fixture
@@ -101,14 +102,16 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("start: edsr_x2}", "start: edsr_x9}", r"teachers\.edsr_x4\.start 'edsr_x9' is unknown"),
         ("trained: edsr_x2", "trained: edsr_x9", r"edsr_x2\.teacher\.trained 'edsr_x9' is unk"),
         ("{trained: edsr_x2}", "{}", r"cohorts\.edsr_x2\.teacher: give trained: NAME"),
-        ("at: {cpu: {seeds: 2}}", "at: 2", r"cohorts\.edsr_x2\.at: .*dictionary, not 2"),
-        ("cpu: {seeds: 2}", "cpu: {seeds: 0}", r"at\.cpu\.seeds: expected a whole number, at lea"),
-        ("cpu: {seeds: 2}", "cpu: {sheds: 2}", r"at\.cpu\.sheds: unknown key: remove it"),
-        ("cpu: {seeds: 2}", "cpv: {seeds: 2}", r"cohorts\.edsr_x2\.at: budget 'cpv' is unknown"),
+        (AT, "at: 2", r"cohorts\.unexpanded_x4\.at: .*dictionary, not 2"),
+        (AT, "at: {cpu: {seeds: 0}}", r"at\.cpu\.seeds: expected a whole number, at lea"),
+        (AT, "at: {cpu: {sheds: 2}}", r"at\.cpu\.sheds: unknown key: remove it"),
+        (AT, "at: {cpv: {seeds: 2}}", r"cohorts\.unexpanded_x4\.at: budget 'cpv' is unknown"),
+        ("width_8_x2,", "edsr_x2,", r"night\.trend_cohorts: edsr_x2 is of no trend: name cohorts"),
+        ("only: [scratch,", "only: [scritch,", r"budgets\.gpu: no cohort has 'scritch'"),
         (
             START,
-            f"{START}\n    at: {{cpu: {{seeds: 3}}}}",
-            r"edsr_x4\.at\.cpu\.seeds: 3 .* edsr_x2",
+            f"{START}\n    at: {{night: {{seeds: 4}}}}",
+            r"edsr_x4\.at\.night\.seeds: 4 .* edsr_x2",
         ),
         ("x4, method: augkd}", "x4, method: augk}", r"ablation_x4\.teacher\.method 'augk' is unk"),
         ("  rcan: {teach: {}", "  rcam: {teach: {}", r"smoke\.schedules: 'rcam' is unknown:"),
@@ -128,17 +131,20 @@ def test_a_wrong_value_is_named(root: Path, old: str, new: str, expected: str) -
 
 def test_a_network_has_a_schedule_of_its_own() -> None:
     """The budget's, but for what ``schedules`` says of it; longer where a cohort asks for it."""
-    study = load_study("cpu", ROOT)
-    budget, own = study.budget, study.budget.schedules["swinir"]
+    study = load_study("teachers", ROOT)
+    budget, own = study.budget, study.budget.schedules["swinir"]["teach"]
     assert study.schedule(study.teacher("edsr_x2")) == budget.teach
-    half = study.schedule(study.cohort("rcan_x4_from_swinir"))  # it starts from x2 students
-    assert half == budget.distil.longer(budget.distil.continued)
-    assert half.steps == budget.distil.steps * budget.distil.continued < budget.distil.steps
-    teach, distil = (study.schedule(f("swinir_x2")) for f in (study.teacher, study.cohort))
-    for schedule, changes in ((teach, own["teach"]), (distil, own["distil"])):
-        assert (schedule.decay_every, schedule.steps) == (changes["decay_every"], changes["steps"])
-    assert (teach.lr, distil.patch) == (budget.teach.lr, budget.distil.patch)
-    assert study.schedule(study.cohort("expanded_x4")) == budget.distil.longer(2)
+    half = study.schedule(study.teacher("edsr_x4"))  # it starts from the x2 one
+    assert half == budget.teach.longer(budget.teach.continued)
+    assert half.steps == budget.teach.steps * budget.teach.continued < budget.teach.steps
+    teach = study.schedule(study.teacher("swinir_x2"))
+    assert (teach.decay_every, teach.steps) == (own["decay_every"], own["steps"])
+    assert teach.lr == budget.teach.lr
+    night = load_study("night", ROOT)
+    few, all_images = (night.cohort(f"{name}_x4") for name in ("unexpanded", "expanded"))
+    assert night.schedule(all_images) == night.schedule(few).longer(2)
+    sides = {name: night.schedule(night.cohort(name)).patch for name in ("edsr_x3", "edsr_x4")}
+    assert sides == {"edsr_x3": 24, "edsr_x4": 32}  # zoomed out, 8 pixels each
 
 
 def test_what_is_not_yaml_is_placed(root: Path) -> None:
@@ -289,12 +295,12 @@ def test_a_checkpoint_of_another_network(root: Path) -> None:
 
 
 def test_sizes_and_seeds_are_their_own_or_else_of_table_1_and_the_budget() -> None:
-    smoke, cpu, gpu = (load_study(budget, ROOT) for budget in ("smoke", "cpu", "gpu"))
-    assert gpu.size("edsr", "teacher") == {"channels": 128, "blocks": 32, "res_scale": 0.1}
-    assert gpu.size("edsr", "small") == {"channels": 64, "blocks": 16, "res_scale": 1.0}
-    assert cpu.size("edsr", "student") == cpu.budget.networks["edsr"]["student"]
-    assert cpu.seeds("edsr_x2") == 2
-    assert cpu.seeds("rcan_x2") == cpu.budget.distil.seeds == 1
+    smoke, night, paper = (load_study(budget, ROOT) for budget in ("smoke", "night", "paper"))
+    assert paper.size("edsr", "small") == {"channels": 64, "blocks": 16, "res_scale": 1.0}
+    assert paper.size("edsr", "central") == paper.size("edsr", "student")
+    assert night.size("edsr", "student") == night.budget.networks["edsr"]["student"]
+    assert night.seeds("edsr_x3") == 1
+    assert night.seeds("rcan_x2") == night.budget.distil.seeds == 3
     assert smoke.seeds("edsr_x2") == smoke.budget.distil.seeds == 2
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augkd.distill.at import attention_loss, attention_map
 from augkd.distill.csd import contrast
-from augkd.distill.fakd import affinity, affinity_loss
+from augkd.distill.fakd import _unit, affinity_loss
 from augkd.distill.fitnet import hint_loss
 from augkd.distill.rkd import rkd_angle, rkd_distance
 from tests.numeric_data import GOLDEN, golden
@@ -66,7 +66,8 @@ def test_maps_and_affinities(tap: str) -> None:
     data = golden("loss_fakd")
     for role in ("student", "teacher"):
         expected = data[f"{tap}.affinity_{role}"].squeeze(1)
-        torch.testing.assert_close(affinity(data[f"{tap}.{role}"]), expected, rtol=0.0, atol=1e-6)
+        unit = _unit(data[f"{tap}.{role}"])
+        torch.testing.assert_close(unit.mT @ unit, expected, rtol=0.0, atol=1e-6)
 
 
 def test_contrast() -> None:

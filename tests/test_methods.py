@@ -541,8 +541,8 @@ def test_a_file_that_is_no_vgg19_is_refused(tmp_path: Path) -> None:
     torch.save({"features.2.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pth")
     for name, message in {
         "none.pth": "no such checkpoint",
-        "text.pth": "damaged",
-        "text.safetensors": "damaged",
+        "text.pth": "is neither a safetensors nor",
+        "text.safetensors": "is neither a safetensors nor",
         "vgg8.pth": r"'features\.0\.weight' is \(8, 3, 3, 3\), expected \(64, 3, 3, 3\)",
         "other.pth": r"not a checkpoint of this VGG19: 'features\.0\.weight' is absent",
     }.items():

@@ -3,12 +3,16 @@
 import re
 import subprocess
 import sys
+import venv
 from copy import deepcopy
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
@@ -91,26 +95,69 @@ FACE = (
     "AugKD METHODS Teacher __version__ create_model load_checkpoint make_batch psnr_y ssim_y "
     "upscale"
 )
-STRANGERS = "augkd.study pandas pydantic yaml matplotlib dvc skimage scipy IPython"
-BRINGS = """
-import sys
-import torch, numpy.random, PIL, safetensors, tqdm  # and what they bring
-before = {name.split(".")[0] for name in sys.modules}
+CONSUMER = """
+import importlib, pkgutil, sys
+import numpy as np, torch
 import augkd
-face = [getattr(augkd, name) for name in augkd.__all__]
-import augkd.train  # the rest of the core
-print(*sorted(augkd.__all__))
-print(*(name for name in sys.argv[1].split() if name in sys.modules))
-brought = {name.split(".")[0] for name in sys.modules} - before - sys.stdlib_module_names
-print(*(name for name in brought if name[0] != "_"))
+print(*sorted(augkd.__all__), *(getattr(augkd, name) and "" for name in augkd.__all__))
+for part in "augment data degrade distill errors metrics models options train".split():
+    module = importlib.import_module(f"augkd.{part}")
+    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"augkd.{part}."):
+        importlib.import_module(found.name)
+print(*(name for name in sys.modules if name.startswith("augkd.study")))
+loader, scale = [(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 24, 24))], 2
+size = {"scale": 2, "blocks": 1, "res_scale": 1.0}
+student, large = (augkd.create_model("edsr", channels=c, **size) for c in (4, 6))
+optimiser = torch.optim.SGD(student.parameters(), 0.1)
+augkd.models.save_checkpoint(augkd.models.Path("w.safetensors"), student)
 """
 
 
-def test_the_core_brings_nothing_of_the_study() -> None:
-    command = [sys.executable, "-c", BRINGS, STRANGERS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def bare(folder: Path) -> Path:
+    """The interpreter of an environment with the wheel, what its core declares, and no more."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    venv.create(folder / "env", symlinks=True)
+    (wheel,), (site,) = folder.glob("*.whl"), folder.glob("env/lib/python*/site-packages")
+    python = folder / "env" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "-q", "--python", str(python), "install"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    (ours,) = metadata.distributions(name="augkd", path=[str(site)])
+    found, wanted = set[str](), [*map(Requirement, ours.requires or ())]
+    while wanted:
+        one = wanted.pop()
+        if one.name not in found and (not one.marker or one.marker.evaluate({"extra": ""})):
+            found.add(one.name)
+            theirs = metadata.distribution(one.name)
+            wanted += map(Requirement, theirs.requires or ())
+            for name in {file.parts[0] for file in theirs.files or ()} - {"..", "__pycache__"}:
+                if not (site / name).exists():  # a namespace that several share is there already
+                    (site / name).symlink_to(str(theirs.locate_file(name)))
+    assert (site / "augkd" / "py.typed").is_file()
+    return python
+
+
+def test_a_project_that_installs_the_wheel_runs_the_readmes_loop(tmp_path: Path) -> None:
+    python = bare(tmp_path)
+
+    def inside(command: str, *more: str) -> Any:
+        command_line = [str(python), "-I", *command.split(), *more]  # without PYTHONPATH
+        return subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True)
+
+    done = inside("-c", CONSUMER + snippet())
     assert not done.returncode, done.stderr
-    face, strangers, brought = done.stdout.split("\n")[:3]
-    assert (face, strangers, brought) == (FACE, "", "augkd")
+    assert [line.strip() for line in done.stdout.splitlines()] == [FACE, ""]
     with pytest.raises(AttributeError, match="module 'augkd' has no attribute 'Augkd'"):
         _ = augkd.Augkd
+    for command in ("plan", "train edsr_x2", "budget", "export w.safetensors -o w.onnx"):
+        done, extra = inside(f"-m augkd {command}"), "onnx" if "onnx" in command else "study"
+        assert done.returncode == 2
+        mend = rf"augkd: this needs \w+: pip install 'augkd\[{extra}\]'\n"
+        assert re.fullmatch(mend, done.stderr), done.stderr
+    assert not inside("-m augkd export w.safetensors -o w.pt2").returncode
+    assert {file.name for file in tmp_path.glob("w.*")} == {"w.safetensors", "w.pt2"}
+    program = (
+        "import torch; print(*torch.export.load('w.pt2').module()(torch.rand(1, 3, 5, 7)).shape)"
+    )
+    alone = "; import sys; print('augkd' in sys.modules)"
+    assert inside("-c", program + alone).stdout == "1 3 10 14\nFalse\n"

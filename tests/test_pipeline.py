@@ -144,7 +144,8 @@ def test_tables_and_figures_rest_on_scores_and_not_on_training_code(graph: Graph
         # whatever it rests on in the end was scored, taught and prepared by a stage
         notebooks = {graph.stages[other].notebook for other in graph.ancestors(name)}
         assert {"prepare", "sources", "distil"} < notebooks, name
-        verdicts = page in ("scorecard", "controls", "weights")  # premises: how students learnt
+        # premises and trends: how students learnt
+        verdicts = page in ("scorecard", "controls", "weights") or page.startswith("trend_")
         assert {"teach", "distil"} & graph.above(name) == ({"distil"} if verdicts else set()), name
 
 

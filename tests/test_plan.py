@@ -198,7 +198,7 @@ def test_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    assert any(line.startswith("budget smoke: 35 stages, of which 13 train") for line in lines)
+    assert any(line.startswith("budget smoke: 36 stages, of which 13 train") for line in lines)
     assert "not measured" in done.output
     assert max(map(len, lines)) <= 100
     table = pd.read_csv(file)

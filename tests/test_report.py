@@ -176,7 +176,8 @@ def test_a_stopped_training_is_marked(study: Study, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(report, "trained_scores", lambda *_: table)
     page = TablePage(study, "table_02", ROWS)
     assert cell(gains(SCORES, page.rows, "psnr_y", "scratch"), "kd †", ("Set5", "Δ")) == 0.5
-    assert next(row.labels for row in page.rows if row.method != "kd") == {"method": "scratch"}
+    assert [row.labels["method"] for row in page.rows] == ["scratch", "kd †", "augkd", "at ‡"]
+    assert "‡ Untuned: AT. Their weights" in str(page.notes().data)
     assert "nothing is judged by it: KD in `edsr_x2`, seed 1. The row" in str(page.notes().data)
 
 

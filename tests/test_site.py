@@ -202,9 +202,9 @@ def test_the_deepest_budget_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         assert words.startswith(f"[{deepest}](reports/{deepest}/index.html). [5 of 7](")
         assert words.endswith("EDSR ×2.\n<!-- /found -->\nB\n")
         assert all(Path(link).is_file() for link in re.findall(r"\]\(([^)#]+)", words))
-    ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-gpu"')
+    ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-night"')
     assert "Not run" not in ran
-    assert "make repro BUDGET=gpu" in absent
+    assert "make repro BUDGET=night" in absent
     file.write_text("unmarked")
     assert main([]) == 1
     assert _read(file) == "unmarked"
@@ -274,10 +274,9 @@ def test_a_figure_that_is_missing_is_refused(study: Path, tmp_path: Path, whole:
     file = tmp_path / "runs/smoke/pages/figure_02/notebook.ipynb"
     notebook = nbformat.read(file, as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    cell.source, cell.outputs = "figure, axes = plt.subplots()", []
-    if not whole:
-        cell.source, data = "board", {"text/plain": "<Figure size 920x740 with 4 Axes>"}
-        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+    data = {"text/plain": "<Figure size 920x740 with 4 Axes>"}
+    cell.source = "figure, axes = plt.subplots()" if whole else "board"
+    cell.outputs = [] if whole else [nbformat.v4.new_output("display_data", data=data)]
     file.write_text(nbformat.writes(notebook))
     with pytest.raises(UserError, match=r"figure_02/notebook\.ipynb: a figure was not drawn"):
         build("smoke", tmp_path)

@@ -1,7 +1,7 @@
 """Batches: what a method sees at one step. All that is random about their images is drawn here."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from augkd.augment import Invertible, step_generator, zoom_in, zoom_out
+from augkd.augment import Invertible, zoom_in, zoom_out
 from augkd.data.store import ImageStore, evenly
 from augkd.degrade.bicubic import Edges
 from augkd.errors import UserError
@@ -105,6 +105,7 @@ def _complete(
     return Batch(low, hr, crop, zoom_out(low, scale, edges), transform, seed, uniform, cell)
 
 
+@dataclass
 class PatchSampler:
     """Batches as a function of (seed, step): a resumed run draws what the first would have.
 
@@ -125,41 +126,38 @@ class PatchSampler:
         UserError: no such images, or sizes that do not go together.
     """
 
-    def __init__(
-        self,
-        store: ImageStore,
-        *,
-        scale: int,
-        patch: int,
-        batch: int,
-        seed: int,
-        edges: Edges = "replicate",
-        crops: int = 1,
-        probability: float = 0.3,
-        images: int | None = None,
-        datasets: Collection[str] | None = None,
-        degradation: Literal["bicubic", "bsrgan"] = "bicubic",
-        device: torch.device | None = None,
-    ) -> None:
+    store: ImageStore
+    _: KW_ONLY
+    scale: int
+    patch: int
+    batch: int
+    seed: int
+    edges: Edges = "replicate"
+    crops: int = 1
+    probability: float = 0.3
+    images: int | None = None
+    datasets: Collection[str] | None = None
+    degradation: Literal["bicubic", "bsrgan"] = "bicubic"
+    device: torch.device = field(default=torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        scale, patch = self.scale, self.patch
         if patch % scale:
             raise UserError(f"patch {patch} is not divisible by the scale {scale}: correct it")
-        if crops > scale**2:
+        if (crops := self.crops) > scale**2:
             raise UserError(f"augment.crops {crops} is more than the {scale**2} cells of a patch")
-        self.scale, self.patch, self.batch, self.seed = scale, patch, batch, seed
-        self.edges, self.crops, self.probability = edges, crops, probability
-        self.degradation = degradation
-        self.device = device or torch.device("cpu")
-        chosen = [e for e in store.index if datasets is None or e.dataset in datasets]
-        low, high = (evenly([e for e in chosen if e.scale == s], images) for s in (scale, 1))
+        sets = self.datasets
+        chosen = [e for e in self.store.index if sets is None or e.dataset in sets]
+        low, high = (evenly([e for e in chosen if e.scale == s], self.images) for s in (scale, 1))
         if not low:
-            names = ", ".join(datasets or ["any dataset"])
+            names = ", ".join(sets or ["any dataset"])
             mend = "correct the budget's images, and run the prepare stage"
             raise UserError(f"no training images at x{scale} of {names}: {mend}")
         for e in low:
             if min(e.height, e.width) < patch:
                 small = f"its x{scale} LR image ({e.width} x {e.height}) is smaller than a patch"
                 raise UserError(f"{e.image}: {small} ({patch}): use smaller ones or remove it")
-        self._pixels = store.pixels.numpy()
+        self._pixels = self.store.pixels.numpy()
         # (2, n, 3): offset, height and width of each LR and each HR image
         self._places = np.array([[e[3:6] for e in some] for some in (low, high)], np.int64)
         positions = np.prod(self._places[0, :, 1:] - patch + 1, 1)
@@ -168,7 +166,7 @@ class PatchSampler:
     def draw(self, step: int, seed: int = 0) -> Batch:
         """The batch of a step, on the sampler's device; each of the study's seeds has its own."""
         n, scale, patch = self.batch, self.scale, self.patch
-        generator = step_generator(self.seed, seed, step)
+        generator = np.random.default_rng([self.seed, seed, step])  # so nothing has to be saved
         low, high = self._places[:, generator.choice(len(self._share), n, p=self._share)]
         at = generator.integers(0, low[:, 1:] - patch + 1)
         flips = generator.random((n, 3)) < 0.5  # rows, columns, then the two exchanged

@@ -34,10 +34,6 @@ class Part(NamedTuple):
     last: int
     whole: int
 
-    @property
-    def share(self) -> float:
-        return (self.last - self.first) / self.whole
-
     def rows(self, count: int) -> Tensor:
         """Where its images are among K * whole ones, k * whole + i being of image i."""
         return torch.arange(count).view(-1, self.whole)[:, self.first : self.last].flatten()
@@ -95,7 +91,7 @@ class Group:
         Returns:
             The losses of the whole batch, (terms,).
         """
-        own = part.share * losses
+        own = losses * ((part.last - part.first) / part.whole)
         gradients = torch.autograd.grad(own.sum(), parameters, allow_unused=True)
         moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
         flat = torch.cat([own.detach(), *(g.flatten() for _, g in moved)])

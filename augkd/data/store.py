@@ -68,11 +68,10 @@ def write_store(folder: Path, images: Iterable[Prepared]) -> list[Entry]:
                     offset += file.write(pixels.contiguous().numpy().tobytes())
         with (partial / "index.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([Entry._fields, *index])
-    except BaseException:  # an image that is refused leaves nothing behind
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:  # an image that is refused leaves nothing behind
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
     return index
 
 

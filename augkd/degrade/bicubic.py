@@ -107,11 +107,10 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
         raise ValueError(f"bicubic: scale must be a positive integer, not {scale}")
     if edges not in get_args(Edges):
         raise ValueError(f"bicubic: edges must be one of {get_args(Edges)}, not {edges!r}")
-    if image.ndim < 2 or image.numel() == 0:
-        raise ValueError(f"bicubic: expected pixels (…, H, W), not shape {tuple(image.shape)}")
-    exact = image.dtype == torch.uint8
-    if not (exact or image.is_floating_point()):
-        raise ValueError(f"bicubic: expected uint8 or floats, not {image.dtype}")
+    exact, shape = image.dtype == torch.uint8, tuple(image.shape)
+    if len(shape) < 2 or 0 in shape or not (exact or image.is_floating_point()):
+        wanted = "pixels (…, H, W), uint8 or floats"
+        raise ValueError(f"bicubic: expected {wanted}, not {image.dtype} of shape {shape}")
     strip = max(1, _STRIP // (8 * int(scale) ** 2 * image[..., 0, :].numel()))
     if up and strip + 6 < (rows := image.shape[-2]):
         parts = []

@@ -225,12 +225,9 @@ class Degradation(NamedTuple):
 
 def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     """Convolution of each channel (C, H, W), the border mirrored about the edge pixels."""
-    reach = len(kernel) // 2
-    for axis in (-2, -1):
-        size = image.shape[axis]
-        index = torch.arange(-reach, size + reach).remainder(max(1, 2 * size - 2))
-        image = image.index_select(axis, torch.minimum(index, 2 * size - 2 - index))
-    return conv2d(image[:, None], kernel.flip(0, 1).to(image)[None, None])[:, 0]
+    sides = ((0, 0), (len(kernel) // 2,) * 2, (len(kernel) // 2,) * 2)
+    padded = torch.from_numpy(np.pad(image.numpy(), sides, "reflect"))
+    return conv2d(padded[:, None], kernel.flip(0, 1).to(image)[None, None])[:, 0]
 
 
 def resize(image: Tensor, height: int, width: int, filter: Filter) -> Tensor:

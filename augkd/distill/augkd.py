@@ -70,8 +70,7 @@ class AugKD:
 
     def terms(self, student: nn.Module, teacher: Teacher, batch: Batch, plain: Tensor) -> Terms:
         """All terms, given ``plain`` = S(x)."""
-        terms = self._base(student, teacher, batch, plain)
-        return terms | self._auxiliary(student, teacher, batch)
+        return self._base(student, teacher, batch, plain) | self._auxiliary(student, teacher, batch)
 
     def _in_turn(self, student: nn.Module, teacher: Teacher, batch: Batch) -> Iterator[Terms]:
         yield self._base(student, teacher, batch, student(batch.lr))

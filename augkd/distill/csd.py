@@ -72,13 +72,11 @@ def first_channels(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
 def _require_slice(method: str, student: nn.Module, teacher: nn.Module) -> SRNetwork:
     """The teacher; refuses pairs whose student is not a thinner copy of it."""
     own, theirs = of_one_backbone(method, student, teacher)
-    made = f"method '{method}' makes the student of the teacher's first channels"
-    if own.name != "edsr":
-        raise UserError(f"{made} and is defined for edsr, not {own.name}: choose another method")
-    alike = (own.stages, own.scale) == (theirs.stages, theirs.scale)
+    alike = (own.name, own.stages, own.scale) == ("edsr", theirs.stages, theirs.scale)
     if not alike or own.channels > theirs.channels:
-        mend = "give it as many blocks as the teacher, the same scale, and no more channels"
-        raise UserError(f"{made}: {mend}")
+        made = f"method '{method}' makes the student of the teacher's first channels"
+        mend = "an edsr of as many blocks as the teacher, the same scale, and no more channels"
+        raise UserError(f"{made}: give it {mend}, or choose another method")
     return theirs
 
 

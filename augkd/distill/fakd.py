@@ -17,17 +17,12 @@ def _unit(features: Tensor) -> Tensor:
     return unit
 
 
-def affinity(features: Tensor) -> Tensor:
-    """Cosine between every two positions: (N, C, H, W) to (N, H*W, H*W), in [-1, 1]."""
-    unit = _unit(features)
-    return unit.mT @ unit
-
-
 def affinity_loss(student: Tensor, teacher: Tensor, rows: int = 192) -> Tensor:
     """Mean absolute difference of two affinities; widths may differ.
 
-    An affinity of 48 x 48 patches takes 20 MiB an image. So many rows are held at a time, from
-    the diagonal on: affinities are symmetric. Value and gradient do not depend on it.
+    An affinity is the cosine between every two positions, (N, H*W, H*W). That of 48 x 48
+    patches takes 20 MiB an image. So many rows are held at a time, from the diagonal on:
+    affinities are symmetric. Value and gradient do not depend on it.
     """
     units = _unit(student)
     value, gradient = units.new_zeros(()), torch.zeros_like(units)

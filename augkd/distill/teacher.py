@@ -35,9 +35,7 @@ class Teacher:
 
     def output(self, name: str) -> Tensor:
         """T of the batch's image ``name``."""
-        if name not in self._answers:
-            self._compute(name)
-        return self._answers[name][0]
+        return self._answer(name, ())[0]
 
     def features(self, name: str, taps: Sequence[str]) -> dict[str, Tensor]:
         """T's features of the batch's image ``name`` at the given taps.
@@ -47,17 +45,15 @@ class Teacher:
         Raises:
             UserError: the network has no such tap.
         """
-        wanted = self._wanted.setdefault(name, set())
-        if not wanted.issuperset(taps) or name not in self._answers:
-            wanted.update(taps)
-            self._compute(name)
-        return {tap: self._answers[name][1][tap] for tap in taps}
+        maps = self._answer(name, taps)[1]
+        return {tap: maps[tap] for tap in taps}
 
     @torch.no_grad()
-    def _compute(self, name: str) -> None:
-        image = getattr(self._batch, name)
-        if taps := sorted(self._wanted.get(name, ())):
-            network: Any = self.network  # one with features, or it would not have been asked
-            self._answers[name] = network.features(image, taps)
-        else:
-            self._answers[name] = self.network(image), {}
+    def _answer(self, name: str, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        wanted = self._wanted.setdefault(name, set())
+        if name not in self._answers or not wanted.issuperset(taps):
+            wanted.update(taps)
+            network: Any = self.network  # one with features, where any is wanted
+            image, known = getattr(self._batch, name), sorted(wanted)
+            self._answers[name] = network.features(image, known) if known else (network(image), {})
+        return self._answers[name]

@@ -17,11 +17,11 @@ def to_luma(image: Tensor) -> Tensor:
 
     Floats are rounded to 8 bits first; the luma itself is not rounded.
     """
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"expected RGB images (N, 3, H, W), not shape {tuple(image.shape)}")
-    if image.dtype != torch.uint8:
-        if not image.is_floating_point():
-            raise ValueError(f"expected uint8 or floats in [0, 1], not {image.dtype}")
+    eight_bit, floats = image.dtype == torch.uint8, image.is_floating_point()
+    if image.ndim != 4 or image.shape[1] != 3 or not (eight_bit or floats):
+        given = f"{image.dtype} of shape {tuple(image.shape)}"
+        raise ValueError(f"expected RGB (N, 3, H, W), uint8 or float in [0, 1], not {given}")
+    if floats:
         image = image.double().mul_(255).round_().clamp_(0, 255)
     red, green, blue = (image[:, c : c + 1].double() for c in range(3))
     luma = torch.mul(red, _LUMA[0] / 255).add_(green, alpha=_LUMA[1] / 255)

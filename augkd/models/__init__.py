@@ -63,14 +63,16 @@ def create_model(name: str, role: str | None = None, scale: int = 4, **size: Any
         raise UserError(f"scale {scale!r} is not supported: choose 2, 3 or 4")
     if role is not None and role not in SIZES[name]:
         raise UserError(f"role '{role}' is unknown: choose teacher or student")
-    known = dict(inspect.signature(NETWORKS[name]).parameters)
-    del known["scale"]
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    known = {key: parameter.default for key, parameter in parameters.items() if key != "scale"}
     for key in size.keys() - known.keys():
         raise UserError(f"{name} has no size '{key}': it has {', '.join(known)}")
-    sizes = {**(SIZES[name][role] if role else {}), **size}
-    if missing := [k for k, p in known.items() if k not in sizes and p.default is p.empty]:
+    sizes = {**known, **(SIZES[name][role] if role else {}), **size}
+    if missing := [key for key, value in sizes.items() if value is inspect.Parameter.empty]:
         raise UserError(f"{name} without a role needs {', '.join(missing)}: give them or a role")
-    return NETWORKS[name](scale=scale, **sizes)
+    network = NETWORKS[name](scale=scale, **sizes)
+    network.sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+    return network
 
 
 def load_network(

@@ -42,21 +42,19 @@ _STRANGERS = {  # how what is no weights begins, what it is, and the mend
 }
 
 
-def save_checkpoint(path: Path, model: nn.Module, header: Mapping[str, Any] = {}) -> None:
-    """Writes a network's weights, with ``header`` and, if it is ours, what it is of beside them."""
-    description = dict(header)
-    if isinstance(model, SRNetwork):
-        description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}
-        description |= {"quantised": model.quantised} if model.quantised else {}
-    save_weights(path, model.state_dict(), description)
+def save_checkpoint(path: Path, model: nn.Module | Weights, header: Mapping[str, Any] = {}) -> None:
+    """Writes a network's weights, or tensors by name: the same make the same bytes.
 
-
-def save_weights(path: Path, weights: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Writes tensors by name, and what the header is to say of them: the same make the same bytes.
+    Beside them go ``header`` and, if the network is ours, what it is of.
 
     Raises:
         UserError: the place cannot be written to; an older file is left as it was.
     """
+    description = dict(header)
+    if isinstance(model, SRNetwork):
+        description |= {"network": model.name, "scale": model.scale, "sizes": model.sizes}
+        description |= {"quantised": model.quantised} if model.quantised else {}
+    weights = model.state_dict() if isinstance(model, nn.Module) else model
     plain = torch.contiguous_format  # copies, since safetensors refuses weights that a network ties
     own = {key: value.detach().cpu().clone(memory_format=plain) for key, value in weights.items()}
     with replacing(path) as partial:
@@ -150,12 +148,12 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
     Told by content: PyTorch's files begin as a zip archive or a pickle, safetensors with the length
     of a JSON header in eight bytes, which may happen to begin so too, and then it.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
     try:
+        if not path.is_file():  # but a device, which has no end, or nothing
+            raise UserError(f"{path}: no such checkpoint")
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: no such checkpoint to read ({error.strerror})") from None
     header, problem = {}, "damaged PyTorch file, or one of more than tensors: get it again"
     try:
         if data[8:9] == b"{":
@@ -183,11 +181,8 @@ def _weights(path: Path, content: Any) -> Weights:
     if not weights:
         raise UserError(f"{path}: holds no weights: expected tensors by name")
     for key, value in weights.items():
-        if (
-            not isinstance(value, Tensor)
-            or not isinstance(key, str)
-            or value.layout != torch.strided
-        ):
+        named = isinstance(key, str) and isinstance(value, Tensor)
+        if not (named and value.layout == torch.strided):
             mend = "expected a state_dict, alone or under a name such as params or state_dict"
             raise UserError(f"{path}: entry '{key}' is not a tensor: {mend}")
     check_weights(path, weights, {})
@@ -289,16 +284,14 @@ def _without_shifts(weights: Weights) -> Weights:
     after the shift on both sides of the first equation, so it holds at the border too.
     """
     if "sub_mean.weight" in weights:
-        a, shift = _shift(weights, "sub_mean")
+        (a, before), (b, after) = (_shift(weights, name) for name in ("sub_mean", "add_mean"))
         first = weights["conv_first.weight"]
         weights["conv_first.weight"] = torch.einsum("ockl,ci->oikl", first.double(), a).to(first)
-        weights["mean_in"] = _constant(-torch.linalg.solve(a, shift))
-    if "add_mean.weight" in weights:
-        b, shift = _shift(weights, "add_mean")
         for key in ("conv_last.weight", "conv_last.bias"):
             last = weights[key]
             weights[key] = torch.einsum("oc,c...->o...", b, last.double()).to(last)
-        weights["mean_out"] = _constant(shift)
+        weights["mean_in"] = _constant(-torch.linalg.solve(a, before))
+        weights["mean_out"] = _constant(after)
     return weights
 
 

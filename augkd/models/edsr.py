@@ -16,8 +16,7 @@ class ResidualBlock(nn.Module):
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(torch.relu(self.conv1(x)))
-        return torch.add(x, residual, alpha=self.res_scale)
+        return torch.add(x, self.conv2(torch.relu(self.conv1(x))), alpha=self.res_scale)
 
 
 class EDSR(ResidualNetwork):
@@ -33,6 +32,5 @@ class EDSR(ResidualNetwork):
     name, stage = "edsr", "block"
 
     def __init__(self, channels: int, blocks: int, res_scale: float, scale: int) -> None:
-        # not yet built: initial weights are drawn in the order of computation
         body = (ResidualBlock(channels, res_scale) for _ in range(blocks))
-        super().__init__(body, scale, channels, blocks=blocks, res_scale=res_scale)
+        super().__init__(body, scale, channels)

@@ -61,8 +61,7 @@ class SpandrelNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # spandrel calls in inference mode; a loss can only be taken against an ordinary tensor
-        output: Tensor = self._descriptor(x)
-        return output.clone()
+        return self._descriptor(x).clone()  # type: ignore[no-any-return]
 
 
 def _from_spandrel(path: Path) -> nn.Module:
@@ -71,15 +70,11 @@ def _from_spandrel(path: Path) -> nn.Module:
         import spandrel
     weights = read_weights(path)
     load = spandrel.ModelLoader().load_from_state_dict
-    try:
+    with _naming(f"{path}: spandrel knows no network with these weights, or cannot load them"):
         try:
             descriptor = load(dict(weights))
         except spandrel.UnsupportedModelError:
             descriptor = load(unwrapped(weights))
-    except spandrel.UnsupportedModelError:
-        raise UserError(f"{path}: spandrel knows no network with these weights") from None
-    except Exception as error:  # each of its architectures fails in its own way
-        raise UserError(f"{path}: spandrel cannot load it: {_line(error)}") from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise UserError(f"{path}: not an image-to-image network, says spandrel")
     check_weights(path, weights, descriptor.model.state_dict())
@@ -88,13 +83,9 @@ def _from_spandrel(path: Path) -> nn.Module:
 
 def _from_factory(name: str, scale: int) -> nn.Module:
     module, _, function = name.partition(":")
-    if not (module and function):
-        raise UserError(f"teacher: factory '{name}' is not of the form module:function")
-    mend = "install its module or put its folder on PYTHONPATH"
+    mend = "expected module:function, installed or in a folder on PYTHONPATH"
     with _naming(f"teacher: factory '{name}' cannot be imported ({mend})"):
-        make = getattr(importlib.import_module(module), function, None)
-    if make is None:
-        raise UserError(f"teacher: module '{module}' has no '{function}'")
+        make = getattr(importlib.import_module(module), function)
     with _naming(f"teacher: {name}(scale={scale}) failed"):
         network = make(scale=scale)
     if not isinstance(network, nn.Module):
@@ -122,8 +113,5 @@ def _naming(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"{what}: {type(error).__name__}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+        said = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{what}: {type(error).__name__}: {said}") from None

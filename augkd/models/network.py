@@ -29,7 +29,7 @@ class SRNetwork(nn.Module):
     channels: int  # width of the feature maps
     stage: str  # what its body is a row of: "block", "group" or "rstb"
     stages: int  # how many of them
-    sizes: dict[str, Any]  # every other argument that builds the same network again
+    sizes: dict[str, Any]  # every other argument of ``create_model``, which notes them here
     quantised: dict[str, Any] | None = None  # the arguments of ``quantize``, where it is so
 
     @property
@@ -73,20 +73,20 @@ class SRNetwork(nn.Module):
 
 
 class ResidualNetwork(SRNetwork):
-    """All of EDSR and RCAN but the stages of the body, which they hand over with their sizes.
+    """All of EDSR and RCAN but the stages of the body, which they hand over, not yet built.
 
-    Names of parameters are BasicSR's; ``load_checkpoint`` maps the official ones to them. Features
-    are on the inner scale, that of images in [0, 255]. The means are weights like any other:
-    official checkpoints hold some that training has moved.
+    Initial weights are drawn in the order of computation. Names of parameters are BasicSR's;
+    ``load_checkpoint`` maps the official ones to them. Features are on the inner scale, that of
+    images in [0, 255]. The means are weights like any other: official checkpoints hold some that
+    training has moved.
     """
 
     mean_in: Tensor
     mean_out: Tensor
 
-    def __init__(self, body: Iterable[nn.Module], scale: int, channels: int, **sizes: Any) -> None:
+    def __init__(self, body: Iterable[nn.Module], scale: int, channels: int) -> None:
         super().__init__()
         self.channels, self.scale = channels, scale
-        self.sizes = {"channels": channels, **sizes}
         self.register_buffer("mean_in", rgb_mean())
         self.register_buffer("mean_out", rgb_mean())
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
@@ -104,8 +104,7 @@ class ResidualNetwork(SRNetwork):
         return keep("after_long_skip", y + first)
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
-        output: Tensor = self.conv_last(self.upsample(y)) / RANGE + self.mean_out
-        return output
+        return self.conv_last(self.upsample(y)) / RANGE + self.mean_out  # type: ignore[no-any-return]
 
 
 def rgb_mean() -> Tensor:

@@ -104,7 +104,6 @@ class QuantizedConv2d(nn.Conv2d):
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self.daq, self.positive = daq, positive
-        self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
         with exact(input.device):  # bf16 has no place for the levels

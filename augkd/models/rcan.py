@@ -20,8 +20,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.attention(x)
-        return x * gate
+        return x * self.attention(x)  # type: ignore[no-any-return]
 
 
 class AttentionBlock(nn.Module):
@@ -37,8 +36,7 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.rcab(x)
-        return x + residual
+        return x + self.rcab(x)  # type: ignore[no-any-return]
 
 
 class ResidualGroup(nn.Module):
@@ -51,8 +49,7 @@ class ResidualGroup(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv(self.residual_group(x))
-        return x + residual
+        return x + self.conv(self.residual_group(x))  # type: ignore[no-any-return]
 
 
 class RCAN(ResidualNetwork):
@@ -74,6 +71,5 @@ class RCAN(ResidualNetwork):
     def __init__(self, channels: int, groups: int, blocks: int, reduction: int, scale: int) -> None:
         if not 1 <= reduction <= channels:
             raise UserError(f"rcan: reduction {reduction} must be from 1 to channels ({channels})")
-        # not yet built: initial weights are drawn in the order of computation
         body = (ResidualGroup(channels, blocks, reduction) for _ in range(groups))
-        super().__init__(body, scale, channels, groups=groups, blocks=blocks, reduction=reduction)
+        super().__init__(body, scale, channels)

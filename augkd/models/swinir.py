@@ -83,11 +83,10 @@ class WindowAttention(nn.Module):
         logits = (q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1)
         logits = logits + self.relative_position_bias_table[self.index].permute(2, 0, 1)
         if mask is not None:
-            masked = logits.view(-1, len(mask), self.heads, tokens, tokens) + mask[:, None].to(x)
-            logits = masked.view(b, self.heads, tokens, tokens)
+            logits = logits.view(-1, mask.shape[0], self.heads, tokens, tokens)
+            logits = (logits + mask[:, None].to(x)).view(b, self.heads, tokens, tokens)
         mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, tokens, c)
-        projected: Tensor = self.proj(mixed)
-        return projected
+        return self.proj(mixed)  # type: ignore[no-any-return]
 
 
 class SwinLayer(nn.Module):
@@ -110,7 +109,9 @@ class SwinLayer(nn.Module):
         y, mask = self.norm1(x), None
         if self.shift:
             y = y.roll((-self.shift, -self.shift), (1, 2))
-            mask = shift_mask(height, width, self.window, self.shift, x.device)
+            # an export has symbols for sizes, which no cache can hold
+            made = shift_mask.__wrapped__ if torch.compiler.is_exporting() else shift_mask
+            mask = made(height, width, self.window, self.shift, x.device)
         y = unwindows(self.attn(windows(y, self.window), mask), self.window, height, width)
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))
@@ -133,8 +134,12 @@ class RSTB(nn.Module):
 
 def mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that extend ``size`` pixels to a multiple by mirroring about the last, and on."""
-    position = torch.arange(-(-size // multiple) * multiple, device=device)
-    position = position % max(2 * size - 2, 1)
+    count = (size + multiple - 1) // multiple
+    if torch.compiler.is_exporting():  # through a tensor: so that no count, such as 1, is special
+        count = torch.full((), count).item()  # type: ignore[assignment]
+        torch._check(count >= 1)  # type: ignore[no-untyped-call]
+    period = torch.full((), 2 * size - 2, device=device).clamp(min=1)
+    position = torch.arange(count * multiple, device=device) % period
     return torch.minimum(position, 2 * size - 2 - position)
 
 
@@ -178,20 +183,10 @@ class SwinIR(SRNetwork):
         if len(depths) != len(num_heads):
             given = f"depths names {len(depths)} RSTBs and num_heads {len(num_heads)}"
             raise UserError(f"swinir: {given}: give one number for each in both")
-        for heads in num_heads:
-            if embed_dim % heads:
-                raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
+        for heads in (heads for heads in num_heads if embed_dim % heads):
+            raise UserError(f"swinir: embed_dim {embed_dim} is not a multiple of {heads} heads")
         self.channels, self.stages, self.scale = embed_dim, len(depths), scale
         self.window = window_size
-        self.sizes = {
-            "embed_dim": embed_dim,
-            "depths": tuple(depths),
-            "num_heads": tuple(num_heads),
-            "window_size": window_size,
-            "mlp_ratio": mlp_ratio,
-            "drop_path": drop_path,
-            "head_channels": head_channels,
-        }
         self.register_buffer("mean", rgb_mean(), persistent=False)
         self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
@@ -236,5 +231,4 @@ class SwinIR(SRNetwork):
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
-        output: Tensor = y[..., : self.scale * height, : self.scale * width]
-        return output
+        return y[..., : self.scale * height, : self.scale * width]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, product
 from math import isqrt
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -89,40 +88,26 @@ def _tiled(network: SRNetwork, x: Tensor, tile: int, halo: int | None) -> Tensor
     if tile < 1 or halo < 0:
         raise ValueError(f"expected tile >= 1 and halo >= 0, not {tile} and {halo}")
     device, s = next(network.parameters()).device, network.scale
-    # on the CPU, convolutions on channels-last memory take about half the time
-    x = x.to(memory_format=torch.channels_last) if device.type == "cpu" else x
-    rows, columns = (spans(side, tile, halo, grid) for side in x.shape[-2:])
+    x = x.to(memory_format=torch.channels_last) if device.type == "cpu" else x  # as in training
+    tile, halo = (-(-size // grid) * grid for size in (tile, halo))
     out = x.new_empty((*x.shape[:2], s * x.shape[-2], s * x.shape[-1]))
-    for row, column in product(rows, columns):
-        large = network(x[..., row.before : row.after, column.before : column.after].to(device))
-        kept = [slice(s * (a.start - a.before), s * (a.stop - a.before)) for a in (row, column)]
-        top, left = (slice(s * a.start, s * a.stop) for a in (row, column))
-        out[..., top, left] = large[..., kept[0], kept[1]]
+    for (top, bottom), (left, right) in product(*(cuts(n, tile, halo) for n in x.shape[-2:])):
+        above, before = max(0, top - halo), max(0, left - halo)
+        large = network(x[..., above : bottom + halo, before : right + halo].to(device))
+        large = large[..., s * (top - above) :, s * (left - before) :]
+        kept = out[..., s * top : s * bottom, s * left : s * right]
+        kept.copy_(large[..., : kept.shape[-2], : kept.shape[-1]])
     return out
 
 
-class Span(NamedTuple):
-    """Along one axis: read from ``before`` to ``after``, keep from ``start`` to ``stop``."""
+def cuts(length: int, tile: int, halo: int) -> list[tuple[int, int]]:
+    """Start and end of each tile along an axis.
 
-    before: int
-    start: int
-    stop: int
-    after: int
-
-
-def spans(length: int, tile: int, halo: int, grid: int = 1) -> list[Span]:
-    """Cuts an axis into tiles that read ``halo`` pixels more on each side, within the axis.
-
-    Tile and halo are rounded up to the grid. An axis that is no longer than what an inner tile
-    reads stays whole, so a halo as large as the image means no tiling at all.
+    An axis that is no longer than what an inner tile reads stays whole, so a halo as large as the
+    image means no tiling at all.
     """
-    tile, halo = (-(-size // grid) * grid for size in (tile, halo))
-    if length <= tile + 2 * halo:
-        return [Span(0, 0, length, length)]
-    return [
-        Span(max(0, start - halo), start, stop, min(length, stop + halo))
-        for start, stop in pairwise([*range(0, length, tile), length])
-    ]
+    step = tile if length > tile + 2 * halo else length
+    return list(pairwise([*range(0, length, step), length]))
 
 
 def reach(network: nn.Module) -> tuple[int, int] | None:

@@ -15,31 +15,21 @@ from urllib.request import getproxies
 
 import augkd
 from augkd.errors import UserError, one_line
-from augkd.study.params import find_root
 
-CHECKS = (
-    "python",
-    "torch",
-    "code",
-    "device",
-    "disk",
-    "photographs",
-    "benchmarks",
-    "dvc",
-    "git",
-    "network",
-)
+CHECKS = ("python", "torch", "code", "device", "disk", "photographs", "benchmarks", "dvc", "git")
 FREE_GB = 5  # the environment and the default budget's outputs
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-AGAIN = "run make repro, which makes the environment again"
+AGAIN = "run make repro, which makes the environment again (or pip install 'augkd[study]')"
 
 
 def examine(say: Callable[[str], None]) -> bool:
     """Says a line a check: ok, MISSING, or - for what one can do without. True if all is there."""
     missing, root = [], None
-    with suppress(UserError):  # outside a clone the machine alone is looked at
+    with suppress(UserError, ImportError):  # outside a clone the machine alone is looked at
+        from augkd.study.params import find_root
+
         root = find_root()
-    for name in CHECKS:
+    for name in (*CHECKS, "network"):
         try:
             text = _find(name, root)
             mark = "-" if text.startswith("no ") else "ok"

@@ -64,6 +64,7 @@ class Cohort(Section):
     at: dict[str, dict[str, Any]] = {}  # by budget: what is another than its distil says
     bits: tuple[int, ...] = ()  # students are quantised to so many, each method to each
     degradation: Degradation = "bicubic"  # what made its LR images, in training and in test
+    trend: Literal["width", "images"] | None = None  # whose page compares it with others
     training_images: Positive | None = None  # so many photographs, spread evenly; null: all
     expanded: bool = False  # also on the datasets that the budget's images name under expanded
     longer: Positive = 1  # times the budget's steps
@@ -142,6 +143,9 @@ class Budget(Section):
     students: list[str]  # likewise where there are cohorts, and what rests on them
     teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
     central: list[int]  # seeds of cohorts whose seeds are trained apart
+    only: list[str] = []  # methods of cohorts that are apart; none: all
+    trends: list[Literal["length", "width", "images"]] = []  # pages of trends
+    trend_cohorts: list[str] = []  # what they need beyond the central cohort
     real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
@@ -154,6 +158,7 @@ class Budget(Section):
     distil: Training
     schedules: dict[str, dict[Stage, dict[str, Any]]]  # what is another for a network
     score: Scoring
+    zoomed: int = 0  # least side of a zoomed-out patch, LR pixels; patches are larger for it
     processes: Positive = 1  # that share each training, a GPU each; results do not rest on it
 
 
@@ -199,7 +204,9 @@ class Study:
         """A cohort, or that of one of its seeds, with the options that the budget adds."""
         cohort = _entry(self.params.cohorts, name.partition("-")[0], "cohort")
         more = self.budget.methods
-        methods = {method: more.get(method, {}) | own for method, own in cohort.methods.items()}
+        only = self.budget.only if cohort.apart else ()
+        own = cohort.methods.items()
+        methods = {m: more.get(m, {}) | options for m, options in own if not only or m in only}
         return cohort.model_copy(update={"methods": methods})
 
     def teacher(self, name: str) -> TeacherEntry:
@@ -225,14 +232,16 @@ class Study:
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
         mixed = ["mixed"] if self.budget.mixed else []
-        groups = (*self.budget.backbones, "central", "extras", *mixed)
+        groups = (*self.budget.backbones, "central", "extras", *mixed, *self.budget.trend_cohorts)
         return groups if self.budget.students else ()
 
     def group(self, cohort: str) -> str:
-        """With which it is scored: those of its network, the extras of EDSR, or mixed ones."""
-        if self.cohort(cohort).apart:
-            return "central"
-        network = self.cohort(cohort).network
+        """With which it is scored: those of its network, the extras of EDSR, or mixed ones; those
+        of a trend by themselves."""
+        own = self.cohort(cohort)
+        if own.apart or own.trend:
+            return cohort if own.trend else "central"
+        network = own.network
         main = (f"{network}_x{scale}" for scale in (2, 3, 4))
         return network if cohort in main else "extras" if network == "edsr" else "mixed"
 
@@ -245,6 +254,8 @@ class Study:
         own[f"cohorts: at.{name}"] = getattr(of, "at", {}).get(name)
         for where, values in own.items():
             training = valid(Training, asdict(training) | values, where) if values else training
+        zoomed = of.scale * self.budget.zoomed if stage == "distil" else 0
+        training = replace(training, patch=max(training.patch, zoomed))
         return training.longer((training.continued if of.start else 1) * getattr(of, "longer", 1))
 
     def seeds(self, cohort: str) -> int:
@@ -265,11 +276,13 @@ class Study:
         return self.budget.central if of.apart else range(self.schedule(of).seeds)
 
     def size(self, network: str, role: str) -> dict[str, Any]:
-        """All sizes of a network in a role: the budget's, else Table 1's. Needs torch."""
+        """All sizes of a network in a role: the budget's, else Table 1's (of other roles, those of
+        the student). Needs torch."""
         from augkd.models import SIZES
 
         own = _entry(self.budget.networks[network], role, f"networks.{network}:")
-        return {**SIZES.get(network, {}).get(role, {}), **own}
+        published = SIZES.get(network, {})
+        return published.get(role, published.get("student", {})) | own
 
 
 def open_study(budget: str = "", *, check_methods: bool = True) -> Study:
@@ -339,8 +352,12 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
         for key in ("backbones", "schedules"):
             for network in getattr(budget, key):
                 _entry(budget.networks, network, f"{where}.{key}:")
-        for odd in budget.methods.keys() - {m for c in params.cohorts.values() for m in c.methods}:
-            yield f"{where}.methods: no cohort has '{odd}': correct its name"
+        for key in budget.trend_cohorts:
+            if not _entry(params.cohorts, key, f"{where}.trend_cohorts:").trend:
+                yield f"{where}.trend_cohorts: {key} is of no trend: name cohorts that have one"
+        known = {method for cohort in params.cohorts.values() for method in cohort.methods}
+        for odd in {*budget.only, *budget.methods} - known:
+            yield f"{where}: no cohort has '{odd}': correct its name"
         for entry in params.teachers.values():
             study.schedule(entry)
         for key, cohort in ((key, study.cohort(key)) for key in params.cohorts):
@@ -349,8 +366,9 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             if (wanted := study.seeds(key)) > (has := study.seeds(of)):
                 both = f"{wanted} at budget {name}, but {of}, from which it starts, has {has}"
                 yield f"cohorts.{key}.at.{name}.seeds: {both}: give it as many there"
-            roles = budget.networks.get(cohort.network, {cohort.student: {}})
-            _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
+            if key in study.trained():
+                roles = budget.networks.get(cohort.network, {})
+                _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
             for method in budget.methods.keys() & cohort.methods.keys() if check_methods else ():
                 cohort.method(method, where)
 

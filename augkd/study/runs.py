@@ -12,11 +12,11 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from augkd.augment import step_generator
 from augkd.data.sampler import PatchSampler
 from augkd.data.shared import joined
 from augkd.data.store import ImageStore
@@ -24,7 +24,7 @@ from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model, load_checkpoint, save_checkpoint
-from augkd.models.checkpoint import read_weights, save_weights
+from augkd.models.checkpoint import read_weights
 from augkd.models.foreign import load_teacher as open_teacher
 from augkd.study.params import Cohort, Study, TeacherEntry
 from augkd.study.record import Frames, Run, read_curves
@@ -120,7 +120,7 @@ def teach(study: Study, name: str) -> Frames:
 
             run.record["source"] = source = source | {"card": check_card(study, entry, taken)}
         if entry.spandrel and file:  # which finds the architecture by the file's own names
-            save_weights(out, read_weights(file), source)
+            save_checkpoint(out, read_weights(file), source)
         else:
             save_checkpoint(out, taken, source)
         return run.end(Curves())
@@ -259,7 +259,7 @@ def read_pair(store: ImageStore, key: tuple[str, str], entry: Task, side: int = 
         return lr, hr
     from augkd.degrade.bsrgan import Degradation  # here, since other cohorts do not rest on it
 
-    generator = step_generator(zlib.crc32("/".join(key).encode()), entry.scale)
+    generator = np.random.default_rng([zlib.crc32("/".join(key).encode()), entry.scale])
     return Degradation.draw(entry.scale, generator).apply(hr), hr
 
 

@@ -99,6 +99,7 @@ class Claim(BaseModel, extra="forbid", frozen=True):
     cohorts: tuple[str, ...] = Field(default=("{network}_x{scale}",), min_length=1)
     whole: bool = False
     needs: tuple[str, ...] = ()
+    alone: str = ""
     stand_in: str = ""
     reading: str = ""
 
@@ -337,8 +338,8 @@ def _row(
     found["pro"], found["contra"] = speak(claim, found, slack)
     tested = found[~found["at"].isin([fact["comparison"] for fact in unmet])]
     reason = RULES[unmet[0]["premise"]]["lacks"] if unmet and tested.empty else ""
-    if rows and not own and (claim.margin or claim.value):
-        tested, reason = tested.iloc[:0], PROTOCOL["sizes"]
+    if rows and not own and (claim.margin or claim.value or claim.alone):
+        tested, reason = tested.iloc[:0], claim.alone or PROTOCOL["sizes"]
     places = found["at"].nunique()
     part = bool(absent) or tested["at"].nunique() < places
     pro, contra = _weighed(claim, tested, part, own, "max")

@@ -19,7 +19,7 @@ from pandas.io.formats.style import Styler
 from augkd.study.paper import load_table, select
 from augkd.study.params import NAMES, Study
 from augkd.study.pipeline.stage import need
-from augkd.study.report.stats import LOWER_IS_BETTER, differences, estimate
+from augkd.study.report.stats import LOWER_IS_BETTER, PROTOCOL, differences, estimate
 from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table, read_yaml
 
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
@@ -73,10 +73,10 @@ class Row:
     def key(self) -> str:
         return f"{self.cohort}/{self.method}"
 
-    def marked(self) -> "Row":
-        """With the sign of a training that was stopped, on its last label."""
+    def marked(self, sign: str) -> "Row":
+        """With a sign of a note on its last label."""
         *_, last = self.labels
-        return replace(self, labels=self.labels | {last: f"{self.labels[last]} †"})
+        return replace(self, labels=self.labels | {last: f"{self.labels[last]} {sign}"})
 
     @cached_property
     def printed(self) -> dict[Any, float]:
@@ -263,6 +263,12 @@ def _frame(
     return frame.set_index([labels[title] for title in labels])
 
 
+def is_untuned(study: Study, cohort: str, method: str) -> bool:
+    """Whether nobody chose the method's weights for such students: see protocol.yaml."""
+    published = study.cohort(cohort).methods.get(method, {}).get("vgg")
+    return method in PROTOCOL["untuned"] and not published
+
+
 def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
     """What a reader must know of this budget's rows: sentences in Markdown, one thing each."""
     students = [(row.cohort, row.method) for row in rows if row.method not in UNTAUGHT]
@@ -298,6 +304,7 @@ def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
         able=[n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
         sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
         seeds=seeds,
+        untuned=dict.fromkeys(m for c, m in students if is_untuned(study, c, m)),
         stopped={key: sorted(which) for key, which in stopped if key in students},
     )
     return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
@@ -324,8 +331,12 @@ class TablePage:
         self.rows, self.called = list(rows) or page_rows(study, name), METHOD_NAMES | dict(called)
         self.scores = trained_scores(study, *dict.fromkeys(row.cohort for row in self.rows))
         halted = self.scores[self.scores["metric"] == "stopped"]
-        marked = set(halted["cohort"] + "/" + halted["method"])
-        self.rows = [row.marked() if row.key in marked else row for row in self.rows]
+        untuned = {row.key for row in self.rows if is_untuned(study, row.cohort, row.method)}
+        for sign, keys in {
+            "†": set(halted["cohort"] + "/" + halted["method"]),
+            "‡": untuned,
+        }.items():
+            self.rows = [row.marked(sign) if row.key in keys else row for row in self.rows]
         self.path = study.page(name) / "table.csv"
         self._kept: list[pd.DataFrame] = []
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert as to_mathml
 from markupsafe import Markup
@@ -81,7 +82,12 @@ def build(budget: str, root: Path = Path(".")) -> Path:
     verdicts = runs / "pages/scorecard/verdicts.csv"
     claims = read_claims(verdicts) if verdicts.is_file() else []
     shared = {"budget": budget, "about": study.budget.about.strip(), "groups": groups}
-    front = shared | {"claims": claims, "axes": axes(claims), "study": study}
+    trends = {
+        page: pd.read_csv(file).to_dict("records")
+        for page in ("trend_length", "trend_width", "trend_images")
+        if (file := runs / "pages" / page / "directions.csv").is_file()
+    }
+    front = shared | {"claims": claims, "axes": axes(claims), "study": study, "trends": trends}
     template = _environment().get_template
     turns = zip([None, *pages], pages, [*pages[1:], None], strict=False)
     html = {
