@@ -18,7 +18,7 @@ from augkd.data.store import ImageStore
 from benchmarks.bench_precision import score
 from benchmarks.bench_training import TEACHER, cohort, network, write_images
 
-METHODS, STEPS = ("scratch", "augkd"), 60
+METHODS, STEPS = ("scratch", "augkd"), 40
 
 
 def trained(

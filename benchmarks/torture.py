@@ -165,9 +165,9 @@ def main() -> int:
     report["uninterrupted"] = took = round(time.monotonic() - begun)
     report["training"] = torture_training(whole, 2)
     print(f"uninterrupted: {took} s;", report["training"], flush=True)
-    report["threads"] = bench_threads.measure()
     end = begun + 60 * given.minutes - took
     report |= torture_pipeline(whole, given.kills * 6 // 5, end, took)
+    report["threads"] = bench_threads.measure()
     left = [one["left"] for one in report["struck"] if one["left"] is not None]
     same = bool(report["rounds"]) and not any(report["rounds"]) and report["training"]["identical"]
     report["met"] = {"identical": same, "no hand": not report["refused"]}
