@@ -75,6 +75,7 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
     params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
     params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
+    params["budget"] = params["budgets"]["cpu"]  # whichever is chosen in this clone
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return runs
 

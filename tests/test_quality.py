@@ -1,11 +1,15 @@
 """Lint, layout, types, imports, notebooks free of outputs: what ``make check`` does, as tests."""
 
 import json
+import re
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.notebooks_are_clean import dirty_notebooks
 
@@ -39,3 +43,12 @@ def test_a_notebook_with_outputs_is_found(tmp_path: Path) -> None:
     write("printed.ipynb", ["text"], None)
     write("counted.ipynb", [], 3)
     assert dirty_notebooks(tmp_path) == ["counted.ipynb", "printed.ipynb"]
+
+
+def test_the_lock_installs_on_the_oldest_python() -> None:
+    """As pyproject.toml promises it; Debian 12 has 3.11.2."""
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.M)
+    for name in pinned:
+        with suppress(PackageNotFoundError):  # what this platform does not need
+            wanted = str(metadata(name).json.get("requires_python", ""))
+            assert "3.11.0" in SpecifierSet(wanted), f"{name} needs Python {wanted}"

@@ -330,7 +330,9 @@ def test_an_axis_shows_gains(tmp_path_factory: pytest.TempPathFactory, gains: li
     assert axis["low"] < 0 < axis["high"]
     outside = [gain for gain in gains if not axis["low"] <= gain <= axis["high"]]
     assert len(outside) <= len(gains) / 10
-    assert all(abs(gain) > 2 * max(map(abs, set(gains) - set(outside))) for gain in outside)
+    sizes = sorted(map(abs, gains))
+    if outside:  # the largest is twice as large as nine in ten are
+        assert sizes[-1] > 2 * sizes[-1 - len(sizes) // 10]
 
 
 def test_a_gain_beyond_its_axis_lies_at_the_end_under_an_arrow(study: Path) -> None:
