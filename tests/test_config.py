@@ -73,6 +73,8 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("seed: 10", "seeed: 10", r"params.yaml: (seed: missing: add it|seeed: unknown key)"),
         ("seed: 10", "seed: 10\nsedd: 1", r"sedd: unknown key: remove it or correct its name"),
         ("edges: replicate", "edge: replicate", r"data\.edge: unknown key"),
+        ("  benchmarks: data/benchmarks", "", r"data\.benchmarks: missing: add it"),
+        ("    trend_cohorts: []", "", r"budgets\.smoke\.trend_cohorts: missing: add it"),
         ("decay: 0.1", "decay: 0.1\n  momentum: 0.9", r"optimiser\.momentum: unknown key"),
         ("steps: 8,", "step: 8,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
         ("train_crop: 48", "train_crop: 48, crop: 1", r"budgets\.smoke\.score\.crop: unknown key"),

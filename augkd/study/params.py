@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    benchmarks: Path | None = None
+    benchmarks: Path
     edges: Literal["replicate", "symmetric"] = "replicate"
     registry: Path = Path("augkd/study/acquire/registry.yaml")  # of datasets and checkpoints
     mirror: Path | None = None  # a folder that holds its files: taken first
@@ -145,7 +145,7 @@ class Budget(Section):
     central: list[int]  # seeds of cohorts whose seeds are trained apart
     only: list[str] = []  # methods of cohorts that are apart; none: all
     trends: list[Literal["length", "width", "images"]] = []  # pages of trends
-    trend_cohorts: list[str] = []  # what they need beyond the central cohort
+    trend_cohorts: list[str]  # what they need beyond the central cohort
     real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
