@@ -321,6 +321,7 @@ def test_without_a_terminal_a_bar_is_seen(capsys: Capture, monkeypatch: Patch) -
 COUNT = """
 import os, subprocess, sys, time
 from pathlib import Path
+import psutil
 name = sys.argv[1]
 state, once, child = Path(f"{name}.state"), Path("killed"), Path("child")
 begun = int(state.read_text()) if state.exists() else 0
