@@ -6,6 +6,8 @@
 #   make test                  the tests
 #   make rehearse              every stage of budget paper on stand-ins, in build/rehearsal
 #   make teachers              train the networks of data/teachers anew: hours; may be stopped
+#   make torture               the smoke pipeline killed at random moments: reports/torture.json
+#   make audit                 known weaknesses of the locked packages: needs pypi.org's JSON API
 #   make bench                 timings beside common practice, into reports/benchmarks.json
 #   make lab                   JupyterLab on the notebooks
 #   make check                 lint, types, layers of imports, notebooks free of outputs
@@ -32,7 +34,7 @@ export SHELL := /bin/sh
 # not abspath, which takes a folder with a space for two
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: repro teachers test rehearse bench lab check lock clean moved
+.PHONY: repro teachers test rehearse torture audit bench lab check lock clean moved
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -52,6 +54,16 @@ test: $(INSTALLED)
 rehearse: $(INSTALLED)
 	rm -rf build/rehearsal
 	python tests/rehearse_paper.py build/rehearsal
+
+# in build/torture; MORE="--minutes 60 --kills 200"
+torture: $(INSTALLED)
+	rm -rf build/torture
+	python -m benchmarks.torture build/torture $(MORE)
+
+# --strict: what the service does not know is no clean answer
+audit:
+	$(PYTHON) bootstrap.py build/audit && build/audit/bin/pip install -q pip-audit
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
 bench: $(INSTALLED)
 	python -m benchmarks

@@ -46,10 +46,15 @@ def environment(study: Path, code: Path) -> dict[str, str]:
     }
 
 
-def run(study: Path, *arguments: str, code: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """``python -m ARGUMENTS`` in a copy, with the copy's code or that of another folder."""
+def run(
+    study: Path, *arguments: str, code: Path | None = None, apart: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """``python -m ARGUMENTS`` in a copy, with the copy's code or that of another folder; without a
+    network, where a user may take one away."""
+    off = ["unshare", "--map-root-user", "--net"] if apart and shutil.which("unshare") else []
+    allowed = off and subprocess.run([*off, "true"], stderr=subprocess.DEVNULL).returncode == 0
     return subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [*(off if allowed else []), sys.executable, "-m", *arguments],
         cwd=study,
         env=environment(study, code or study),
         capture_output=True,

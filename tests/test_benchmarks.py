@@ -105,13 +105,13 @@ def test_precision_is_judged_by_differences_within_a_seed(apart: list[float], me
 def test_the_page_shows_what_was_measured(
     apart: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "reports").mkdir()
+    for name in ("params.yaml", "dvc.yaml", "reports/torture.json"):
+        shutil.copy(ROOT / name, tmp_path / name)
     rounds = {"reference": [0.021], "ours": [0.007], "plain": [0.021]}
     lines = [judge(target, {target["case"]: rounds}, amx=False) for target in TARGETS[:9]]
     moved = {"machine": machine(), "settings": {"steps": 77}, "table": table(paired(apart))}
     report = {"machine": machine() | {"load": 3.0}, "rounds": 4, "lines": lines}
-    (tmp_path / "reports").mkdir()
     for name, content in (("benchmarks", report), ("precision", moved)):
         (tmp_path / "reports" / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -121,5 +121,6 @@ def test_the_page_shows_what_was_measured(
     outputs = [output for cell in made.cells for output in cell.get("outputs", [])]
     shown = "".join(str(output["data"]) for output in outputs)
     known = ["3.00 ×", "at least 2.5 ×", "7.00 ms", "at most 0.5 ms", "busy"]
+    known += [f"{json.loads((ROOT / 'reports/torture.json').read_text())['uninterrupted']} s"]
     known += ["+0.25", "77 steps"] if apart else ["not been measured"]
     assert all(text in unescape(shown) for text in [*known, *(line["what"] for line in lines)])

@@ -87,9 +87,11 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == [path]
 
 
-def _header(content: str | None) -> Write:
+def _header(content: str | None, name: str = "") -> Write:
+    """A file of such a header, with the weights of a network or others."""
     metadata = None if content is None else {"augkd": content}
-    return lambda path: save_file({"a": torch.zeros(1)}, path, metadata=metadata)
+    weights = tiny(name).state_dict() if name else {"a": torch.zeros(1)}
+    return lambda path: save_file(weights, path, metadata=metadata)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +101,13 @@ def _header(content: str | None) -> Write:
         (_header("{"), "no EDSR, RCAN or SwinIR"),
         (_header("[]"), "no EDSR, RCAN or SwinIR"),
         (_header("{}"), "no EDSR, RCAN or SwinIR"),
-        (_header('{"network":"vdsr","scale":2,"sizes":{}}'), "'vdsr' is unknown"),
+        (_header('{"network":"vdsr","scale":2,"sizes":{}}', "edsr"), "'vdsr' is unknown"),
         (_header('{"network":"edsr","scale":2,"sizes":[]}'), "no EDSR, RCAN or SwinIR"),
-        (_header('{"network":"edsr","sizes":{}}'), "not such a network .'scale'"),
+        (_header('{"network":"edsr","sizes":{}}', "edsr"), "not such a network .'scale'"),
+        (_header('{"network":"edsr","scale":-1,"sizes":{}}', "edsr"), "scale -1 is not supported"),
+        (_header('{"sizes":{"channels":1000000}}', "edsr"), "says channels 1000000, its weights 8"),
+        (_header('{"sizes":{"num_heads":[false, 2]}}', "swinir"), "says num_heads .False, 2., its"),
+        (_header('{"network":"swinir","scale":2,"sizes":{"drop_path":{}}}', "swinir"), "not such"),
         (
             lambda path: torch.save(tiny("edsr").state_dict(), path),
             "without a role needs res_scale",

@@ -15,7 +15,7 @@ from augkd.errors import UserError
 from augkd.models import create_model, save_checkpoint
 from augkd.study import prepare as listing
 from augkd.study.gate import take
-from augkd.study.params import STAGE, Study, find_root, load_study, open_study
+from augkd.study.params import STAGE, Study, budgets, find_root, load_study, open_study
 from augkd.study.pipeline.stage import main
 from augkd.study.prepare import Photograph, prepare_study
 from augkd.study.record import by_method, plot_curves
@@ -73,6 +73,8 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("seed: 10", "seeed: 10", r"params.yaml: (seed: missing: add it|seeed: unknown key)"),
         ("seed: 10", "seed: 10\nsedd: 1", r"sedd: unknown key: remove it or correct its name"),
         ("edges: replicate", "edge: replicate", r"data\.edge: unknown key"),
+        ("  benchmarks: data/benchmarks", "", r"data\.benchmarks: missing: add it"),
+        ("    trend_cohorts: []", "", r"budgets\.smoke\.trend_cohorts: missing: add it"),
         ("decay: 0.1", "decay: 0.1\n  momentum: 0.9", r"optimiser\.momentum: unknown key"),
         ("steps: 8,", "step: 8,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
         ("train_crop: 48", "train_crop: 48, crop: 1", r"budgets\.smoke\.score\.crop: unknown key"),
@@ -152,6 +154,11 @@ def test_what_is_not_yaml_is_placed(root: Path) -> None:
     assert re.search(r"params\.yaml: not YAML at line \d+ .*: mend the YAML there$", refusal(root))
     edit(root, "budget: *", "budget: *un")
     assert re.search(r"params\.yaml.*undefined alias", refusal(root))
+    for value in ("2024-13-45", "0x_", "!!int ''", "!!bool x", "1" + "0" * 5000):
+        edit(root, "seed: 10", f"seed: {value}")
+        assert re.search(r"params\.yaml: not YAML .*: mend the YAML there$", refusal(root)), value
+    edit(root, "data:\n", "data: true\nd:\n")
+    assert budgets(root / "params.yaml")[0] == load_study("cpu").params.budget.name
     for content in (b"", b"- a\n- list\n"):
         (root / "params.yaml").write_bytes(content)
         assert refusal(root).startswith("params.yaml: the file: ")

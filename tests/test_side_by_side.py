@@ -139,6 +139,35 @@ def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None
     assert side.here(study, 2) == 3
 
 
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_needs_no_hand(tmp_path: Path, capsys: Capture) -> None:
+    """A stage that goes on without it, and files that DVC writes in place, cut anywhere."""
+    study = pipeline(tmp_path / "study", diamond("touch a.here; sleep 8", ":"))
+    assert side.here(study, 2) == 4
+    lock, users = study / "dvc.lock", study / ".dvc" / "tmp" / "rwlock"
+    text, before = lock.read_text(), locked(study)
+    for size in range(len(text)):
+        lock.write_text(text[:size])
+        side._mend(study)
+        kept = locked(study) if lock.exists() else {}
+        assert list(kept) == list(before)[: len(kept)]
+        assert [*kept.values()][:-1] == [*before.values()][: len(kept)][:-1]
+        assert text.startswith(lock.read_text() if kept else "")
+        assert not side._mend(study)
+    lock.write_text(text.replace("last:", "<<<<<<< HEAD\n  last:"))
+    assert not side._mend(study)  # what a merge has left is the user's
+    lock.write_text(text[: text.index("path: b")])
+    users.write_text('{"read": {')
+    assert side.here(study, 2)
+    assert locked(study) == before
+    (study / "a.here").unlink()
+    with subprocess.Popen([*side._DVC, "repro", "-s", "--force", "a"], cwd=study):
+        while not (study / "a.here").exists():
+            time.sleep(0.1)
+        assert side.here(study, 2) == 0
+    assert "A stage of an earlier run goes on" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["none", "0", "-1", "1.5"])
 def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv(side.JOBS, text)

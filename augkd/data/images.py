@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +49,23 @@ def read_image(path: Path) -> Tensor:
         UserError: the file is missing, does not decode, or is not such an image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images and odd metadata
-            with Image.open(path, formats=_FORMATS) as image:
-                return _to_tensor(image)
+        with _opened(path) as image:
+            return _to_tensor(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large images and odd metadata
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+
+
 def read_colour(path: Path) -> dict[str, Any]:
     """What ``write_image`` takes to say the same of colours. UserError: a profile not for RGB."""
-    with Image.open(path, formats=_FORMATS) as image:
+    with _opened(path) as image:
         info, kept = image.info, PngImagePlugin.PngInfo()
     profile = info.get("icc_profile") or b""
     if (space := profile[16:20]) in (b"GRAY", b"CMYK", b"Lab ", b"XYZ "):

@@ -101,7 +101,7 @@ def load_network(
             from augkd.models.quantize import quantize  # here, since others do not rest on it
 
             model = quantize(model, **how)
-    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
+    except Exception as error:  # what makes no network fails in many ways
         raise UserError(f"{path}: not such a network ({error}): give what it is of") from None
     fit_weights(path, weights, model)
     if untold:

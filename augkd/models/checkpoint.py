@@ -98,12 +98,19 @@ def describe(path: Path) -> tuple[dict[str, Any], Weights]:
     weights = unwrapped(_weights(path, content))
     try:
         named = _ours(weights)
-        return header if isinstance(header.get("sizes"), dict) else _told(named), named
-    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError):
+        seen = _told(named)
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError):
         ours = ("conv_", "body.", "layers.", "upsample.", "mean_", "norm.", "patch_embed.norm.")
         odd = [key for key in weights if not key.startswith(ours)] or [*weights]
         few = f"not understood: {', '.join(odd[:4])}" + " …" * (len(odd) > 4)
         raise UserError(f"{path}: no EDSR, RCAN or SwinIR: {few}: save its weights alone") from None
+    if not isinstance(said := header.get("sizes"), dict):
+        return seen, named
+    for key, value in seen["sizes"].items():  # before a network of other sizes takes all memory
+        if said.get(key, value) != value:
+            problem = f"its header says {key} {said[key]!r:.40}, its weights {value}: get it again"
+            raise UserError(f"{path}: {problem}")
+    return header, named
 
 
 def _told(weights: Weights) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def check_weights(place: object, weights: Weights, own: Weights) -> None:
     is not finite, but for masks; or not floating, where ``own`` is or it is a weight or bias."""
     for key, value in weights.items():
         wanted = own[key].is_floating_point() if key in own else key.endswith(("weight", "bias"))
-        if wanted and not value.is_floating_point():
+        if (wanted or value.is_complex()) and not value.is_floating_point():
             raise UserError(f"{place}: '{key}' holds {value.dtype}, not floating-point numbers")
         if not (key.endswith("mask") or value.float().isfinite().all()):
             raise UserError(f"{place}: '{key}' is not finite (NaN or infinity): get it again")

@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    benchmarks: Path | None = None
+    benchmarks: Path
     edges: Literal["replicate", "symmetric"] = "replicate"
     registry: Path = Path("augkd/study/acquire/registry.yaml")  # of datasets and checkpoints
     mirror: Path | None = None  # a folder that holds its files: taken first
@@ -145,7 +145,7 @@ class Budget(Section):
     central: list[int]  # seeds of cohorts whose seeds are trained apart
     only: list[str] = []  # methods of cohorts that are apart; none: all
     trends: list[Literal["length", "width", "images"]] = []  # pages of trends
-    trend_cohorts: list[str] = []  # what they need beyond the central cohort
+    trend_cohorts: list[str]  # what they need beyond the central cohort
     real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
     origin: Path  # of the images: a list of photographs, or the folder of what is fetched
@@ -414,8 +414,9 @@ def read_params(path: Path) -> tuple[str, Any]:
         return text, yaml.load(text, yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error}): restore the file") from None
-    except yaml.YAMLError as error:
-        mark, problem = (getattr(error, key, None) for key in ("problem_mark", "problem"))
+    except Exception as error:  # of dates and numbers that are none PyYAML raises any kind
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
+        problem = str(problem).partition("\n")[0]
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}: not YAML{line} ({problem}): mend the YAML there") from None
 
@@ -427,8 +428,9 @@ def budgets(path: Path, switch_to: str | None = None) -> tuple[str, list[str]]:
     chosen, known = _LINE.findall(text), values.get("budgets") if isinstance(values, dict) else None
     if len(chosen) != 1 or not isinstance(known, dict):
         raise UserError(f"{path}: has no 'budgets' or no 'budget: *NAME': expected one of each")
-    benchmarks = (values.get("data") or {}).get("benchmarks")
-    for found in (path.parent / benchmarks).rglob("*") if benchmarks else ():
+    data = values.get("data")
+    benchmarks = data.get("benchmarks") if isinstance(data, dict) else None
+    for found in (path.parent / benchmarks).rglob("*") if isinstance(benchmarks, str) else ():
         if found.is_symlink() and found.is_dir():
             mend = "copy the folder, or let data.benchmarks name the one it is in"
             raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")

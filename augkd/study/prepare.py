@@ -110,7 +110,7 @@ def find_benchmarks(study: Study) -> Iterator[Pair]:
     """
     folder, sets = study.params.data.benchmarks, study.budget.images.datasets
     fetched = sets.test + sets.real if sets else ()
-    every = (study.root / folder).glob("*/HR") if folder else ()
+    every = (study.root / folder).glob("*/HR")
     for of in sorted(hr.parent for hr in every if hr.parent.name not in fetched):
         if of.name in ("train", "photographs", "mean", *(sets.names() if sets else ())):
             raise UserError(f"{of}: the study calls images of its own so: rename the folder")

@@ -79,7 +79,7 @@ class Run:
 def read_curves(folder: Path) -> Frames:
     """What ``Run.end`` returned when it wrote them."""
     files = (folder / "curves" / f"{name}.csv" for name in ("terms", "validation"))
-    loss, psnr = (pd.read_csv(file, float_precision="round_trip") for file in files)
+    loss, psnr = (pd.read_csv(file) for file in files)
     return loss, psnr
 
 

@@ -14,6 +14,7 @@ import codecs
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,10 +29,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from augkd.errors import UserError, one_line
+from augkd.errors import UserError, one_line, replacing
 from augkd.study.pipeline.stage import RUNS, Stage, pipeline, upstream
 
 JOBS = "AUGKD_JOBS"
@@ -59,15 +61,52 @@ Say = Callable[[str], None]
 
 
 def stale(root: Path, *stages: str) -> set[str]:
-    """The stages that DVC finds changed; what rests on them may be, too. UserError: DVC fails."""
+    """The stages that DVC finds changed; what rests on them may be, too. UserError: DVC fails.
+
+    Waits for stages that a run has left behind that was killed, and mends what it left half done.
+    """
     command = [*_DVC, "--wait-for-lock", "status", "--json", *stages]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
-        why = f"dvc status failed: {' '.join(why.split())}"
-        needs = "it needs a git clone that you may write to, alone, and USER and HOME set"
-        raise UserError(f"{why}: {needs}")
+    asked: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "errors": "replace"}
+    while (done := subprocess.run(command, **asked)).returncode:
+        if " is busy, " in done.stderr:
+            print("A stage of an earlier run goes on: waiting for it", flush=True)
+            time.sleep(PAUSE / 2)
+        elif not _mend(root):
+            why = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("\n\n")[0]
+            why = f"dvc status failed: {' '.join(why.split())}"
+            needs = "it needs a git clone that you may write to, alone, and USER and HOME set"
+            raise UserError(f"{why}: {needs}")
     return set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _mend(root: Path) -> bool:
+    """Whether DVC was killed while it wrote one of its files in place, which now is as before: who
+    reads and writes what, or dvc.lock, whose lost stages DVC has in its cache."""
+    users, lock = root / ".dvc" / "tmp" / "rwlock", root / "dvc.lock"
+    with suppress(OSError):
+        try:
+            json.loads(users.read_bytes())
+        except ValueError:
+            users.unlink()  # nobody does
+            return True
+    *before, last = re.split(r"(?m)^(?=  \S)", lock.read_text() if lock.is_file() else "-")
+    if last == "-" or _whole(before, last) or (before[1:] and not _whole(before)):
+        return False
+    with replacing(lock) as part:
+        part.write_text("".join(before))
+    if not before[1:]:
+        lock.unlink()
+    return True
+
+
+def _whole(stages: list[str], last: str = "") -> bool:
+    """Whether it is a dvc.lock of so many stages, its header before them."""
+    text = "".join([*stages, last])
+    with suppress(yaml.YAMLError, AttributeError, KeyError, TypeError):
+        found = yaml.load(text, yaml.CSafeLoader)["stages"].values()
+        files = [file for stage in found for file in stage.get("deps", []) + stage["outs"]]
+        return text.endswith("\n") and all("md5" in file for file in files)
+    return False
 
 
 def run(root: Path, submit: Submit, may: May, say: Say, logs: str = "above") -> int:
@@ -368,7 +407,7 @@ def main(arguments: list[str]) -> int:
     try:
         jobs = wanted_jobs()
         with FileLock("build/repro.lock", timeout=0):
-            if jobs == 1:
+            if jobs == 1 and stale(Path()):
                 return subprocess.call([*_DVC, "repro"])
             if not here(Path(), jobs):
                 print("All stages are up to date.")

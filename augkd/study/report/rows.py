@@ -194,7 +194,8 @@ def ranks(frame: pd.DataFrame, students: Sequence[bool], metric: str, level: str
     numbers = frame.loc[list(students), columns].astype(float).round(DECIMALS[metric])
     groups = numbers.index.get_level_values(level) if level else [""] * len(numbers)
     places = numbers.groupby(groups).rank(method="dense", ascending=metric in LOWER_IS_BETTER)
-    return places.map({1: "best", 2: "second"}.get).reindex_like(frame).fillna("")
+    marks = places.map({1: "best", 2: "second"}.get).reindex_like(frame)
+    return marks.astype(object).fillna("")
 
 
 def tidy(frame: pd.DataFrame, **constants: str) -> pd.DataFrame:
