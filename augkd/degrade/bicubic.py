@@ -22,37 +22,12 @@ _STRIP = 2**25  # bytes of float64 to enlarge to at once: all of a photograph wo
 _BLOCK = 64  # output samples per matrix product: wide enough for BLAS, narrow enough to skip zeros
 
 
-def _cubic(k: int, n: int) -> int:
-    """16 n^3 times Keys' cubic kernel (a = -0.5) at k / 2n."""
-    k = abs(k)
-    if k <= 2 * n:
-        return 3 * k**3 - 10 * n * k**2 + 16 * n**3
-    if k <= 4 * n:
-        return -(k**3) + 10 * n * k**2 - 32 * n**2 * k + 32 * n**3
-    return 0
-
-
-@lru_cache(maxsize=64)
-def _taps(scale: int, up: bool) -> tuple[list[list[tuple[int, int]]], int]:
-    """For each phase of the output the (offset, weight) of its input samples, and their sum.
-
-    Output sample i has phase i % scale when enlarging and phase 0 when reducing. Offsets count
-    from input sample i // scale, or from scale * i. Positions are kept in units of 1 / (2 * scale)
-    of the kernel's argument, where all of them are whole numbers.
-    """
-    phases = []
-    for phase in range(scale if up else 1):
-        taps = []
-        for offset in range(-2 * scale - 2, 3 * scale + 3):
-            # The centre of output i lies at (i + 1/2) / scale - 1/2 when enlarging, else at
-            # scale * (i + 1/2) - 1/2 under a kernel that is scale times as wide.
-            k = 2 * scale * offset - (2 * phase + 1 - scale) if up else 2 * offset + 1 - scale
-            if weight := _cubic(k, scale):
-                taps.append((offset, weight))
-        phases.append(taps)
-    common = gcd(*(weight for taps in phases for _, weight in taps))
-    total = sum(weight for _, weight in phases[0]) // common
-    return [[(offset, weight // common) for offset, weight in taps] for taps in phases], total
+def _cubic(k: Tensor, n: int) -> Tensor:
+    """16 n^3 times Keys' cubic kernel (a = -0.5) at k / 2n, for whole k."""
+    k = k.abs()
+    near = 3 * k**3 - 10 * n * k**2 + 16 * n**3
+    far = -(k**3) + 10 * n * k**2 - 32 * n**2 * k + 32 * n**3
+    return torch.where(k <= 2 * n, near, far * (k <= 4 * n))
 
 
 @lru_cache(maxsize=256)
@@ -65,25 +40,31 @@ def _blocks(
         (first input sample, weights (samples, _BLOCK) float64 of whole numbers) for each block,
         and the number that the weights of an output sample sum to.
     """
-    phases, total = _taps(scale, up)
-    out = size * scale if up else -(-size // scale)
+    # The centre of output i lies at (i + 1/2) / scale - 1/2 when enlarging, in one of scale phases,
+    # else at scale * (i + 1/2) - 1/2 under a kernel that is scale times as wide. In units of
+    # 1 / (2 * scale) of the kernel's argument all distances from it are whole numbers.
+    offsets = torch.arange(-2 * scale - 2, 3 * scale + 3)  # of input samples
+    if up:
+        distances = 2 * scale * offsets - 2 * torch.arange(scale)[:, None] + scale - 1
+    else:
+        distances = 2 * offsets[None] - scale + 1
+    weights = _cubic(distances, scale)
+    weights //= gcd(*weights.flatten().tolist())
     blocks = []
-    for start in range(0, out, _BLOCK):
-        entries = []
-        for i in range(start, min(start + _BLOCK, out)):
-            origin = i // scale if up else i * scale
-            for offset, weight in phases[i % len(phases)]:
-                entries.append((origin + offset, i - start, weight))
-        rows, columns, weights = torch.tensor(entries).T
+    for samples in torch.arange(size * scale if up else -(-size // scale)).split(_BLOCK):
+        origins = samples // scale if up else samples * scale
+        near = weights[samples % len(weights)]
+        columns, taps = near.nonzero(as_tuple=True)
+        rows = origins[columns] + offsets[taps]
         if edges == "symmetric":
             rows = rows.remainder(2 * size)
             rows = torch.minimum(rows, 2 * size - 1 - rows)
         rows = rows.clamp(0, size - 1)
         first, last = int(rows.min()), int(rows.max())
-        matrix = torch.zeros(last + 1 - first, int(columns.max()) + 1, dtype=torch.float64)
-        matrix.index_put_((rows - first, columns), weights.double(), accumulate=True)
+        matrix = torch.zeros(last + 1 - first, len(samples), dtype=torch.float64)
+        matrix.index_put_((rows - first, columns), near[columns, taps].double(), accumulate=True)
         blocks.append((first, matrix.to(device)))
-    return blocks, total
+    return blocks, int(weights[0].sum())
 
 
 def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = False) -> Tensor:
