@@ -1,6 +1,6 @@
 """Every method: its value by hand, where its gradients go, what it serves and what it refuses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import FrozenInstanceError, replace
 from itertools import product
@@ -92,10 +92,8 @@ class Gain(SRNetwork):
         self.gain = nn.Parameter(torch.tensor(gain))
         self.given, self.channels = features, features.shape[1]
 
-    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        for tap in self.taps:
-            keep(tap, self.given)
-        return x
+    def body_features(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, dict.fromkeys(taps, self.given)
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         return self.gain * interpolate(y, scale_factor=2)

@@ -1,7 +1,7 @@
 """What every network here offers, what distillation may ask of it, and what several share."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -52,20 +52,18 @@ class SRNetwork(nn.Module):
         kept: dict[str, Tensor] = {}
         for tap in set(taps).difference(self.taps):
             raise UserError(f"{self.name} has no tap '{tap}': it has {', '.join(self.taps)}")
+        for tap, y in zip(self.taps, self.extract(x), strict=True):
+            if tap in taps:
+                fits = y.shape[2:] == x.shape[2:]
+                kept[tap] = y if fits else y[..., : x.shape[2], : x.shape[3]]
+        return y, kept
 
-        def keep(name: str, value: Tensor) -> Tensor:
-            if name in taps:
-                kept[name] = value
-            return value
-
-        return self.extract(x, keep), kept
-
-    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """The body's map; ``keep`` is shown each tap's name and map on the way, and returns it."""
+    def extract(self, x: Tensor) -> Iterator[Tensor]:
+        """The maps at ``taps`` in their order, (N, channels, h, w) or larger at the end of axes."""
         raise NotImplementedError
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
-        """The output, from the map of ``extract`` of an image of that size."""
+        """The output, from the last map of ``extract`` of an image of that size."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,12 +94,15 @@ class ResidualNetwork(SRNetwork):
         self.upsample = upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        y = first = keep("first_conv", self.conv_first((x - self.mean_in) * RANGE))
-        for i, stage in enumerate(self.body):
-            y = keep(f"{self.stage}{i}", stage(y))
-        y = keep("conv_after_body", self.conv_after_body(y))
-        return keep("after_long_skip", y + first)
+    def extract(self, x: Tensor) -> Iterator[Tensor]:
+        y = first = self.conv_first((x - self.mean_in) * RANGE)
+        yield first
+        for stage in self.body:
+            y = stage(y)
+            yield y
+        y = self.conv_after_body(y)
+        yield y
+        yield y + first
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         return self.conv_last(self.upsample(y)) / RANGE + self.mean_out  # type: ignore[no-any-return]

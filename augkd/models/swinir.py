@@ -6,7 +6,7 @@ multiples of the window.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -209,25 +209,20 @@ class SwinIR(SRNetwork):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def extract(self, x: Tensor, keep: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """As promised; rstb{i} is the output of the i-th RSTB, its own skip included."""
-        height, width = x.shape[2:]
-        if height % self.window or width % self.window:
-            rows, columns = (mirrored(side, self.window, x.device) for side in (height, width))
+    def extract(self, x: Tensor) -> Iterator[Tensor]:
+        """As promised; the map at rstb{i} is the output of the i-th RSTB, with its own skip."""
+        if any(side % self.window for side in x.shape[2:]):
+            rows, columns = (mirrored(side, self.window, x.device) for side in x.shape[2:])
             x = x[:, :, rows[:, None], columns]
-        cropped = (..., slice(height), slice(width))
-
         first = self.conv_first(x - self.mean)
-        keep("first_conv", first[cropped])
+        yield first
         y = self.patch_embed["norm"](first.movedim(1, -1))
-        for i, layer in enumerate(self.layers):
+        for layer in self.layers:
             y = layer(y)
-            keep(f"rstb{i}", y.movedim(-1, 1)[cropped])
+            yield y.movedim(-1, 1)
         y = self.conv_after_body(self.norm(y).movedim(-1, 1))
-        keep("conv_after_body", y[cropped])
-        whole: Tensor = y + first
-        keep("after_long_skip", whole[cropped])
-        return whole
+        yield y
+        yield y + first
 
     def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
         y = self.conv_last(self.upsample(self.conv_before_upsample(y))) + self.mean
