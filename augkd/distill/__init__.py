@@ -17,8 +17,7 @@ from augkd.distill.at import AT
 from augkd.distill.augkd import AugKD
 from augkd.distill.crosskd import CrossKD
 from augkd.distill.csd import CSD, SlicedInit
-from augkd.distill.fakd import FAKD
-from augkd.distill.fakd_augkd import FAKDAugKD
+from augkd.distill.fakd import FAKD, FAKDAugKD
 from augkd.distill.fitnet import FitNet
 from augkd.distill.kd import KD, DataFreeKD, Scratch
 from augkd.distill.rkd import RKD

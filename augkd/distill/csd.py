@@ -14,7 +14,7 @@ from torch.nn.functional import l1_loss
 
 from augkd.data.sampler import Batch
 from augkd.degrade.bicubic import bicubic
-from augkd.distill.features import Maps, WithGradient, of_one_backbone, points
+from augkd.distill.features import Maps, of_one_backbone, points, with_gradient
 from augkd.distill.kd import Scratch, response
 from augkd.distill.teacher import Teacher, Terms
 from augkd.distill.vgg import load_vgg19
@@ -52,7 +52,7 @@ def _repelled(student: Tensor, negative: Tensor) -> Tensor:
             value += apart.abs().sum()
             slopes.append(apart.sign_().sum(0))
         gradient = torch.stack(slopes).div_(student.numel())
-    return WithGradient.apply(student, value / student.numel(), gradient)  # type: ignore[no-any-return,no-untyped-call]
+    return with_gradient(student, value / student.numel(), gradient)
 
 
 def first_channels(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:

@@ -1,12 +1,15 @@
-"""FAKD (He et al., ICIP 2020): spatial feature affinity. Tables 2, 3, 8 and 11."""
+"""FAKD (He et al., ICIP 2020): spatial feature affinity; and with AugKD. Tables 2, 3, 8, 11."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from augkd.distill.features import FeatureMethod, Maps, Taps, WithGradient, over_taps
-from augkd.distill.teacher import Terms
+from augkd.data.sampler import Batch
+from augkd.distill.augkd import AugKD
+from augkd.distill.features import FeatureMethod, Maps, Taps, over_taps, with_gradient
+from augkd.distill.teacher import Teacher, Terms
+from augkd.errors import UserError
 from augkd.options import Weight, options
 
 
@@ -38,13 +41,7 @@ def affinity_loss(student: Tensor, teacher: Tensor, rows: int = 192) -> Tensor:
                 slope[:, start : start + rows].addmm_(right, apart.mT, alpha=2)
                 slope[:, start + rows :].addmm_(left, beside, alpha=2)
     entries = len(units) * units.shape[2] ** 2
-    return WithGradient.apply(units, value / entries, gradient / entries)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def affinity_term(weight: float, student: Maps, teacher: Maps, detach: bool = False) -> Terms:
-    """weight * the sum over taps of the affinity loss; ``detach`` withholds its gradient."""
-    with torch.set_grad_enabled(not detach):
-        return {"affinity": weight * over_taps(affinity_loss, student, teacher)}
+    return with_gradient(units, value / entries, gradient / entries)
 
 
 @options
@@ -76,4 +73,37 @@ class FAKD(FeatureMethod):
     detach: bool = False
 
     def compare(self, student: Maps, teacher: Maps) -> Terms:
-        return affinity_term(self.affinity, student, teacher, self.detach)
+        with torch.set_grad_enabled(not self.detach):
+            return {"affinity": self.affinity * over_taps(affinity_loss, student, teacher)}
+
+
+@options
+class FAKDAugKD(FeatureMethod):
+    """AugKD's loss (Equation 4) + affinity * FAKD's sum over taps of |A_S - A_T|_1.
+
+    Both methods contain rec and kd; they are counted once, with AugKD's weights, because the
+    affinity is all that FAKD adds to them. Affinities are those of the plain input x.
+
+    Taps and weight: FAKD's (points 1, 2 and 3; 10 / 255 = 0.0392, beside a reconstruction and
+    response of total weight 1 there and 1.2 here).
+
+    Left open by the paper: how the two are combined ("we also integrate AugKD with the FAKD
+    method"), and every weight.
+    """
+
+    name: ClassVar[str] = "fakd_augkd"
+    per_image: ClassVar[bool] = True
+    augkd: AugKD = AugKD()
+    affinity: Weight = 10 / 255
+    taps: Taps = (1, 2, 3)
+
+    def compare(self, student: Maps, teacher: Maps) -> Terms:
+        return {"affinity": self.affinity * over_taps(affinity_loss, student, teacher)}
+
+    def base(self, student: nn.Module, teacher: Teacher, batch: Batch, output: Tensor) -> Terms:
+        return self.augkd.terms(student, teacher, batch, output)
+
+    def bind(self, student: nn.Module, teacher: nn.Module) -> Any:
+        if self.augkd.updates != 1:
+            raise UserError("method 'fakd_augkd': augkd.updates is 2, expected 1 (one summed loss)")
+        return super().bind(student, teacher)
