@@ -267,14 +267,14 @@ def test_crossed_networks_are_the_halves_put_together(backbone: str) -> None:
     for stage in list(first.body)[: len(first.body) // 2] + list(second.body)[1:]:
         y = stage(y)
     y = second.conv_last(second.upsample(second.conv_after_body(y) + head)) / 255 + shift
-    torch.testing.assert_close(crossed(first, second)(x), y)
+    torch.testing.assert_close(crossed(first, second, x), y)
 
 
 def test_crosskd_counts_both_cascades() -> None:
     student, teacher, batch = trio("rcan")
     terms = values(bound("crosskd", student, teacher, cross=2.0), student, teacher, batch)
-    networks = (student, crossed(student, teacher), crossed(teacher, student))
-    losses = [l1_loss(network(batch.lr), batch.hr).item() for network in networks]
+    cascades = [crossed(*pair, batch.lr) for pair in ((student, teacher), (teacher, student))]
+    losses = [l1_loss(y, batch.hr).item() for y in (student(batch.lr), *cascades)]
     expected = {
         "rec": losses[0],
         "student_teacher": 2 * losses[1],

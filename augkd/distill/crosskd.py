@@ -1,9 +1,8 @@
 """CrossKD (Fang et al., JVCIR 2023), a reconstruction: Table 3, RCAN."""
 
-from copy import deepcopy
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from augkd.data.sampler import Batch
@@ -11,22 +10,21 @@ from augkd.distill.features import of_one_backbone
 from augkd.distill.kd import response
 from augkd.distill.teacher import Teacher, Terms
 from augkd.errors import UserError
+from augkd.models.network import RANGE, ResidualNetwork
 from augkd.options import Weight, options
 
 
-def crossed(first: nn.Module, second: nn.Module) -> nn.Module:
-    """Head and first half of the body of one network, then the rest of another, weights shared.
+def crossed(first: ResidualNetwork, second: ResidualNetwork, x: Tensor) -> Tensor:
+    """The output for x of head and first half of the body of one network, then the rest of another.
 
-    Both have ``conv_first`` and a sequential ``body``. The long skip carries the first's head.
+    The long skip carries the first's head.
     """
-    shared: list[object] = [*second.children(), *second.buffers(recurse=False)]
-    whole = deepcopy(second, {id(part): part for part in shared})  # copies the frame alone
-    head, tail = (list(n.get_submodule("body").children()) for n in (first, second))
-    stages = head[: len(head) // 2] + tail[len(tail) // 2 :]
-    whole.add_module("conv_first", first.get_submodule("conv_first"))
-    whole.add_module("body", nn.Sequential(*stages))
-    whole.register_buffer("mean_in", first.get_buffer("mean_in"))  # before the head
-    return whole
+    y = head = first.conv_first((x - first.mean_in) * RANGE)
+    for stage in first.body[: len(first.body) // 2]:
+        y = stage(y)
+    for stage in second.body[len(second.body) // 2 :]:
+        y = stage(y)
+    return second.enlarge(second.conv_after_body(y) + head, *x.shape[2:])
 
 
 @options
@@ -55,12 +53,12 @@ class CrossKD:
         terms = response(student(batch.lr), teacher, batch, self.rec, self.kd)
         if self.cross:
             target = batch.hr if self.target == "hr" else teacher.output("lr")
-            cascades = {
-                "student_teacher": crossed(student, teacher.network),
-                "teacher_student": crossed(teacher.network, student),
+            pairs: dict[str, tuple[Any, Any]] = {
+                "student_teacher": (student, teacher.network),
+                "teacher_student": (teacher.network, student),
             }
-            for name, network in cascades.items():
-                terms[name] = self.cross * l1_loss(network(batch.lr), target)
+            for name, pair in pairs.items():
+                terms[name] = self.cross * l1_loss(crossed(*pair, batch.lr), target)
         return terms
 
     def bind(self, student: nn.Module, teacher: nn.Module) -> "CrossKD":
