@@ -12,7 +12,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,8 @@ class Member:
         self.optimiser = torch.optim.Adam(self.trained, lr, betas, eps, fused=device.type != "meta")
         self.parts["optimiser"] = self.optimiser
         self.ema = training.ema
-        self.average = [p.detach().clone() for p in self.network.parameters()] if self.ema else []
+        weights = self.network.named_parameters() if self.ema else ()
+        self.average = {name: weight.detach().clone() for name, weight in weights}
         self.sums: dict[str, Tensor] = {}
 
     def share(self, part: Part | None) -> bool:
@@ -120,7 +121,9 @@ class Member:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad()
-        for terms in self.groups(batch, teacher):
+        answer = self.compute(self.method, self.network, teacher, batch)
+        groups = iter([answer]) if isinstance(answer, dict) else answer
+        while (terms := self.compute(next, groups, None)) is not None:  # each when it is asked for
             if not terms:
                 raise UserError(f"{self.name}: every weight of its loss is 0: give one that is not")
             losses = torch.stack(list(terms.values()))
@@ -138,25 +141,17 @@ class Member:
             self.sync(self.network)
             parameters = [p.detach() for p in self.network.parameters()]
             # at first over fewer steps, so that what the weights began with is soon forgotten
-            torch._foreach_lerp_(
-                self.average, parameters, 1 - min(self.ema, (1 + step) / (10 + step))
-            )
+            share = 1 - min(self.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_([*self.average.values()], parameters, share)
         return True
 
-    def groups(self, batch: Batch, teacher: Teacher | None) -> Iterator[dict[str, Tensor]]:
-        """The method's terms, in groups; each is computed when it is asked for."""
-        fast: Any = nullcontext
-        if self.dtype != torch.float32:  # with no cache of weights in bfloat16: updates move them
-            fast = partial(torch.autocast, self.device, self.dtype, cache_enabled=False)
-        with fast():
-            answer = self.method(self.network, teacher, batch)
-            answers = iter([answer]) if isinstance(answer, dict) else answer
-        while True:
-            with fast():
-                terms = next(answers, None)
-            if terms is None:
-                return
-            yield terms
+    def compute(self, call: Callable[..., Any], *args: Any) -> Any:
+        """What a call returns, its activations in the member's precision."""
+        if self.dtype == torch.float32:
+            return call(*args)
+        # with no cache of weights in bfloat16, since updates move them
+        with torch.autocast(self.device, self.dtype, cache_enabled=False):
+            return call(*args)
 
     def means(self, steps: int) -> dict[str, float]:
         """Mean of each loss term over the last ``steps`` steps; starts the next mean."""
@@ -169,9 +164,7 @@ class Member:
         if not self.ema:
             return self.network.eval()
         averaged = copy.deepcopy(self.network)
-        with torch.no_grad():
-            for parameter, mean in zip(averaged.parameters(), self.average, strict=True):
-                parameter.copy_(mean)
+        averaged.load_state_dict(self.average, strict=False)  # all but buffers
         return averaged.eval()
 
     def state(self) -> dict[str, Any]:
@@ -230,7 +223,12 @@ def train(
     members = [member for member in members if member.share(part) or processes.main]
     whole = Teacher(teacher.network) if teacher and part else teacher  # of the whole batch
     validate = validate if processes.main else None
-    start, curves = _load(state / "state.pt", members)
+    start, curves = 0, Curves()
+    if (file := state / "state.pt").is_file():
+        past = torch.load(file, weights_only=True)
+        for member in members:
+            member.load_state(past["members"][member.name])
+        start, curves = past["step"], Curves(past["loss"], past["psnr"], past["stopped"])
     going = [member for member in members if member.name not in curves.stopped]
     processes.wait()  # until all have read the state, before a newer one is written
     saved = time.monotonic()
@@ -263,14 +261,20 @@ def train(
             if processes.main and not going:
                 problem = f"{member.name}: the loss is not finite at step {done}"
                 raise UserError(f"{problem}: lower the budget's learning rate (lr)")
-            if done % window == 0 or last:
-                steps = (done - 1) % window + 1
-                bar.set_postfix(loss=f"{_log(going, steps, done, curves):.4f}", refresh=False)
+            if going and (done % window == 0 or last):
+                rows = [
+                    {"step": done, "member": member.name, "term": term, "value": mean}
+                    for member in going
+                    for term, mean in member.means((done - 1) % window + 1).items()
+                ]
+                curves.loss += rows
+                loss = sum(row["value"] for row in rows) / len(going)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             if validate and (done % training.validate_every == 0 or last):
                 _validate(going, validate, done, curves)
             if processes.main and (last or time.monotonic() - saved > save_every):
                 kept = {"step": done, "members": {m.name: m.state() for m in members}}
-                _write(state / "state.pt", kept | vars(curves))
+                _write(file, kept | vars(curves))
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
@@ -280,17 +284,6 @@ def train(
 def finish(state: Path) -> None:
     """Forgets the resume state, once the result that it would have led to is on disk."""
     shutil.rmtree(state)
-
-
-def _log(members: Sequence[Member], steps: int, done: int, curves: Curves) -> float:
-    """Adds a row a term; returns the mean loss over members."""
-    total = 0.0
-    for member in members:
-        means = member.means(steps)
-        total += sum(means.values()) / len(members)
-        for term, value in means.items():
-            curves.loss.append({"step": done, "member": member.name, "term": term, "value": value})
-    return total
 
 
 def _validate(
@@ -304,13 +297,3 @@ def _validate(
 def _write(path: Path, state: dict[str, Any]) -> None:
     with replacing(path) as partial:
         torch.save(state, partial)
-
-
-def _load(path: Path, members: Sequence[Member]) -> tuple[int, Curves]:
-    """Puts members back where they were; returns how many steps are done, and their curves."""
-    if not path.is_file():
-        return 0, Curves()
-    state = torch.load(path, weights_only=True)
-    for member in members:
-        member.load_state(state["members"][member.name])
-    return state["step"], Curves(state["loss"], state["psnr"], state["stopped"])
