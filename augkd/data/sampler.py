@@ -98,9 +98,8 @@ def _complete(
     uniform = torch.from_numpy(generator.random((crops * n, 4))).to(hr.device)
     seed = int(generator.integers(2**31))
     cells = generator.choice(scale**2, crops, replace=False)
-    corners = (patch * np.stack([cells // scale, cells % scale], 1)).tolist()
-    cell = torch.cat([hr[..., r : r + patch, c : c + patch] for r, c in corners])
-    crop = zoom_in(hr, patch, torch.from_numpy(offsets))
+    corners = np.repeat(patch * np.stack([cells // scale, cells % scale], 1), n, axis=0)
+    crop, cell = (zoom_in(hr, patch, torch.from_numpy(at)) for at in (offsets, corners))
     low, transform = lr(), Invertible(uniform < probability)
     return Batch(low, hr, crop, zoom_out(low, scale, edges), transform, seed, uniform, cell)
 

@@ -284,21 +284,17 @@ def _without_shifts(weights: Weights) -> Weights:
     after the shift on both sides of the first equation, so it holds at the border too.
     """
     if "sub_mean.weight" in weights:
-        (a, before), (b, after) = (_shift(weights, name) for name in ("sub_mean", "add_mean"))
+        names = ("sub_mean.weight", "sub_mean.bias", "add_mean.weight", "add_mean.bias")
+        a, before, b, after = (weights.pop(name).double().squeeze() for name in names)
         first = weights["conv_first.weight"]
         weights["conv_first.weight"] = torch.einsum("ockl,ci->oikl", first.double(), a).to(first)
         for key in ("conv_last.weight", "conv_last.bias"):
             last = weights[key]
             weights[key] = torch.einsum("oc,c...->o...", b, last.double()).to(last)
-        weights["mean_in"] = _constant(-torch.linalg.solve(a, before))
-        weights["mean_out"] = _constant(after)
+        # the file's shifts are those of images in [0, 255]
+        weights["mean_in"] = _constant(-torch.linalg.solve(a, before / RANGE))
+        weights["mean_out"] = _constant(after / RANGE)
     return weights
-
-
-def _shift(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
-    """Matrix (3, 3) and shift (3,) in units of [0, 1], float64; both leave ``weights``."""
-    matrix = weights.pop(f"{name}.weight").double().view(3, 3)
-    return matrix, weights.pop(f"{name}.bias").double().view(3) / RANGE
 
 
 def _constant(mean: Tensor) -> Tensor:

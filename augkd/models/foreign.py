@@ -47,7 +47,16 @@ def load_teacher(spec: Mapping[str, Any], scale: int) -> nn.Module:
         case _:
             mend = "give weights, or spandrel, or factory and weights"
             raise UserError(f"teacher: {{{', '.join(sorted(spec))}}} is not understood: {mend}")
-    _try(network.eval(), scale, ", ".join(f"{key} {value}" for key, value in spec.items()))
+    named = "teacher: " + ", ".join(f"{key} {value}" for key, value in spec.items())
+    check_weights(named, own := network.eval().state_dict(), own)
+    # an image to try it on, whose sides suit networks that want whole windows of 8 or 16
+    image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
+    with _naming(f"{named}: fails on an image (1, 3, 16, 32)"), torch.no_grad():
+        output = network(image)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if shape != (expected := (1, 3, 16 * scale, 32 * scale)):
+        problem = f"makes {shape} of an image (1, 3, 16, 32), expected {expected}"
+        raise UserError(f"{named}: {problem} for scale {scale}")
     return network
 
 
@@ -92,19 +101,6 @@ def _from_factory(name: str, scale: int) -> nn.Module:
         kind = type(network).__name__
         raise UserError(f"teacher: {name}(scale={scale}) returned {kind}, not an nn.Module")
     return network
-
-
-@torch.no_grad()
-def _try(network: nn.Module, scale: int, name: str) -> None:
-    """Enlarges a small image; its sides suit networks that want whole windows of 8 or 16."""
-    check_weights(f"teacher: {name}", own := network.state_dict(), own)
-    image = torch.linspace(0, 1, 3 * 16 * 32).view(1, 3, 16, 32)
-    with _naming(f"teacher: {name}: fails on an image (1, 3, 16, 32)"):
-        output = network(image)
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if shape != (expected := (1, 3, 16 * scale, 32 * scale)):
-        problem = f"makes {shape} of an image (1, 3, 16, 32), expected {expected}"
-        raise UserError(f"teacher: {name}: {problem} for scale {scale}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ covers all that an output pixel can see, tiling is exact up to rounding:
   no halo is enough. It runs whole, unless the caller accepts that a tile pools over itself alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise, product
 from math import isqrt
@@ -123,23 +123,18 @@ def reach(network: nn.Module) -> tuple[int, int] | None:
         # upsampler, and one pixel for all that follow it at a higher resolution
         return 1 + 2 * network.stages + 1 + 2, 1
     if isinstance(network, SwinIR):
-        return _window_reach(network.sizes["depths"], network.window), network.window
+        # How many pixels beside a cut differ from those of the uncut image: a convolution spreads
+        # the damage by a pixel, a layer to the end of the window that it has entered. Cuts lie on
+        # the grid, so windows end ``shift`` pixels after a cut and as many before.
+        damage, window = 1, network.window  # by conv_first
+        for depth in network.sizes["depths"]:
+            for layer in range(depth):
+                shift = layer % 2 * (window // 2)
+                damage += max((shift - damage) % window, (-shift - damage) % window)
+            damage += 1  # the RSTB's convolution
+        # conv_after_body, conv_before_upsample, and two as in EDSR
+        return damage + 4, window
     return None
-
-
-def _window_reach(depths: Sequence[int], window: int) -> int:
-    """How many pixels beside a cut differ at SwinIR's output from those of the uncut image.
-
-    A convolution spreads the damage by a pixel, a layer to the end of the window that it has
-    entered. Cuts lie on the grid, so windows end ``shift`` pixels after a cut and as many before.
-    """
-    damage = 1  # conv_first
-    for depth in depths:
-        for layer in range(depth):
-            shift = layer % 2 * (window // 2)
-            damage += max((shift - damage) % window, (-shift - damage) % window)
-        damage += 1  # the RSTB's convolution
-    return damage + 4  # conv_after_body, conv_before_upsample, and two as in EDSR
 
 
 def working_set(network: SRNetwork, height: int, width: int) -> int:
