@@ -41,7 +41,7 @@ def niqe(image: Tensor, border: int = 0) -> Tensor:
     luma = luma[..., : rows * _BLOCK, : columns * _BLOCK]
     half = 255 * bicubic(luma.float() / 255, 2, "symmetric")  # single precision: see normalised
     features = torch.cat([_features(luma, _BLOCK), _features(half.double(), _BLOCK // 2)], -1)
-    return _distance(features)
+    return torch.stack([_distance(blocks) for blocks in features])
 
 
 def normalised(luma: Tensor) -> Tensor:
@@ -61,10 +61,11 @@ def normalised(luma: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _shapes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The shapes that the fit may choose, 0.2 to 10 by 0.001, and E|x|^2 / E[x^2] of each."""
+    """The shapes that the fit may choose, 0.2 to 10 by 0.001, and E|x|^2 / E[x^2] between them."""
     shape = torch.arange(9801, dtype=torch.float64, device=device) * 0.001 + 0.2
     log_ratio = 2 * torch.lgamma(2 / shape) - torch.lgamma(1 / shape) - torch.lgamma(3 / shape)
-    return shape, log_ratio.exp()
+    ratio = log_ratio.exp()
+    return shape, (ratio[1:] + ratio[:-1]) / 2
 
 
 def fit_aggd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,11 +82,8 @@ def fit_aggd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     skew = left / right
     ratio = x.abs().mean(-1) ** 2 / square.mean(-1)
     ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    shape, ratios = _shapes(x.device)
-    above = torch.searchsorted(ratios, ratio.contiguous()).clamp(1, len(ratios) - 1)
-    nearer = (ratio - ratios[above - 1]) <= (ratios[above] - ratio)
-    best = shape[torch.where(nearer, above - 1, above)]
-    best = torch.where(ratio.isnan(), shape[0], best)
+    shape, between = _shapes(x.device)
+    best = shape[torch.searchsorted(between, ratio.nan_to_num(0).contiguous())]  # the nearest
     scale = (0.5 * (torch.lgamma(1 / best) - torch.lgamma(3 / best))).exp()
     return best, left * scale, right * scale
 
@@ -112,20 +110,15 @@ def _pristine(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _distance(features: Tensor) -> Tensor:
-    """From the pristine model to the blocks' features (N, blocks, 36): (N,).
+    """From the pristine model to the features (blocks, 36) of an image's blocks.
 
     Features without a value (flat blocks) are left out of the mean, and their blocks out of the
     covariance; fewer than two whole blocks give NaN.
     """
-    pristine_mean, pristine_covariance = _pristine(features.device)
-    whole = ~features.isnan().any(-1, keepdim=True)
-    count = whole.sum(1)  # (N, 1)
-    centre = torch.where(whole, features, 0).sum(1) / count
-    spread = torch.where(whole, features - centre[:, None], 0)
-    covariance = spread.transpose(1, 2) @ spread / (count - 1)[..., None]
-    enough = count.squeeze(1) > 1
-    covariance = torch.where(enough[:, None, None], covariance, 0)
-    inverse = torch.linalg.pinv((pristine_covariance + covariance) / 2, rtol=1e-15)
-    offset = (pristine_mean - features.nanmean(1))[:, None]
-    squared = offset @ inverse @ offset.transpose(1, 2)
-    return torch.where(enough, squared[:, 0, 0].sqrt(), torch.nan)
+    mean, covariance = _pristine(features.device)
+    whole = features[~features.isnan().any(1)]
+    if len(whole) < 2:
+        return features.new_tensor(torch.nan)
+    inverse = torch.linalg.pinv((covariance + torch.cov(whole.T)) / 2, rtol=1e-15)
+    offset = mean - features.nanmean(0)
+    return (offset @ inverse @ offset).sqrt()
