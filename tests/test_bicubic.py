@@ -77,10 +77,12 @@ def test_8_bit_equals_matlab_in_exact_fractions(
     factor = Fraction(scale) if up else Fraction(1, scale)
     expected, _ = _imresize(pixels, factor, edges == "symmetric")
     assert torch.equal(bicubic(image, scale, edges, up=up), expected)
-    for rows in (1, 2):  # in strips of so many, as large images are enlarged
-        size = 8 * scale**2 * 7 * rows
-        monkeypatch.setattr(sys.modules[bicubic.__module__], "_STRIP", size)
+    module = sys.modules[bicubic.__module__]
+    for size in (1, 5):  # in blocks of so many rows and columns, as large images are resized
+        monkeypatch.setattr(module, "_BLOCK", size)
+        monkeypatch.setattr(module, "_blocks", module._blocks.__wrapped__)
         assert torch.equal(bicubic(image, scale, edges, up=up), expected)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -18,7 +18,6 @@ from torch import Tensor
 
 Edges = Literal["replicate", "symmetric"]
 
-_STRIP = 2**25  # bytes of float64 to enlarge to at once: all of a photograph would be gigabytes
 _BLOCK = 64  # output samples per matrix product: wide enough for BLAS, narrow enough to skip zeros
 
 
@@ -92,22 +91,17 @@ def bicubic(image: Tensor, scale: int, edges: Edges = "replicate", up: bool = Fa
     if len(shape) < 2 or 0 in shape or not (exact or image.is_floating_point()):
         wanted = "pixels (…, H, W), uint8 or floats"
         raise ValueError(f"bicubic: expected {wanted}, not {image.dtype} of shape {shape}")
-    strip = max(1, _STRIP // (8 * int(scale) ** 2 * image[..., 0, :].numel()))
-    if up and strip + 6 < (rows := image.shape[-2]):
-        parts = []
-        for k in range(0, rows, strip):  # with 3 rows more on each side: the kernel reaches 2
-            part = bicubic(image[..., max(k - 3, 0) : k + strip + 3, :], scale, edges, up)
-            parts.append(part[..., min(k, 3) * int(scale) :, :][..., : strip * int(scale), :])
-        return torch.cat(parts, -2)
     # float64 also keeps autocast and the reduced-precision modes of matrix products away
-    x = image.double()
-    for axis in (-2, -1):
-        blocks, total = _blocks(x.shape[axis], int(scale), up, edges, image.device)
-        parts = []
-        for first, matrix in blocks:
-            part = x.narrow(axis, first, len(matrix))
-            parts.append(matrix.T @ part if axis == -2 else part @ matrix)
-        x = torch.cat(parts, axis)
+    x, scale = image.double(), int(scale)
+    (rows, total), (columns, _) = (_blocks(n, scale, up, edges, image.device) for n in shape[-2:])
+
+    def resized(y: Tensor) -> Tensor:
         # MATLAB rounds halves away from zero; negatives become 0
-        x = x.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255) if exact else x / total
-    return x.to(image.dtype)
+        return y.mul_(2).add_(total).div_(2 * total).floor_().clamp_(0, 255) if exact else y / total
+
+    lines = []
+    for top, down in rows:  # since all of a photograph in float64, enlarged, would be gigabytes
+        y = resized(down.T @ x.narrow(-2, top, len(down)))
+        parts = [y.narrow(-1, left, len(across)) @ across for left, across in columns]
+        lines.append(resized(torch.cat(parts, -1)).to(image.dtype))
+    return torch.cat(lines, -2)
