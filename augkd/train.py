@@ -262,7 +262,7 @@ def train(
                 problem = f"{member.name}: the loss is not finite at step {done}"
                 raise UserError(f"{problem}: lower the budget's learning rate (lr)")
             if going and (done % window == 0 or last):
-                rows = [
+                rows: list[dict[str, Any]] = [
                     {"step": done, "member": member.name, "term": term, "value": mean}
                     for member in going
                     for term, mean in member.means((done - 1) % window + 1).items()

@@ -273,7 +273,8 @@ def test_crossed_networks_are_the_halves_put_together(backbone: str) -> None:
 def test_crosskd_counts_both_cascades() -> None:
     student, teacher, batch = trio("rcan")
     terms = values(bound("crosskd", student, teacher, cross=2.0), student, teacher, batch)
-    cascades = [crossed(*pair, batch.lr) for pair in ((student, teacher), (teacher, student))]
+    pairs: list[tuple[Any, Any]] = [(student, teacher), (teacher, student)]
+    cascades = [crossed(*pair, batch.lr) for pair in pairs]
     losses = [l1_loss(y, batch.hr).item() for y in (student(batch.lr), *cascades)]
     expected = {
         "rec": losses[0],

@@ -50,7 +50,7 @@ def _blocks(
     weights = _cubic(distances, scale)
     weights //= gcd(*weights.flatten().tolist())
     blocks = []
-    for samples in torch.arange(size * scale if up else -(-size // scale)).split(_BLOCK):
+    for samples in torch.split(torch.arange(size * scale if up else -(-size // scale)), _BLOCK):
         origins = samples // scale if up else samples * scale
         near = weights[samples % len(weights)]
         columns, taps = near.nonzero(as_tuple=True)

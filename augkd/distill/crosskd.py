@@ -20,9 +20,9 @@ def crossed(first: ResidualNetwork, second: ResidualNetwork, x: Tensor) -> Tenso
     The long skip carries the first's head.
     """
     y = head = first.conv_first((x - first.mean_in) * RANGE)
-    for stage in first.body[: len(first.body) // 2]:
+    for stage in list(first.body)[: len(first.body) // 2]:
         y = stage(y)
-    for stage in second.body[len(second.body) // 2 :]:
+    for stage in list(second.body)[len(second.body) // 2 :]:
         y = stage(y)
     return second.enlarge(second.conv_after_body(y) + head, *x.shape[2:])
 

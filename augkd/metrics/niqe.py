@@ -121,4 +121,5 @@ def _distance(features: Tensor) -> Tensor:
         return features.new_tensor(torch.nan)
     inverse = torch.linalg.pinv((covariance + torch.cov(whole.T)) / 2, rtol=1e-15)
     offset = mean - features.nanmean(0)
-    return (offset @ inverse @ offset).sqrt()
+    squared: Tensor = offset @ inverse @ offset
+    return squared.sqrt()
