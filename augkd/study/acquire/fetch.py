@@ -77,20 +77,16 @@ class Fetcher:
         target = self.folder / name
         if self.mirror is not None and not self.mirror.is_dir():
             raise UserError(f"data.mirror: {self.mirror}: no such folder: correct it, or set null")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f".{name}.lock"):
-                found = self._verified(name)
-                if found.parent == self.folder:
-                    return found.replace(target)
-                with replacing(target) as beside:
-                    try:
-                        os.link(found.resolve(), beside)
-                    except OSError:  # on another file system
-                        shutil.copyfile(found, beside)
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror or error})"
-            raise UserError(f"{target}: {reason}: free the space or choose another place") from None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".{name}.lock"):
+            found = self._verified(name)
+            if found.parent == self.folder:
+                return found.replace(target)
+            with replacing(target) as beside:
+                try:
+                    os.link(found.resolve(), beside)
+                except OSError:  # on another file system
+                    shutil.copyfile(found, beside)
         return target
 
     def _verified(self, name: str) -> Path:
