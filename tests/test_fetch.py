@@ -236,10 +236,8 @@ def test_a_wrong_mirror_is_not_used(server: Loopback, folder: Path, tmp_path: Pa
 
 def test_what_must_be_got_by_hand(folder: Path) -> None:
     file = listed(by_hand="https://example.org/page")
-    assert refusal(file, folder) == (
-        f"{NAME}: cannot be fetched: get it from https://example.org/page and put it into "
-        f"{folder}, or into the folder that data.mirror names"
-    )
+    said = f"get it from https://example.org/page and put it into {folder}, or where data.mirror"
+    assert refusal(file, folder) == f"{NAME}: cannot be fetched: {said} says"
     (folder / NAME).write_bytes(BODY)  # as it says
     assert get(file, folder) == folder / NAME
 
