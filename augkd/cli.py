@@ -31,7 +31,8 @@ class _OneLine(TyperGroup):
             if not user and ("memory" in said or isinstance(error, MemoryError)):
                 said = "out of memory: cut the image into pieces, or give a smaller --tile"
             elif isinstance(error, ModuleNotFoundError):
-                extra = "onnx" if str(error.name).startswith("onnx") else "study"
+                extras = {"onnxscript": "onnx", "onnxruntime": "onnx", "distributed": "dask"}
+                extra = extras.get(str(error.name), "study")
                 said = f"this needs {error.name}: pip install 'augkd[{extra}]'"
             elif not user and not getattr(error, "filename", ""):  # a pipe was closed
                 raise
@@ -65,9 +66,8 @@ def _options(
 
 
 Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="Of this study, or public.")]
-Network = Annotated[str | None, typer.Option(help="That the weights must be of.")]
-Role = Annotated[str | None, typer.Option(help="Likewise, of Table 1: teacher or student.")]
-Size = Annotated[str | None, typer.Option(help="Likewise: channels=64,blocks=16,res_scale=1")]
+_SIZE = "What the weights must be of: channels=64,blocks=16,res_scale=1"
+Size = Annotated[str | None, typer.Option(help=_SIZE)]
 Scale = Annotated[int | None, typer.Option("--scale", "-s", help="2, 3 or 4.")]
 Method = Annotated[str | None, typer.Option(help="Instead of weights: bicubic.")]
 _TILE = """Side of a tile in pixels of the input; 0: the whole image. By default tiles are cut where
@@ -85,8 +85,6 @@ def upscale(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Images, or folders of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or one image's .png.")],
     weights: Weights = None,
-    network: Network = None,
-    role: Role = None,
     size: Size = None,
     method: Method = None,
     scale: Scale = None,
@@ -103,7 +101,7 @@ def upscale(
     jobs = _jobs(inputs, output)
     for source, _ in jobs:
         read_image(source), read_colour(source)
-    times, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
+    times, enlarge = _open(weights, size, method, scale, tile, self_ensemble, device)
     for source, target in tqdm(jobs, unit="image", ncols=88, disable=None):
         write_image(target, enlarge(read_image(source)), **read_colour(source))
     typer.echo(f"{output}: {len(jobs)} image{'s' * (len(jobs) > 1)}, x{times}")
@@ -114,8 +112,6 @@ def score(
     hr: Annotated[Path, typer.Option(help="Folder of the true images.")],
     scale: Annotated[int, typer.Option("--scale", "-s", min=1, help="2, 3 or 4.")],
     weights: Weights = None,
-    network: Network = None,
-    role: Role = None,
     size: Size = None,
     method: Method = None,
     sr: Annotated[Path | None, typer.Option(help="Instead of weights: enlarged images.")] = None,
@@ -134,8 +130,8 @@ def score(
     from augkd.metrics import psnr_y, ssim_y
 
     if sr is None:
-        _, enlarge = _open(weights, network, role, size, method, scale, tile, self_ensemble, device)
-    elif any((weights, network, role, size, method, lr, self_ensemble, device)) or tile is not None:
+        _, enlarge = _open(weights, size, method, scale, tile, self_ensemble, device)
+    elif any((weights, size, method, lr, self_ensemble, device)) or tile is not None:
         raise UserError("--sr: the images are made already: leave out --lr and what makes them")
     scores: dict[str, tuple[float, float]] = {}
     pairs = tqdm(_pairs(hr, sr or lr, scale), unit="image", ncols=88, disable=None, leave=False)
@@ -149,10 +145,8 @@ def score(
         shown = given if sr else enlarge(given)
         height, width = shown.shape[1:]
         if not (0 <= rows - height < scale and 0 <= columns - width < scale):
-            raise UserError(
-                f"{partner}: at x{scale} gives {width} x {height} pixels, but {file.name} has "
-                f"{columns} x {rows}: give the scale and the folder that belong to it"
-            )
+            sizes = f"gives {width} x {height} pixels, but {file.name} has {columns} x {rows}"
+            raise UserError(f"{partner}: at x{scale} {sizes}: give its own scale and folder")
         images = shown[None], true[None, :, :height, :width]
         scores[file.stem] = float(psnr_y(*images, scale)), float(ssim_y(*images, scale))
     psnr, ssim = (sum(values) / len(scores) for values in zip(*scores.values(), strict=True))
@@ -172,15 +166,13 @@ def score(
 def export(
     weights: Annotated[Path, typer.Argument(metavar="FILE", help="Of this study, or public.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A name in .onnx or .pt2.")],
-    network: Network = None,
-    role: Role = None,
     size: Size = None,
     scale: Scale = None,
 ) -> None:
     """Write a network as a file that runs without augkd: see docs/export.md."""
     from augkd.models.export import export as write
 
-    off = write(_network(weights, network, role, size, scale), output, _origin(weights))
+    off = write(_network(weights, size, scale), output, _origin(weights))
     typer.echo(f"{output}: tried, at most {off:.1g} away from the network")
 
 
@@ -324,16 +316,16 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     from augkd.degrade import bicubic
     from augkd.models import upscale as whole
 
-    weights, network, role, size, method, scale, tile, self_ensemble, device = options
+    weights, size, method, scale, tile, self_ensemble, device = options
     if (weights is None) == (method is None) or method not in (None, "bicubic"):
         raise UserError("give either --weights FILE or --method bicubic")
     if weights is None:
-        needless = any((network, role, size, self_ensemble, device)) or tile is not None
+        needless = any((size, self_ensemble, device)) or tile is not None
         if scale not in (2, 3, 4) or needless:
             rule = "needs --scale 2, 3 or 4, and takes no option of networks (--tile, --device, …)"
             raise UserError(f"--method bicubic {rule}")
         return scale, lambda image: bicubic(image, scale, up=True)
-    model = _network(weights, network, role, size, scale)
+    model = _network(weights, size, scale)
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -355,9 +347,7 @@ def _open(*options: Any) -> tuple[int, Callable[[Any], Any]]:
     return model.scale, enlarge
 
 
-def _network(
-    weights: Path, network: str | None, role: str | None, size: str | None, scale: int | None
-) -> Any:
+def _network(weights: Path, size: str | None, scale: int | None) -> Any:
     """The network of a file, which must be what the options say."""
     from augkd.models import load_network
 
@@ -366,8 +356,7 @@ def _network(
         given: Any = {key: float(value) if "." in value else int(value) for key, value in pairs}
     except ValueError:
         raise UserError(f"--size {size}: expected channels=64,blocks=16,res_scale=1") from None
-    given |= ({"name": network} if network else {}) | ({"scale": scale} if scale else {})
-    return load_network(weights, role, given)
+    return load_network(weights, given=given | ({"scale": scale} if scale else {}))
 
 
 def _origin(weights: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ ORIGINAL = (ROOT / "params.yaml").read_text()
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 START = "start: {cohort: edsr_x2}"
+CHECKPOINT = "edsr_x2: edsr_x2"
+LOCAL = "    images: {train: null}\n    checkpoints:\n"  # of which the later one counts
 AT = "at: {night: {steps: 600, decay_every: 420, validate_every: 100}}"  # of unexpanded_x4
 
 
@@ -122,6 +124,15 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("rcan: {teach: {}", "rcan: {taech: {}", r"rcan\.taech\.\S+: .*, not 'taech': correct"),
         ("mixed: []", "mixed: [cpu]", r"budgets\.smoke\.mixed: give \[smoke\], or \[\] for none"),
         ("student: small", "student: tiny", r"ablation_x4\.student: .* smoke 'tiny' is unknown"),
+        # of a budget that fetches
+        ("public: [paper]", "public: [papers]", r"budgets\.paper\.public: give \[paper\], or \[\]"),
+        ("teaching: []", "teaching: [paper]", r"paper: give either teaching as \[paper\], or publ"),
+        ("    images:\n", LOCAL, r"budgets\.paper: give either .*, or public and images\.datasets"),
+        (CHECKPOINT, "edsr_x9: a\n      " + CHECKPOINT, r"checkpoints: edsr_x9: give one for each"),
+        (CHECKPOINT, "#", r"paper\.checkpoints: edsr_x2: give one for each backbone and scale"),
+        ("csd: {vgg:", "csf: {vgg:", r"budgets\.paper: no cohort has 'csf': correct its name"),
+        ("csd: {vgg:", "csd: {vgh:", r"budgets\.paper\.methods\.csd\.vgh: unknown key"),
+        ("real: [RealSR", "reel: [RealSR", r"images\.datasets\.reel: unknown key"),
     ],
 )
 def test_a_wrong_value_is_named(root: Path, old: str, new: str, expected: str) -> None:

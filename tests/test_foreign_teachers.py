@@ -34,14 +34,13 @@ Make = Callable[..., Study]
 def make(tmp_path: Path) -> Make:
     """A study of the smoke size with one cohort, one teacher, noise for images and three steps."""
 
-    def study(entry: dict[str, Any], methods: Any = None, **score: Any) -> Study:
+    def study(entry: dict[str, Any], methods: Any = None) -> Study:
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         smoke, cohort = params["budgets"]["smoke"], params["cohorts"]["edsr_x2"]
         cohort |= {"methods": methods or {"kd": {}, "augkd": {}}, "at": {"smoke": {"seeds": 1}}}
         cohort |= {"teacher": {"trained": "foreign"}}
         smoke["teach"] |= {"steps": 2, "patch": 12}
         smoke["distil"] |= {"steps": 3, "patch": 12}
-        smoke["score"] |= score
         params |= {"cohorts": {"edsr_x2": cohort}, "teachers": {"foreign": entry}}
         params |= {"budgets": {"smoke": smoke}, "budget": smoke}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -144,8 +143,6 @@ def test_a_bad_entry_is_named(make: Make, entry: dict[str, Any], message: str) -
     with pytest.raises(UserError, match=message) as caught:
         make({"scale": 2} | entry)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"score\.self_ensemble: "):
-        make({"network": "edsr", "scale": 2}, self_ensemble="students")
 
 
 def test_a_student_that_stopped_is_saved_and_scored_so(make: Make) -> None:
@@ -161,9 +158,8 @@ def test_a_student_that_stopped_is_saved_and_scored_so(make: Make) -> None:
     assert (folder / "stopped" / "kd-0.pt").is_file()
 
 
-@pytest.mark.parametrize("ensemble", ["none", "all"])
-def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> None:
-    study = make({"network": "edsr", "scale": 2}, methods={"kd": {}}, self_ensemble=ensemble)
+def test_answers_are_of_a_single_pass(make: Make) -> None:
+    study = make({"network": "edsr", "scale": 2}, methods={"kd": {}})
     teach(study, "foreign")
     distil(study, "edsr_x2")
     scores = score_cohort(study, "edsr_x2").set_index(["method", "split", "metric"])["value"]
@@ -177,11 +173,9 @@ def test_self_ensemble_is_for_whom_it_is_asked(make: Make, ensemble: str) -> Non
         both = (network, SelfEnsemble(network))
         single, mean = (psnr_y(each(lr / 255), hr, 2).item() for each in both)
         assert abs(single - mean) > 1e-3  # noise for images: the two do differ
-        expected = mean if ensemble == "all" else single
-        assert scores[name, "test", "psnr_y"] == pytest.approx(expected, abs=1e-4)
+        assert scores[name, "test", "psnr_y"] == pytest.approx(single, abs=1e-4)
 
-    pair = [SelfEnsemble(n) if ensemble == "all" else n for n in (student, teacher)]
-    own, target = (n(lr / 255) for n in pair)
+    own, target = (n(lr / 255) for n in (student, teacher))
     near = psnr_y(own, (target * 255).round().clamp(0, 255).to(torch.uint8), 2).item()
     assert scores["kd", "test", "psnr_y_teacher"] == pytest.approx(near, abs=1e-4)
 

@@ -10,7 +10,7 @@ import time
 import weakref
 from concurrent.futures import Future
 from functools import partial
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +80,17 @@ def test_stages_that_do_not_wait_run_at_once(tmp_path: Path) -> None:
 
 def test_one_job_is_dvc_itself(tmp_path: Path) -> None:
     study = pipeline(tmp_path / "study", diamond(":", ":"))
-    done = program(study, "1")
-    assert done.returncode == 0
-    assert done.stdout.count("Running stage") == 4
+    running = program(study, "1")
+    out, _ = running.communicate()
+    assert (running.returncode, out.count("Running stage")) == (0, 4)
 
 
-def program(study: Path, jobs: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "augkd.study.pipeline.side_by_side"],
-        cwd=study,
-        env=os.environ | {side.JOBS: jobs, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+def program(study: Path, jobs: str) -> "subprocess.Popen[str]":
+    """What ``make repro`` starts, in a process group of its own."""
+    command = [sys.executable, "-m", "augkd.study.pipeline.side_by_side"]
+    env = os.environ | {side.JOBS: jobs, "PYTHONPATH": str(ROOT)}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=study, env=env, start_new_session=True, **pipes)
 
 
 @pytest.mark.slow
@@ -114,15 +112,7 @@ def test_a_failure_lets_the_others_end(tmp_path: Path, capsys: Capture) -> None:
 def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None:
     stages = diamond(MEET.format("a", "b", "sleep 60"), MEET.format("b", "a", "sleep 60"))
     study = pipeline(tmp_path / "study", stages)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "augkd.study.pipeline.side_by_side"],
-        cwd=study,
-        env=os.environ | {side.JOBS: "2", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    running = program(study, "2")
     for _ in range(600):
         if (study / "a.here").exists() and (study / "b.here").exists():
             break
@@ -168,20 +158,16 @@ def test_what_a_killed_run_leaves_needs_no_hand(tmp_path: Path, capsys: Capture)
     assert "A stage of an earlier run goes on" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["none", "0", "-1", "1.5"])
-def test_a_number_of_jobs_that_is_none(text: str, monkeypatch: Patch) -> None:
-    monkeypatch.setenv(side.JOBS, text)
-    with pytest.raises(UserError, match=f"{side.JOBS}={text}: give a number"):
-        side.wanted_jobs()
-
-
-def test_a_number_of_jobs_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
+def test_a_number_of_jobs_that_is_none(tmp_path: Path, monkeypatch: Patch) -> None:
+    for text in ("none", "0", "-1", "1.5"):
+        monkeypatch.setenv(side.JOBS, text)
+        with pytest.raises(UserError, match=f"{side.JOBS}={text}: give a number"):
+            side.wanted_jobs()
     study = pipeline(tmp_path / "study", diamond(":", ":"))
-    done = program(study, "0")
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        f"augkd: {side.JOBS}=0: give a number of stages from 1 on (make repro JOBS=2)"
-    ]
+    running = program(study, "0")
+    said = f"augkd: {side.JOBS}=0: give a number of stages from 1 on (make repro JOBS=2)\n"
+    assert running.communicate()[1] == said
+    assert running.returncode == 1
     assert not (study / "first").exists()
 
 
@@ -271,17 +257,11 @@ def test_none_starts_before_what_it_needs(tmp_path: Path, monkeypatch: Patch) ->
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_lines_appear_whole_and_bars_once(size: int, capsys: Capture) -> None:
-    text = "first\nbar:  0%\rbar: 50% é█\rbar: 100% é█\nlast".encode()
-    out, into = os.pipe()
-    os.write(into, text)
-    os.close(into)
-    with os.fdopen(out, "rb", buffering=0) as stream:
-        read = os.read
-        try:
-            os.read = lambda fd, _: read(fd, size)
-            side.show(stream)
-        finally:
-            os.read = read
+    class Pipe(BytesIO):
+        def read1(self, _: int | None = None) -> bytes:
+            return super().read1(size)
+
+    side.show(Pipe("first\nbar:  0%\rbar: 50% é█\rbar: 100% é█\nlast".encode()))
     assert capsys.readouterr().out == "first\nbar: 100% é█\nlast\n"
 
 
@@ -292,26 +272,15 @@ class Terminal(StringIO):
 
 def test_on_a_terminal_a_bar_stays_below(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Terminal())
-    out, into = os.pipe()
-    for text in (b"\rbar: 10%", b"\rbar: 20%", b"\nlast\n"):
-        os.write(into, text)
-    os.close(into)
-    with os.fdopen(out, "rb", buffering=0) as stream:
-        read = os.read
-        monkeypatch.setattr("os.read", lambda fd, _: read(fd, 9))
-        side.show(stream)
+    side.show(BytesIO(b"\rbar: 10%\rbar: 20%\rbar: 30%\nlast\n"))
     assert screen.getvalue().index("bar: 10%") < screen.getvalue().index("bar: 20%")
-    assert capsys.readouterr().out == "bar: 20%\nlast\n"
+    assert capsys.readouterr().out == "bar: 30%\nlast\n"
 
 
 def test_without_a_terminal_a_bar_is_seen(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(side, "PAUSE", -1.0)
-    out, into = os.pipe()
-    os.write(into, b"\rbar: 10%\rbar: 20%")
-    os.close(into)
-    with os.fdopen(out, "rb", buffering=0) as stream:
-        side.show(stream)
-    assert capsys.readouterr().out.startswith("bar: 20%\n")
+    side.show(BytesIO(b"\rbar: 10%\rbar: 20%"))
+    assert capsys.readouterr().out == "bar: 10%\nbar: 20%\n"
 
 
 # --- Dask
@@ -360,16 +329,10 @@ def counting(tmp_path: Path, monkeypatch: Patch) -> Path:
 
 def test_local_workers_have_gpus_of_their_own(monkeypatch: Patch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [side._devices(worker, 2)["CUDA_VISIBLE_DEVICES"] for worker in (0, 1)] == [
-        "0,1",
-        "2,3",
-    ]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7,2,3")
-    assert [side._devices(worker, 1)["CUDA_VISIBLE_DEVICES"] for worker in (1, 2)] == [
-        "7",
-        "2",
-    ]
+    name = "CUDA_VISIBLE_DEVICES"
+    for visible, gpus, mine in (("", 2, ["0,1", "2,3", "0,1"]), ("6,7,2,3", 1, ["6", "7", "2"])):
+        monkeypatch.setenv(name, visible)
+        assert [side._devices(worker, gpus)[name] for worker in range(3)] == mine
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert side._devices(0, 1) == {}
 

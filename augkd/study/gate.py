@@ -23,20 +23,16 @@ from augkd.study.record import Run
 from augkd.study.runs import Task, open_network, pick_device, read_pair, source_of
 from augkd.train import Curves
 
+Key = tuple[str, str]  # dataset and name of an image
 TOLERANCE = 0.05  # dB
 COLUMNS = ["teacher", "checkpoint", "dataset", "images", "expected", "measured", "difference"]
 
 
 @torch.no_grad()
-def mean_psnr(
-    network: nn.Module,
-    store: ImageStore,
-    keys: Sequence[tuple[str, str]],
-    entry: Task,
-    device: torch.device,
-) -> float:
+def mean_psnr(network: nn.Module, store: ImageStore, keys: Sequence[Key], entry: Task) -> float:
     """Mean PSNR-Y (dB) over images, each in a single pass."""
-    total = 0.0
+    device, total = pick_device(), 0.0
+    network.to(device).eval()
     for key in keys:
         lr, hr = (image[None].to(device) for image in read_pair(store, key, entry))
         total += float(psnr_y(network(lr.float().div(255)), hr, entry.scale))
@@ -48,7 +44,7 @@ def check_card(study: Study, entry: TeacherEntry, network: nn.Module) -> dict[st
     if not (card := read_header(study.root / str(entry.file)).get("card")):
         raise UserError(f"{entry.file}: has no card: restore it, or run make teachers")
     store = ImageStore(study.folder("prepare") / "test")
-    found = mean_psnr(network.to(pick_device()), store, store.keys, entry, pick_device())
+    found = mean_psnr(network, store, store.keys, entry)
     if abs(found - card["photographs"]) > TOLERANCE and len(store.keys) == card["images"]:
         off = f"scores {found:.2f} dB on the test photographs, not {card['photographs']:.2f}"
         raise UserError(f"{entry.file}: {off} as on its card: restore it, or run make teachers")
@@ -72,7 +68,7 @@ def take(study: Study, *names: str) -> pd.DataFrame:
         source, entry = study.budget.checkpoints[name], study.teacher(name)
         file, checkpoint = fetcher.checkpoint(source), registry.checkpoint(source)
         run = Run(study, "teach", name)
-        network = open_network(study, entry, file).to(run.device).eval()
+        network = open_network(study, entry, file)
         run.record["source"] = source_of(file) | {"checkpoint": source, "page": checkpoint.page}
         taken.append((name, run, network))
         figures = expected_scores(checkpoint).query("metric == 'psnr_y'")
@@ -81,7 +77,7 @@ def take(study: Study, *names: str) -> pd.DataFrame:
             if not keys:
                 mend = f"add it to budgets.{study.budget.name}.images.datasets.test"
                 raise UserError(f"{dataset}: not prepared, and teachers are measured on it: {mend}")
-            measured = round(mean_psnr(network, store, keys, entry, run.device), decimals)
+            measured = round(mean_psnr(network, store, keys, entry), decimals)
             difference = round(measured - expected, decimals)
             rows.append((name, source, dataset, len(keys), expected, measured, difference))
     gate = pd.DataFrame(rows, columns=COLUMNS)

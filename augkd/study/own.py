@@ -214,10 +214,10 @@ def run_own(study: Own, show: Callable[[pd.DataFrame], None]) -> Frames:
     def follow() -> None:
         seen = None
         while not over.wait(1):
-            state = next(iter(states(study.root)[-1:]), None)
-            if state and state.psnr and state.saved != seen:
-                seen = state.saved
-                show(pd.DataFrame(state.psnr))
+            for state in states(study.root)[-1:]:
+                if state.psnr and state.saved != seen:
+                    seen = state.saved
+                    show(pd.DataFrame(state.psnr))
 
     Thread(target=follow, daemon=True).start()
     try:

@@ -74,7 +74,7 @@ class Cohort(Section):
         from augkd.distill import METHODS
 
         options, where = dict(self.methods[name]), f"{where}.methods.{name}"
-        kind = _entry(METHODS, options.pop("method", name), f"{where}: method")
+        kind = lookup(METHODS, options.pop("method", name), f"{where}: method")
         return valid(kind, options, where)
 
     def variants(self) -> dict[str, tuple[str, int | None]]:
@@ -130,7 +130,6 @@ class Images(Section):  # how many listed photographs are used, null is all; or 
 class Scoring(Section):
     train_images: Positive
     train_crop: Annotated[int, Field(ge=8)]  # side of the centre crop, LR pixels; 8: SSIM's at x2
-    self_ensemble: Literal["none", "all"] = "none"  # whose answers are means of eight
     ensemble_images: Positive | None = None  # of each test set, for teachers (Table 12); None: all
 
 
@@ -202,7 +201,7 @@ class Study:
 
     def cohort(self, name: str) -> Cohort:
         """A cohort, or that of one of its seeds, with the options that the budget adds."""
-        cohort = _entry(self.params.cohorts, name.partition("-")[0], "cohort")
+        cohort = lookup(self.params.cohorts, name.partition("-")[0], "cohort")
         more = self.budget.methods
         only = self.budget.only if cohort.apart else ()
         own = cohort.methods.items()
@@ -211,7 +210,7 @@ class Study:
 
     def teacher(self, name: str) -> TeacherEntry:
         """A teacher; one that the budget takes from elsewhere has the weights that it took."""
-        entry = _entry(self.params.teachers, name, "teacher")
+        entry = lookup(self.params.teachers, name, "teacher")
         file = self.folder("teach", name) / "teacher.safetensors"
         if self.budget.shipped:
             file = self.budget.shipped / f"{name}.safetensors"
@@ -280,7 +279,7 @@ class Study:
         the student). Needs torch."""
         from augkd.models import SIZES
 
-        own = _entry(self.budget.networks[network], role, f"networks.{network}:")
+        own = lookup(self.budget.networks[network], role, f"networks.{network}:")
         published = SIZES.get(network, {})
         return published.get(role, published.get("student", {})) | own
 
@@ -302,7 +301,7 @@ def load_study(
     params = valid(Params, read_params(root / "params.yaml")[1])
     for problem in _problems(params, check_methods):
         raise UserError(f"params.yaml: {problem}")
-    return Study(params, _entry(params.budgets, budget or params.budget.name, "budget"), root)
+    return Study(params, lookup(params.budgets, budget or params.budget.name, "budget"), root)
 
 
 def _problems(params: Params, check_methods: bool) -> Iterator[str]:
@@ -318,24 +317,24 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             yield f"{where}.weights: spandrel names the file already: remove one of them"
         if entry.start and not entry.trained:
             yield f"{where}.start: only a teacher that is trained here has one: remove it"
-        _entry(params.teachers, entry.start or name, f"{where}.start")
+        lookup(params.teachers, entry.start or name, f"{where}.start")
         if entry.network:
-            _entry(networks, entry.network, f"{where}.network:")
+            lookup(networks, entry.network, f"{where}.network:")
     for name, cohort in params.cohorts.items():
         where, source = f"cohorts.{name}", cohort.teacher
         if source.trained:
-            scale = _entry(params.teachers, source.trained, f"{where}.teacher.trained").scale
+            scale = lookup(params.teachers, source.trained, f"{where}.teacher.trained").scale
             if scale != cohort.scale:
                 both = f"{source.trained} enlarges x{scale}, the students x{cohort.scale}"
                 yield f"{where}.teacher: {both}: choose a teacher of their scale"
         elif source.student and source.method:
-            taught = _entry(params.cohorts, source.student, f"{where}.teacher.student")
-            _entry(taught.methods, source.method, f"{where}.teacher.method")
+            taught = lookup(params.cohorts, source.student, f"{where}.teacher.student")
+            lookup(taught.methods, source.method, f"{where}.teacher.method")
         else:
             yield f"{where}.teacher: give trained: NAME, or student: COHORT and method: NAME"
         for key in cohort.at:
-            _entry(params.budgets, key, f"{where}.at: budget")
-        _entry(networks, cohort.network, f"{where}.network:")
+            lookup(params.budgets, key, f"{where}.at: budget")
+        lookup(networks, cohort.network, f"{where}.network:")
         for method in cohort.methods if check_methods else ():
             cohort.method(method, where)
     for name, budget in params.budgets.items():
@@ -351,9 +350,9 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
             yield f"{where}.checkpoints: {odd}: give one for each backbone and scale, if public"
         for key in ("backbones", "schedules"):
             for network in getattr(budget, key):
-                _entry(budget.networks, network, f"{where}.{key}:")
+                lookup(budget.networks, network, f"{where}.{key}:")
         for key in budget.trend_cohorts:
-            if not _entry(params.cohorts, key, f"{where}.trend_cohorts:").trend:
+            if not lookup(params.cohorts, key, f"{where}.trend_cohorts:").trend:
                 yield f"{where}.trend_cohorts: {key} is of no trend: name cohorts that have one"
         known = {method for cohort in params.cohorts.values() for method in cohort.methods}
         for odd in {*budget.only, *budget.methods} - known:
@@ -368,42 +367,45 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
                 yield f"cohorts.{key}.at.{name}.seeds: {both}: give it as many there"
             if key in study.trained():
                 roles = budget.networks.get(cohort.network, {})
-                _entry(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
+                lookup(roles, cohort.student, f"cohorts.{key}.student: at budget {name}")
             for method in budget.methods.keys() & cohort.methods.keys() if check_methods else ():
                 cohort.method(method, where)
 
 
-def _entry(table: Mapping[str, T], name: str, what: str) -> T:
+def lookup(table: Mapping[str, T], name: str, what: str, file: object = "params.yaml") -> T:
+    """The entry of a name that must be known."""
     if name not in table:
         known = ", ".join(table)
-        raise UserError(f"params.yaml: {what} '{name}' is unknown: choose one of {known}")
+        raise UserError(f"{file}: {what} '{name}' is unknown: choose one of {known}")
     return table[name]
 
 
-def valid(kind: type[T], values: Any, where: str = "") -> T:
+def valid(kind: type[T], values: Any, where: str = "", file: object = "params.yaml") -> T:
     """Typed values; the first of pydantic's complaints as a line: key, what is wrong, the mend."""
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         detail = error.errors()[0]
-        key = ".".join(map(str, (where, *detail["loc"]))).strip(".") or "the file"
-        text = f"{detail['msg']}, not {detail['input']!r:.80}: correct the value"
+        place, text = [where, *detail["loc"]], "correct the value"
         if detail["type"] == "missing":
             text = "missing: add it"
         elif detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             text = "unknown key: remove it or correct its name"
-        elif detail["type"] == "value_error":  # of augkd.options: "field: expected ..., not ..."
-            key, text = f"{key}.{detail['ctx']['error']}", "correct the value"
-        raise UserError(f"params.yaml: {key}: {text}") from None
+        elif detail["type"] == "value_error":  # a check of ours: "field: expected ..., not ..."
+            place.append(detail["ctx"]["error"])
+        else:
+            text = f"{detail['msg']}, not {detail['input']!r:.80}: {text}"
+        key = ".".join(map(str, place)).strip(".") or "the file"
+        raise UserError(f"{file}: {key}: {text}") from None
 
 
-def find_root(file: str = "params.yaml") -> Path:
-    """The nearest folder upwards that has the file."""
+def find_root() -> Path:
+    """The nearest folder upwards that has a params.yaml."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / file).is_file():
+        if (folder / "params.yaml").is_file():
             return folder
-    raise UserError(f"{here}: no {file} here or above: run this in a clone of the study")
+    raise UserError(f"{here}: no params.yaml here or above: run this in a clone of the study")
 
 
 def read_params(path: Path) -> tuple[str, Any]:
@@ -435,7 +437,7 @@ def budgets(path: Path, switch_to: str | None = None) -> tuple[str, list[str]]:
             mend = "copy the folder, or let data.benchmarks name the one it is in"
             raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")
     if (name := switch_to) is not None:
-        _entry(known, name, "budget")
+        lookup(known, name, "budget")
         if (anchor := f"{name}: &{name}") not in text:
             raise UserError(f"{path}: budgets.{name} needs an anchor of its name: write '{anchor}'")
         with replacing(path) as partial:

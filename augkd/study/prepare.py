@@ -138,9 +138,8 @@ def usable(study: Study, part: str, images: Iterable[Prepared]) -> Iterator[Prep
         teachers = map(study.teacher, study.params.teachers)
         patches = [study.schedule(teacher).patch for teacher in teachers if teacher.trained]
         patches += [study.schedule(study.cohort(name)).patch for name in study.trained()]
-        least = dict.fromkeys(
-            SCALES, max([8, *patches] + [36] * bool(sets))
-        )  # 36: for Figures 1 and 4
+        patches.append(36 if sets else 8)  # for Figures 1 and 4, and for SSIM
+        least = dict.fromkeys(SCALES, max(patches))
     elif part == "test" and sets:
         least = dict.fromkeys(SCALES, 64)  # of their centres the curves are drawn
     for image in images:

@@ -114,6 +114,5 @@ def plot_curves(loss: pd.DataFrame, psnr: pd.DataFrame) -> Any:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    listed = Path("/proc/cpuinfo")  # Linux alone has it
-    found = re.search(r"model name\s*:\s*(.+)", listed.read_text() if listed.exists() else "")
+    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.processor() or "CPU"

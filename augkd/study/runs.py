@@ -115,14 +115,12 @@ def teach(study: Study, name: str) -> Frames:
         file = study.root / entry.file if entry.file else None
         taken = open_network(study, entry, file)
         run.record["source"] = source = entry.spec(None) | source_of(file)
-        if study.budget.shipped and file:
+        if study.budget.shipped:
             from augkd.study.gate import check_card  # here, since no weights rest on it
 
-            run.record["source"] = source = source | {"card": check_card(study, entry, taken)}
-        if entry.spandrel and file:  # which finds the architecture by the file's own names
-            save_checkpoint(out, read_weights(file), source)
-        else:
-            save_checkpoint(out, taken, source)
+            source["card"] = check_card(study, entry, taken)
+        # spandrel finds the architecture by the file's own names
+        save_checkpoint(out, read_weights(file) if entry.spandrel and file else taken, source)
         return run.end(Curves())
     network = build(study, str(entry.network), "teacher", entry.scale, 0)
     if entry.start:
@@ -132,8 +130,9 @@ def teach(study: Study, name: str) -> Frames:
 
 def source_of(file: Path | None) -> dict[str, str]:
     """A file of weights, for a record."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
-    return {"file": file.name, "sha256": digest} if file else {}
+    if not file:
+        return {}
+    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def distil(study: Study, name: str) -> Frames:

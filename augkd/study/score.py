@@ -58,26 +58,25 @@ def score_cohort(study: Study, name: str) -> pd.DataFrame:
     Quantised students count as cohorts of their own: quantized_x4_2bit and so on. A student that
     was stopped in training has a row "stopped", the step.
     """
-    cohort, chosen, device = study.cohort(name), study.budget.score, pick_device()
-    scale, every = cohort.scale, chosen.self_ensemble == "all"
+    cohort, device = study.cohort(name), pick_device()
+    scale, limit = cohort.scale, study.budget.score.ensemble_images
     teacher = load_teacher(study, cohort, device)
     students: dict[tuple[str, str, int], nn.Module] = {}
     rows: list[tuple[Any, ...]] = []
     for student, (method, bits) in cohort.variants().items():
         place = f"{name}_{bits}bit" if bits else name
         for seed in study.seeds_of(name):
-            network = load_student(study, name, student, seed, device)
-            students[place, method, seed] = SelfEnsemble(network) if every else network
+            students[place, method, seed] = load_student(study, name, student, seed, device)
             header = read_header(student_path(study, name, student, seed))
             if "stopped" in header:
                 entry = (place, cohort.network, scale, method, seed, "all", "train", "all")
                 rows.append((*entry, "stopped", header["stopped"]))
     images = list(scored_images(study, cohort))
-    few = ensembled(images, chosen.ensemble_images) if cohort.teacher.trained == name else set()
+    few = ensembled(images, limit) if cohort.teacher.trained == name else set()
     with single_core(device):
         for dataset, split, image, lr, hr in tqdm(images, f"score {name}", unit="image", ncols=88):
             low = lr[None].to(device).float().div(255)
-            taught = (SelfEnsemble(teacher) if every else teacher)(low)
+            taught = teacher(low)
             enlarged = bicubic(lr[None], scale, study.params.data.edges, up=True).to(device)
             answers = {(name, "bicubic", -1): enlarged, (name, "teacher", -1): taught}
             if (dataset, image) in few:

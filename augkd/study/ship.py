@@ -18,7 +18,7 @@ from augkd.models import load_network, save_checkpoint
 from augkd.models.checkpoint import read_header
 from augkd.study.gate import mean_psnr
 from augkd.study.params import Study, load_study
-from augkd.study.runs import pick_device, source_of
+from augkd.study.runs import source_of
 
 HEAD = """# The teachers of the study
 
@@ -31,14 +31,14 @@ half precision. PSNR-Y (dB) is the mean over the eight test photographs, in a si
 
 def ship(study: Study) -> pd.DataFrame:
     """Writes every trained teacher as it is to be shipped, and the list of all that are there."""
-    folder, device = study.root / "data" / "teachers", pick_device()
+    folder = study.root / "data" / "teachers"
     store = ImageStore(study.folder("prepare") / "test")
     for name, entry in study.params.teachers.items():
         trained = study.folder("teach", name)
         if not (trained / "run.json").is_file():
             continue
-        network = load_network(trained / "teacher.safetensors").half().float().to(device).eval()
-        score = round(mean_psnr(network, store, store.keys, entry, device), 3)
+        network = load_network(trained / "teacher.safetensors").half().float()
+        score = round(mean_psnr(network, store, store.keys, entry), 3)
         run, recipe = json.loads((trained / "run.json").read_text()), asdict(study.schedule(entry))
         card: dict[str, Any] = {"images": len(store.keys), "photographs": score, "recipe": recipe}
         card |= {"start": entry.start, "degradation": entry.degradation, "run": run}

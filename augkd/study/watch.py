@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from graphlib import TopologicalSorter
 from hashlib import md5
 from pathlib import Path
@@ -47,19 +46,14 @@ def states(root: Path) -> list[State]:
     for lock in root.glob(".state/*/lock"):
         with suppress(OSError):  # it may end while it is read
             file, begun = lock.with_name("state.pt"), lock.stat().st_mtime
-            saved = file.stat().st_mtime if file.exists() else begun
-            step, psnr = _read_state(file, saved) if file.exists() else (0, [])
-            fresh = time.time() - max(begun, saved) < FRESH
-            found.append((begun, State(lock.parent.name[:-17], step, psnr, saved, fresh)))
+            saved, state = begun, dict[str, Any](step=0, psnr=[])
+            if file.exists():
+                import torch  # here, since it takes long, and not every look needs it
+
+                saved, state = file.stat().st_mtime, torch.load(file, weights_only=True, mmap=True)
+            fresh, label = time.time() - max(begun, saved) < FRESH, lock.parent.name[:-17]
+            found.append((begun, State(label, state["step"], state["psnr"], saved, fresh)))
     return [state for _, state in sorted(found, key=lambda item: item[0])]
-
-
-@lru_cache(64)
-def _read_state(file: Path, saved: float) -> tuple[int, list[dict[str, Any]]]:
-    import torch  # here, since it takes long, and not every look needs it
-
-    state = torch.load(file, weights_only=True, mmap=True)
-    return state["step"], state["psnr"]
 
 
 def progress(root: Path, stages: Mapping[str, Stage], running: set[str]) -> dict[str, str]:

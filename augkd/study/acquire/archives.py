@@ -169,10 +169,9 @@ def _find(name: str, registry: Registry, folder: Path, opened: ExitStack) -> Ite
         images = found[scale] = {match[1]: member for match, member in fits if match}
         names = names or sorted(images)
         if sorted(images) != names or len(images) != dataset.images:
-            raise UserError(
-                f"{name}: {len(images)} images at x{scale} in {', '.join(source.files)}, "
-                f"expected the same {dataset.images} at each scale: remove it and fetch it again"
-            )
+            problem = f"{len(images)} images at x{scale} in {', '.join(source.files)}"
+            mend = f"expected the same {dataset.images} at each scale: remove it and fetch it again"
+            raise UserError(f"{name}: {problem}, {mend}")
     hr = found.pop(1, {})
     for image in names:
         yield Pair(name, image, hr.get(image), {scale: lr[image] for scale, lr in found.items()})

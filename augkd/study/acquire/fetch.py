@@ -77,20 +77,16 @@ class Fetcher:
         target = self.folder / name
         if self.mirror is not None and not self.mirror.is_dir():
             raise UserError(f"data.mirror: {self.mirror}: no such folder: correct it, or set null")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f".{name}.lock"):
-                found = self._verified(name)
-                if found.parent == self.folder:
-                    return found.replace(target)
-                with replacing(target) as beside:
-                    try:
-                        os.link(found.resolve(), beside)
-                    except OSError:  # on another file system
-                        shutil.copyfile(found, beside)
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror or error})"
-            raise UserError(f"{target}: {reason}: free the space or choose another place") from None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".{name}.lock"):
+            found = self._verified(name)
+            if found.parent == self.folder:
+                return found.replace(target)
+            with replacing(target) as beside:
+                try:
+                    os.link(found.resolve(), beside)
+                except OSError:  # on another file system
+                    shutil.copyfile(found, beside)
         return target
 
     def _verified(self, name: str) -> Path:
@@ -111,10 +107,8 @@ class Fetcher:
                     tqdm.write(f"{name}: {failure}")
                 return found
         why = f" ({'; '.join(failures)})" if failures else ""
-        raise UserError(
-            f"{name}: cannot be fetched{why}: get it from {file.by_hand or 'elsewhere'} and "
-            f"put it into {self.folder}, or into the folder that data.mirror names"
-        )
+        mend = f"get it from {file.by_hand or 'elsewhere'} and put it into {self.folder}"
+        raise UserError(f"{name}: cannot be fetched{why}: {mend}, or where data.mirror says")
 
     def _download(self, url: str, partial: Path) -> Path:
         """Completes ``partial``, which another try, of another address too, may have begun;
@@ -157,10 +151,8 @@ class Fetcher:
         if len(expected) < len(found):
             with replacing(lock) as beside:
                 beside.write_text(f"{found}  {name}\n")
-            tqdm.write(
-                f"{name}: nobody has published a whole hash of it, so it is trusted this once; "
-                f"its SHA-256 is recorded in {lock} and checked from now on"
-            )
+            why = "nobody has published a whole hash of it, so it is trusted this once"
+            tqdm.write(f"{name}: {why}; its SHA-256 is in {lock} and checked from now on")
 
 
 def _receive(answer: requests.Response, partial: Path, note: Path, start: int) -> None:

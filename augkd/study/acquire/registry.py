@@ -6,18 +6,16 @@ set of files that holds it; for teachers also the scores that the published weig
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from augkd.errors import UserError
 from augkd.study.paper import external
-from augkd.study.params import Positive, Scale, Section, read_params
+from augkd.study.params import Positive, Scale, Section, lookup, read_params, valid
 
 FILE = Path(__file__).with_name("registry.yaml")
 Template = Annotated[str, Field(pattern=r"^[^/{}][^{}]*\{name\}[^{}]*\.png$")]
-T = TypeVar("T")
 
 
 class RemoteFile(Section):
@@ -84,28 +82,16 @@ class Registry(Section):
         return self
 
     def dataset(self, name: str) -> Dataset:
-        return _entry(self.datasets, name, "dataset")
+        return lookup(self.datasets, name, "dataset", FILE.name)
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return _entry(self.checkpoints, name, "checkpoint")
-
-
-def _entry(table: dict[str, T], name: str, what: str) -> T:
-    if name not in table:
-        raise UserError(f"{what} '{name}' is not in the registry: choose one of {', '.join(table)}")
-    return table[name]
+        return lookup(self.checkpoints, name, "checkpoint", FILE.name)
 
 
 @lru_cache
 def load_registry(path: Path = FILE) -> Registry:
     """Reads the registry, or another file of its form. UserError: it is none, or has a mistake."""
-    try:
-        return Registry.model_validate(read_params(path)[1])
-    except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"])) or "the file"
-        problem = f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-        raise UserError(f"{path}: {problem}: mend it, or give a file like {FILE.name}") from None
+    return valid(Registry, read_params(path)[1], file=path)
 
 
 def expected_scores(checkpoint: Checkpoint) -> pd.DataFrame:

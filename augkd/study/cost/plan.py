@@ -2,7 +2,6 @@
 
 import math
 import resource
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -143,10 +142,8 @@ def make_plan(study: Study, measure: bool = True, limit: float = LIMIT) -> Plan:
     steps = {key: count_step(study, *key) for key in bar(keys, "counting")}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # what this process has taken up is what a training's takes on a CPU beside its tensors
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    own = own if device.type == "cpu" else 0
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own = grown if device.type == "cpu" else 0
     timed = time_steps(study, steps, device, limit) if measure else {}
     rows, none = [], Timed(math.nan, math.nan, math.nan)
     for key, step in steps.items():

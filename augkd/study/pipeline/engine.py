@@ -5,16 +5,16 @@ user's settings of IPython and matplotlib. Here IPython runs the cells as it wou
 they show is kept in the notebook, what they print reaches the terminal as it happens.
 """
 
-import gc
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from IPython.core.displayhook import DisplayHook
-from IPython.core.displaypub import DisplayPublisher
+from IPython.core.displayhook import CapturingDisplayHook
+from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
@@ -41,43 +41,9 @@ class _Tee(StringIO):
         return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
-class _Result(DisplayHook):
-    """The value of a cell's last line."""
-
-    shell: Any
-
-    def write_output_prompt(self) -> None:
-        pass
-
-    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
-        count, metadata = self.shell.execution_count, md_dict or {}
-        self.shell.outputs.append(
-            new_output("execute_result", data=format_dict, metadata=metadata, execution_count=count)
-        )
-
-
-class _Displayed(DisplayPublisher):
-    """What a cell displays; where it has an id, a later cell may put another in its place."""
-
-    shell: Any
-
-    def publish(self, data: Any, metadata: Any = None, source: Any = None, **options: Any) -> None:
-        shown: dict[str, NotebookNode] = self.shell.displayed
-        key = (options.get("transient") or {}).get("display_id", "")
-        if options.get("update") and key in shown:
-            shown[key].update(data=data, metadata=metadata or {})
-            return
-        output = new_output("display_data", data=data, metadata=metadata or {})
-        self.shell.outputs.append(output)
-        if key:
-            shown[key] = output
-
-
 class _Shell(InteractiveShell):
-    displayhook_class = Type(_Result)
-    display_pub_class = Type(_Displayed)
-    outputs: list[NotebookNode]
-    displayed: dict[str, NotebookNode]
+    display_pub_class = Type(CapturingDisplayPublisher)
+    raised: list[NotebookNode]
 
     def enable_gui(self, gui: Any = None) -> None:
         """There is none, as %matplotlib inline asks for."""
@@ -85,7 +51,19 @@ class _Shell(InteractiveShell):
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Keeps it: whoever started the notebook says what is to be said of it."""
         name, value = etype.__name__, str(evalue)
-        self.outputs.append(new_output("error", ename=name, evalue=value, traceback=stb))
+        self.raised.append(new_output("error", ename=name, evalue=value, traceback=stb))
+
+
+def _outputs(shown: list[Any], by_id: dict[str, NotebookNode]) -> Iterator[NotebookNode]:
+    """What a cell has shown; where it has an id, a later cell may put another in its place."""
+    for one in shown:
+        key = (one.get("transient") or {}).get("display_id", "")
+        output = new_output("display_data", data=one["data"], metadata=one["metadata"] or {})
+        if one.get("update") and key in by_id:
+            by_id[key].update(output)
+        else:
+            by_id[key] = output
+            yield output
 
 
 class InProcess(Engine):  # type: ignore[misc]
@@ -98,21 +76,21 @@ class InProcess(Engine):  # type: ignore[misc]
         with TemporaryDirectory() as folder:  # no settings and no history of a user's
             config = Config(HistoryManager={"enabled": False})
             shell: Any = _Shell.instance(colors="nocolor", ipython_dir=folder, config=config)
-        shell.displayed = {}
+        shown, by_id = shell.display_pub.outputs, dict[str, NotebookNode]()
+        # of a cell's last line
+        shell.display_trap.hook = CapturingDisplayHook(shell, shown)  # type: ignore[no-untyped-call]
         for index, cell in enumerate(nb_man.nb.cells):
             if cell.cell_type != "code":
                 continue
             nb_man.cell_start(cell, index)
-            out, error, shell.outputs = _Tee(sys.stdout), _Tee(sys.stderr), []
+            out, error, shell.raised = _Tee(sys.stdout), _Tee(sys.stderr), []
             with redirect_stdout(out), redirect_stderr(error):
                 done = shell.run_cell(cell.source, store_history=True)
-            if not gc.isenabled() and "import " in cell.source:
-                gc.freeze()  # modules stay: nothing to be found among them
-                gc.enable()
             cell.execution_count = done.execution_count
             streams = (("stdout", out.shown()), ("stderr", error.shown()))
             said = [new_output("stream", name=name, text=text) for name, text in streams if text]
-            cell.outputs = [*said, *shell.outputs]
+            cell.outputs = [*said, *_outputs(shown, by_id), *shell.raised]
+            shown.clear()
             if not done.success:
                 nb_man.cell_exception(cell, index)
                 break

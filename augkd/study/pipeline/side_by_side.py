@@ -10,8 +10,6 @@ pages, as one ``dvc --wait-for-lock repro --single-item``, so that DVC decides a
 If a worker is lost, Dask hands its stage to another, which goes on from the training's saved state.
 """
 
-import codecs
-import importlib.util
 import json
 import os
 import re
@@ -26,6 +24,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from graphlib import TopologicalSorter
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -275,29 +274,21 @@ def here(root: Path, jobs: int) -> int:
 def show(stream: IO[bytes]) -> None:
     """Passes on what a stage prints, line by line; a line that it goes on rewriting, a bar, stays
     below all others until it is whole, or appears now and then where there is no terminal."""
-    bar, said, text = None, time.monotonic(), ""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    try:
-        while chunk := os.read(stream.fileno(), 2**16):
-            *lines, text = (text + decoder.decode(chunk)).split("\n")
-            for line in lines:
-                tqdm.write(line.rstrip("\r").rpartition("\r")[2])
-            if "\r" not in text:
-                continue
-            now, ended = text.rstrip("\r").rpartition("\r")[2], text.endswith("\r")
-            text = f"\r{now}\r" if ended else f"\r{now}"
-            if sys.stderr.isatty():
-                if bar is None:  # which, without a length, is neither true nor false
-                    bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
-                bar.set_description_str(now)
-            elif now and time.monotonic() - said > PAUSE:
-                tqdm.write(now)
-                said = time.monotonic()
-        if text.strip():
-            tqdm.write(text.rpartition("\r")[2])
-    finally:
-        if bar is not None:
-            bar.close()
+    bar, said = None, time.monotonic()
+    # newline="": a bar's carriage returns end lines, and stay what they are
+    for line in TextIOWrapper(stream, "utf-8", "replace", newline=""):
+        text = line.rstrip("\r\n")
+        if not line.endswith("\r"):
+            tqdm.write(text)
+        elif sys.stderr.isatty():
+            if bar is None:  # which, without a length, is neither true nor false
+                bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
+            bar.set_description_str(text)
+        elif text and time.monotonic() - said > PAUSE:
+            tqdm.write(text)
+            said = time.monotonic()
+    if bar is not None:
+        bar.close()
 
 
 # --- Dask's workers
@@ -310,10 +301,8 @@ def spread(
     scheduler (its address), which see ``root`` at the same path. A training takes ``processes``
     GPUs; a local worker is given so many.
 
-    Raises UserError: no Dask, no such scheduler, no worker with GPUs enough, or stages that failed.
+    Raises UserError: no such scheduler, no worker with GPUs enough, or stages that failed.
     """
-    if importlib.util.find_spec("distributed") is None:
-        raise UserError("spread needs Dask: pip install distributed")
     with _client(workers, scheduler, processes) as client:
         executors: dict[int, Executor] = {
             gpus: client.get_executor(resources={"GPU": gpus} if gpus else None, pure=False)
@@ -379,10 +368,8 @@ def _client(workers: int, scheduler: str | None, gpus: int) -> Iterator[Any]:
             client.wait_for_workers(1)
             found = client.scheduler_info(n_workers=-1)["workers"].values()
             if max(worker.get("resources", {}).get("GPU", 0) for worker in found) < gpus:
-                raise UserError(
-                    f"no worker offers GPU={gpus}, which trainings ask for: start them with "
-                    f"'dask worker ADDRESS --nthreads 1 --resources GPU={gpus}'"
-                )
+                start = f"start them with 'dask worker ADDRESS --nthreads 1 --resources GPU={gpus}'"
+                raise UserError(f"no worker offers GPU={gpus}, which trainings ask for: {start}")
             yield client
 
 

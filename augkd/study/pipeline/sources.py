@@ -16,7 +16,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,15 +42,13 @@ Entry = dict[str, Any]  # of a teacher or a cohort, as params.yaml has it
 
 def write_sources(budget: str, root: Path = Path(), out: Path = Path("build/sources")) -> None:
     """Writes the file of every stage that dvc.yaml and params.yaml make of a budget."""
-    partial, sources = root / out / f"{budget}.partial", Sources(root, budget)
+    folder, sources = root / out / budget, Sources(root, budget)
     stages = [stage for stage in pipeline(root, budget).values() if stage.notebook != "sources"]
     texts = {f"{s.notebook}-{s.entry}".rstrip("-"): sources.text(s) for s in stages}
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (partial / f"{name}.txt").write_text(text, encoding="utf-8")
-    shutil.rmtree(root / out / budget, ignore_errors=True)
-    partial.rename(root / out / budget)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 class Sources:
@@ -146,7 +143,7 @@ class Sources:
             begin.append((room / f"{stage.notebook}.py").as_posix())
         else:
             code = [c for c in self.cells(stage) if c["cell_type"] == "code"]
-            imported = self.imported("\n".join("".join(cell["source"]) for cell in code))
+            imported = self.imported("\n".join(cell["source"] for cell in code))
             begin = [name for name in imported if name not in left]
             begin += self._special(stage) if run else ()
         chosen = {*_NETWORKS.values(), *self.methods.values()} if run else set()
@@ -212,12 +209,11 @@ def methods_by_file(text: str) -> dict[str, str]:
 def notebook_text(cells: list[dict[str, Any]], *, prose: bool) -> Iterator[str]:
     """What a notebook says, without what opening it in Jupyter changes."""
     for cell in cells:
-        text = "".join(cell["source"])
         if cell["cell_type"] == "code":
             tags = " ".join(cell["metadata"].get("tags", []))
-            yield "\n".join([f"# %% {tags}", *statements(text)])
+            yield "\n".join([f"# %% {tags}", *statements(cell["source"])])
         elif prose:
-            yield f"# %% [markdown]\n{text}"
+            yield f"# %% [markdown]\n{cell['source']}"
 
 
 def hash_code(files: Iterable[Path]) -> str:
@@ -234,12 +230,10 @@ def _python(code: str, file: str) -> str:
     """A cell's code: magics as the calls that IPython makes of them, Python alone below %%time."""
     from IPython.core.inputtransformer2 import TransformerManager  # for this alone
 
-    plain: Any = TransformerManager
-    for text in (code, plain().transform_cell(re.sub(r"^\s*%%.*\n", "", code))):
-        with suppress(SyntaxError, ValueError):
-            return str(text) * bool(ast.parse(text))
-    _parse(code := str(plain().transform_cell(code)), file)
-    return code
+    manager: Any = TransformerManager
+    plain = str(manager().transform_cell(re.sub(r"^\s*%%(time|capture).*\n", "", code)))
+    _parse(plain, file)
+    return plain
 
 
 def _parse(code: str, file: str) -> ast.Module:

@@ -5,7 +5,6 @@
 DVC calls it; the notebook's prints and progress bars reach the terminal as they happen.
 """
 
-import gc
 import os
 import re
 import subprocess
@@ -61,10 +60,7 @@ def pipeline(root: Path = Path(), budget: str = "") -> dict[str, Stage]:
         for chosen in product(*lists):
             name = "@".join([stage, "-".join(map(str, chosen))]) if lists else stage
             of = params | {"item": dict(zip(body.get("matrix", {}), chosen, strict=True))}
-            deps, outs = (
-                tuple(_fill(p if isinstance(p, str) else next(iter(p)), of) for p in listed)
-                for listed in (body.get("deps", ()), body.get("outs", ()))
-            )
+            deps, outs = (tuple(_fill(body.get(key, []), of)) for key in ("deps", "outs"))
             command = _fill(body["cmd"], of)
             notebook, _, entry = [*command.partition(f"{MODULE} ")[2].split(), "", "", ""][:3]
             found[name] = Stage(name, command, deps, outs, notebook, entry)
@@ -75,6 +71,8 @@ def _fill(text: Any, params: dict[str, Any]) -> Any:
     """``text``, or each in a list, with every ${a.b} replaced by what it names."""
     if isinstance(text, list):
         return [_fill(item, params) for item in text]
+    if isinstance(text, dict):  # a path with its options
+        return _fill(next(iter(text)), params)
     if not isinstance(text, str):
         return text
     if whole := _PLACE.fullmatch(text):  # which may be a list
@@ -140,7 +138,6 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
-    gc.disable()  # until the notebook has imported: of that time it would take a fifth
     from papermill import execute_notebook
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -155,24 +152,16 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
     os.environ[STAGE] = notebook  # for the notebook
     papermill_engines.register("in_process", InProcess)
     try:
-        execute_notebook(
-            Path("notebooks", f"{notebook}.ipynb"),
-            failed,
-            parameters=parameters,
-            engine_name="in_process",
-            progress_bar=False,
-            autosave_cell_every=0,
-        )
+        how: dict[str, Any] = {"engine_name": "in_process", "progress_bar": False}
+        source = Path("notebooks", f"{notebook}.ipynb")
+        execute_notebook(source, failed, parameters, autosave_cell_every=0, **how)
     except PapermillExecutionError as error:
-        if error.ename in ("UserError", "KeyboardInterrupt"):
-            failed.unlink()
-            raise (UserError(str(error.evalue)) if error.evalue else KeyboardInterrupt) from None
-        if error.ename in ("PermissionError", "OSError"):  # a disk that is full, or read-only
-            failed.unlink()
-            raise OSError(str(error.evalue)) from None
-        raise
-    finally:
-        gc.enable()
+        told = {"UserError": UserError, "KeyboardInterrupt": KeyboardInterrupt}
+        told |= {"OSError": OSError, "PermissionError": OSError}  # full, or read-only
+        if error.ename not in told:
+            raise
+        failed.unlink()
+        raise told[error.ename](error.evalue) from None
     os.replace(failed, folder / "notebook.ipynb")
 
 
@@ -183,11 +172,7 @@ def run(notebook: str, budget: str, entry: str) -> None:
         raise UserError(f"stage '{notebook}' is unknown: choose of {', '.join(known)}")
     if not budget or (notebook in ENTRIES and not entry):
         more = f" and a {ENTRIES[notebook]}" if notebook in ENTRIES else ""
-        example = {"take": " edsr", "score": " edsr", "teach": " edsr_x2", "distil": " edsr_x2"}
-        raise UserError(
-            f"stage '{notebook}' needs a budget{more}: python -m {MODULE} {notebook} smoke"
-            f"{example.get(notebook, '')}"
-        )
+        raise UserError(f"stage '{notebook}' needs a budget{more}: as dvc.yaml has it")
     if notebook == "sources":
         from augkd.study.pipeline.sources import write_sources
 
