@@ -16,8 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from augkd.study.params import find_root
-from augkd.study.report.by_hand import by_hand
-from augkd.study.report.pictures import SIDE, Example, choose, show_windows
+from augkd.study.report.pictures import SIDE, Example, by_hand, choose, show_windows
 from augkd.study.report.style import paper_table, plain_table, use_style
 
 TITLES = {

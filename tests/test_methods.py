@@ -25,6 +25,7 @@ from augkd.distill.features import points
 from augkd.distill.vgg import VGG19, load_vgg19
 from augkd.errors import UserError
 from augkd.models import SRNetwork, create_model
+from tests.imdn import IMDN
 
 WINDOWS = {"window_size": 4, "mlp_ratio": 2.0}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
@@ -413,7 +414,7 @@ EDSR, SLICE = network("edsr", "teacher"), "as many blocks as the teacher"
 @pytest.mark.parametrize(
     ("names", "changes", "teacher", "chosen", "message"),
     [
-        (NEEDS_FEATURES, {}, nn.Upsample(9), {}, "'{}' reads the teacher's feature .* Upsample"),
+        (NEEDS_FEATURES, {}, IMDN(2), {}, "'{}' reads the teacher's feature maps, and IMDN"),
         (NEEDS_FEATURES, {}, network("rcan", "teacher"), {}, "one backbone, not rcan and edsr"),
         (["csd", "sliced_init"], {"blocks": 2}, EDSR, {}, SLICE),
         (["csd", "sliced_init"], {"channels": 9}, EDSR, {}, SLICE),
