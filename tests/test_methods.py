@@ -50,8 +50,7 @@ APPLIES = dict.fromkeys(METHODS, EVERYWHERE) | {
     "sliced_init": {"edsr"},
     "crosskd": {"rcan"},  # on edsr the widths differ
 }
-ON_FEATURES = ["fitnet", "at", "rkd", "fakd", "fakd_augkd"]
-NEEDS_FEATURES = [*ON_FEATURES, "csd", "sliced_init", "crosskd"]
+NEEDS_FEATURES = ["fitnet", "at", "rkd", "fakd", "fakd_augkd", "csd", "sliced_init", "crosskd"]
 
 
 def network(backbone: str, role: str, **changes: Any) -> SRNetwork:
@@ -393,16 +392,6 @@ def test_nothing_to_distil_from_an_equal_teacher(name: str) -> None:
     sum(terms.values()).backward()
     trained = method if name == "csd" else student
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.parameters())
-
-
-@pytest.mark.parametrize("name", [*ON_FEATURES, "csd"])
-def test_methods_train(name: str) -> None:
-    student, frozen, batch = trio()
-    method, teacher = bound(name, student, frozen), Teacher(frozen)
-    before = sum(values(method, student, frozen, batch).values())
-    # gradients of CSD's [0, 1] images are small: at 1e-5 the loss moves by less than it can show
-    train(method, student, teacher, batch, rate=1e-2 if name == "csd" else 1e-5, steps=3)
-    assert sum(values(method, student, frozen, batch).values()) < before
 
 
 # --- refusals ---------------------------------------------------------------------------------

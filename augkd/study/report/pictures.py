@@ -269,7 +269,11 @@ def _crop(example: Example, kind: str, side: int) -> dict[str, Any]:
     images = {"hr": example.hr, **example.answers}
     small = Image.fromarray(example.hr.permute(1, 2, 0).numpy())
     small.thumbnail((128, 128))
-    strip = stacked([image[:, top:bottom, left:right] for image in images.values()])
+    crops = torch.stack([image[:, top:bottom, left:right] for image in images.values()])
+    stack = crops.permute(0, 2, 3, 1).numpy()
+    # HR above what each answer has more than the one before it, around 128 and modulo 256
+    rows = np.concatenate([stack[:1], np.diff(stack, axis=0) + np.uint8(128)])
+    strip = Image.fromarray(rows.reshape(-1, *stack.shape[2:]))
     crop = {
         "key": "/".join((*example[:3], kind)),
         "answers": list(images),
@@ -279,14 +283,6 @@ def _crop(example: Example, kind: str, side: int) -> dict[str, Any]:
     crop["whole"] = _address(small, "jpeg", quality=80)
     crop["box"] = [*start[::-1].tolist(), *extent[::-1].tolist()]
     return crop | {"window": [*window[::-1].tolist(), SIDE, SIDE]}
-
-
-def stacked(images: Sequence[Tensor]) -> Image.Image:
-    """The first image (3, h, w), uint8, above what each other has more than the one before it,
-    around 128 and modulo 256."""
-    stack = torch.stack([*images]).permute(0, 2, 3, 1).numpy()
-    rows = np.concatenate([stack[:1], np.diff(stack, axis=0) + np.uint8(128)])
-    return Image.fromarray(rows.reshape(-1, *stack.shape[2:]))
 
 
 def _address(image: Image.Image, kind: str, **options: Any) -> str:

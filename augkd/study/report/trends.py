@@ -59,10 +59,10 @@ def _along_curves(study: Study) -> pd.DataFrame:
     folders = (study.folder("distil", part) for part in study.parts(CENTRAL))
     curves = pd.concat([pd.read_csv(folder / "curves/validation.csv") for folder in folders])
     curves[["method", "seed"]] = curves["member"].str.rsplit("-", n=1, expand=True)
-    curves = curves[curves["step"] > 0].assign(dataset="photographs", image="centres")
-    return curves.pivot(
-        index=["step", "dataset", "image", "seed"], columns="method", values="value"
-    )
+    curves = curves[curves["step"] > 0].astype({"step": float})
+    curves = curves.assign(dataset="photographs", image="centres")
+    index = ["step", "dataset", "image", "seed"]
+    return curves.pivot(index=index, columns="method", values="value")
 
 
 def trend_table(found: Mapping[str, Gains]) -> pd.DataFrame:
