@@ -102,11 +102,6 @@ def test_no_scores_leave_the_paper_alone() -> None:
     assert gains(SCORES.iloc[:0], ROWS, "psnr_y", "kd").empty
 
 
-def test_a_row_names_one_row_of_the_paper() -> None:
-    with pytest.raises(ValueError, match="several rows of Table 2"):
-        _ = Row("edsr_x2", "kd", {"method": "KD"}, 2, {"method": "kd"}).printed
-
-
 @pytest.mark.parametrize(
     ("metric", "marks"),
     [("psnr_y", ["", "best", "best", "second"]), ("niqe", ["", "second", "", "best"])],

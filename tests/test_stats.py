@@ -191,10 +191,11 @@ def test_what_cannot_be_paired_is_refused() -> None:
         "'new' has no psnr_y of image 'i2' of a, seed 0": table[~(new & i2)],
         "'old' has no psnr_y of image 'i2' of a, seed 1": table[~(old & i2 & ~first)],
         "'new' .* or one that is infinite": table.assign(value=np.inf),
-        "two scores for image 'i0' of a, seed 0": pd.concat([table, table.iloc[:1]]),
         r"'new' has seeds \[1\], 'old' \[0\]": table[new & ~first | old & first],
     }
     for message, rows in cases.items():
         with pytest.raises(UserError, match=message):
             gain_of(rows)
+    with pytest.raises(ValueError, match="duplicate"):
+        gain_of(pd.concat([table, table.iloc[:1]]))
     assert gain_of(table[old]).seeds == 0  # "new" was not scored

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from augkd.errors import UserError
 from augkd.study.paper import load_table
@@ -100,14 +100,6 @@ class Claim(BaseModel, extra="forbid", frozen=True):
     alone: str = ""
     stand_in: str = ""
     reading: str = ""
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Claim":
-        if {self.value != 0, self.rounding != 0} != {self.kind == "gain_of"}:
-            raise ValueError("'value' and 'rounding' belong to kind 'gain_of', and only to it")
-        if self.margin and self.kind in ("gain_of", "sometimes_greater"):
-            raise ValueError(f"kind '{self.kind}' has no 'margin'")
-        return self
 
 
 def load_claims() -> list[Claim]:

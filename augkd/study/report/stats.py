@@ -75,8 +75,8 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
     and those that repeat the trainings of another.
 
     Raises:
-        UserError: two scores for one key, an image that only one has, no seed in common, or a
-            value that is not finite.
+        UserError: an image that only one has, no seed in common, or a value that is not finite.
+        ValueError: two scores for one key, as of two cohorts.
     """
     a, b = by_image(better), by_image(worse)
     names = [f"'{' and '.join(rows['method'].unique())}'" for rows in (better, worse)]
@@ -101,15 +101,7 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
 
 def by_image(rows: pd.DataFrame) -> pd.DataFrame:
     """Values of one method and metric as a table: (dataset, image) by seed."""
-    keys = ["dataset", "image", "seed"]
-    try:
-        return rows.pivot(index=keys[:2], columns="seed", values="value")
-    except ValueError:
-        twice = rows.loc[rows.duplicated(keys), ["method", *keys]]
-        raise UserError(
-            "'{0}' has two scores for image '{2}' of {1}, seed {3}: choose one cohort, network, "
-            "scale, split and metric".format(*twice.iloc[0])
-        ) from None
+    return rows.pivot(index=["dataset", "image"], columns="seed", values="value")
 
 
 def trainings(table: pd.DataFrame) -> list[int]:
