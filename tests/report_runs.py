@@ -16,8 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from augkd.study.params import find_root
-from augkd.study.report.by_hand import by_hand
-from augkd.study.report.pictures import SIDE, Example, choose, show_windows
+from augkd.study.report.pictures import SIDE, Example, by_hand, choose, show_windows
 from augkd.study.report.style import paper_table, plain_table, use_style
 
 TITLES = {
@@ -34,12 +33,7 @@ TITLES = {
     "distil/edsr_x4": "A cohort learns",
     "score/edsr": "Scores of a cohort",
 }
-RUN: dict[str, Any] = {
-    "revision": "0123456789abcdef",
-    "dirty": True,
-    "code": "fedc",
-    "device": "cpu",
-}
+RUN: dict[str, Any] = {"revision": "0123456789abcdef", "dirty": True, "device": "cpu"}
 RUN |= {"cpu_count": 2, "torch": "2.13.0+cpu", "python": "3.11.9", "seconds": 93.0, "steps": 1000}
 RUN["members"] = ["kd-0", "kd-1", "augkd-0", "augkd-1"]
 CLAIMS: list[dict[str, Any]] = [
@@ -85,9 +79,7 @@ def write_claims(path: Path, claims: list[dict[str, Any]]) -> None:
     defaults |= {"unit": "dB", "seeds": 1, "images": 3}
     texts = ("topic", "note", "reason", "scope", "paper_gain", "gain", "low", "high")
     defaults |= dict.fromkeys(texts, "")
-    rows = [
-        defaults | {"title": claim["id"], "shown": claim["verdict"]} | claim for claim in claims
-    ]
+    rows = [defaults | {"title": one["id"], "shown": one["verdict"]} | one for one in claims]
     pd.DataFrame(rows).to_csv(path, index=False)
 
 

@@ -31,11 +31,6 @@ def same(a: SRNetwork, b: SRNetwork) -> bool:
     return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
 
 
-def other(model: SRNetwork) -> SRNetwork:
-    """The same network with other weights."""
-    return create_model(model.name, scale=model.scale, **model.sizes).eval()
-
-
 # --- ours -------------------------------------------------------------------------------------
 
 
@@ -49,7 +44,7 @@ def test_a_saved_network_comes_back_whole_from_its_file_alone(name: str, tmp_pat
     again = load_network(path)
     assert (type(again), again.sizes, again.scale) == (type(model), model.sizes, 3)
     assert same(again, model)
-    filled = other(model)
+    filled = create_model(model.name, scale=model.scale, **model.sizes)  # of other weights
     assert not same(filled, model)
     load_checkpoint(path, filled)
     assert same(filled, model)

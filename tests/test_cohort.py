@@ -194,24 +194,28 @@ def unkilled(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {e: cohort(store, folder / str(e), [*STUDENTS], plan) for e, plan in plans.items()}
 
 
-@pytest.mark.parametrize("every", [0.0, 2.5], ids=["each_step", "some_steps"])
-@pytest.mark.parametrize(("ema", "at"), [(0.0, 1), (0.0, 3), (0.9, 4), (0.9, STEPS)])
+ONCE = [(0.0, [1]), (0.0, [3]), (0.9, [4]), (0.9, [STEPS])]
+KILLS = [(*case, every) for every in (0.0, 2.5) for case in ONCE]  # states of all steps, of some
+
+
+@pytest.mark.parametrize(("ema", "kills", "every"), [*KILLS, (0.0, range(1, STEPS + 1), 0.0)])
 def test_a_killed_run_ends_as_one_never_killed(
     store: ImageStore,
     tmp_path: Path,
     unkilled: dict[float, Outcome],
     monkeypatch: pytest.MonkeyPatch,
     ema: float,
-    at: int,
+    kills: Sequence[int],
     every: float,
 ) -> None:
     seconds = itertools.count()  # a clock that ticks each time it is read
     monkeypatch.setattr("augkd.train.time.monotonic", lambda: float(next(seconds)))
     plan, names = training(ema=ema, precision=PRECISIONS[ema]), tuple(STUDENTS)
-    with pytest.raises(Killed):
-        cohort(store, tmp_path, names, plan, save_every=every, after_step=killer(at))
-    saved = (tmp_path / "state.pt").is_file()
-    assert saved == (not every or at > every)
+    for at in kills:
+        with pytest.raises(Killed):
+            cohort(store, tmp_path, names, plan, save_every=every, after_step=killer(at))
+        saved = (tmp_path / "state.pt").is_file()
+        assert saved == (not every or at > every)
     began: list[int] = []
     weights, curves = cohort(store, tmp_path, names, plan, after_step=began.append)
     assert began[:1] != [1] or not saved  # it went on, not anew
@@ -219,19 +223,6 @@ def test_a_killed_run_ends_as_one_never_killed(
     for name in names:
         assert_same(weights[name], expected[name])
     assert curves == seen
-
-
-def test_killed_again_and_again(
-    store: ImageStore, tmp_path: Path, unkilled: dict[float, Outcome]
-) -> None:
-    names = tuple(STUDENTS)
-    for at in range(1, STEPS + 1):
-        with pytest.raises(Killed):
-            cohort(store, tmp_path, names, training(), save_every=0, after_step=killer(at))
-    weights, curves = cohort(store, tmp_path, names, training())
-    for name in names:
-        assert_same(weights[name], unkilled[0.0][0][name])
-    assert curves == unkilled[0.0][1]
     finish(tmp_path)
     assert not tmp_path.exists()
 

@@ -20,24 +20,15 @@ ROOT = Path(__file__).parent.parent
 
 def scored(cohort: str, offsets: dict[str, float], metric: str = "psnr_y") -> pd.DataFrame:
     """Scores of two seeds whose images differ widely, and methods by a constant."""
-    sets = [("photographs", 30.0), ("Set5", 33.0)]
     rows = [
-        (
-            cohort,
-            method,
-            seed,
-            dataset,
-            "test",
-            f"i{image}",
-            metric,
-            base + 2 * image + offset + seed - 0.5,
-        )
+        (method, seed, dataset, f"i{image}", base + 2 * image + offset + seed - 0.5)
         for method, offset in offsets.items()
         for seed in (0, 1)
-        for dataset, base in sets
+        for dataset, base in (("photographs", 30.0), ("Set5", 33.0))
         for image in range(3)
     ]
-    return pd.DataFrame(rows, columns=report.COLUMNS)
+    table = pd.DataFrame(rows, columns=["method", "seed", "dataset", "image", "value"])
+    return table.assign(cohort=cohort, split="test", metric=metric)
 
 
 def cell(frame: pd.DataFrame, row: Hashable, column: Hashable) -> Any:
@@ -111,11 +102,6 @@ def test_no_scores_leave_the_paper_alone() -> None:
     assert gains(SCORES.iloc[:0], ROWS, "psnr_y", "kd").empty
 
 
-def test_a_row_names_one_row_of_the_paper() -> None:
-    with pytest.raises(ValueError, match="several rows of Table 2"):
-        _ = Row("edsr_x2", "kd", {"method": "KD"}, 2, {"method": "kd"}).printed
-
-
 @pytest.mark.parametrize(
     ("metric", "marks"),
     [("psnr_y", ["", "best", "best", "second"]), ("niqe", ["", "second", "", "best"])],
@@ -147,12 +133,17 @@ def test_the_papers_cells_are_all_on_the_pages(study: Study) -> None:
     assert {row.labels["scale"] for row in pages[12]} == {"×2", "×3", "×4"}
 
 
+def page_of(study: Study, scores: pd.DataFrame, rows: list[Row] = ROWS) -> TablePage:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "trained_scores", lambda *_: scores)
+        return TablePage(study, "table_02", rows, rank_by="scale")
+
+
 @pytest.fixture
-def page(study: Study, monkeypatch: pytest.MonkeyPatch) -> TablePage:
+def page(study: Study) -> TablePage:
     one_seed = scored("edsr_x2", {"at": 0.0}).query("seed == 0")
-    monkeypatch.setattr(report, "trained_scores", lambda *_: pd.concat([SCORES, one_seed]))
     rows = [row for row in page_rows(study, "table_02") if row.cohort == "edsr_x2"]
-    return TablePage(study, "table_02", rows, rank_by="scale")
+    return page_of(study, pd.concat([SCORES, one_seed]), rows)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +160,10 @@ def test_notes_say_what_a_reader_must_know(page: TablePage, sentence: str) -> No
     assert sentence in str(page.notes().data)
 
 
-def test_a_stopped_training_is_marked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_is_marked(study: Study) -> None:
     one = SCORES[SCORES["method"] == "kd"].iloc[:1]
     halted = one.assign(seed=1, dataset="all", split="train", image="all", metric="stopped")
-    table = pd.concat([SCORES, halted.assign(value=3.0)])
-    monkeypatch.setattr(report, "trained_scores", lambda *_: table)
-    page = TablePage(study, "table_02", ROWS)
+    page = page_of(study, pd.concat([SCORES, halted.assign(value=3.0)]))
     assert cell(gains(SCORES, page.rows, "psnr_y", "scratch"), "kd †", ("Set5", "Δ")) == 0.5
     assert [row.labels["method"] for row in page.rows] == ["scratch", "kd †", "augkd", "at ‡"]
     assert "‡ Untuned: AT. Their weights" in str(page.notes().data)
@@ -184,11 +173,12 @@ def test_a_stopped_training_is_marked(study: Study, monkeypatch: pytest.MonkeyPa
 def test_students_below_bicubic_are_named(study: Study) -> None:
     """The mean over sets decides; one that is above is not named."""
     bicubic = scored("edsr_x2", {"bicubic": 0.6}).query("seed == 0").assign(seed=-1)
-    (line,) = (n for n in report.notes(study, ROWS, pd.concat([SCORES, bicubic])) if "Below" in n)
-    assert "Scratch by 0.60 dB, KD by 0.10 dB in `edsr_x2`. Such" in line
-    assert not any("Below" in note for note in report.notes(study, ROWS, SCORES))
+    said = str(page_of(study, pd.concat([SCORES, bicubic])).notes().data)
+    assert said.count("Below") == 1
+    assert "Scratch by 0.60 dB, KD by 0.10 dB in `edsr_x2`. Such" in said
+    assert "Below" not in str(page_of(study, SCORES).notes().data)
     published = load_study("paper", ROOT, check_methods=False)  # its own schedule needs no note
-    assert not any("Trained for" in note for note in report.notes(published, ROWS, SCORES))
+    assert "Trained for" not in str(page_of(published, SCORES).notes().data)
 
 
 def test_a_page_writes_what_it_shows(page: TablePage, tmp_path: Path) -> None:

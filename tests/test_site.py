@@ -239,13 +239,13 @@ def test_two_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "opposite" not in {*committed["agree"]}, "the intervals are too narrow: find out why"
 
 
-def test_a_page_without_title_or_run_json(tmp_path: Path) -> None:
-    folder = write_study(tmp_path) / "pages/figure_02"
-    shutil.rmtree(folder.parent.parent)
-    folder.mkdir(parents=True)
-    (folder / "notebook.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
+def test_a_page_by_itself(tmp_path: Path) -> None:
+    """Without run.json, and without a scorecard."""
+    runs = write_study(tmp_path)
+    for folder in [*runs.glob("[!p]*"), runs / "prepare", *runs.glob("pages/[!f]*")]:
+        shutil.rmtree(folder)
     front = _read(build("smoke", tmp_path))
-    assert "Figure 02" in front
+    assert "Figure 2: How alike" in front
     assert "there is no scorecard yet" in front
 
 

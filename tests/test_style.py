@@ -64,17 +64,6 @@ def test_without_an_interval_there_is_no_tint_and_decimals_follow_the_metric() -
     ]
 
 
-FOREST = pd.DataFrame(
-    [
-        ("a", "x − y", 0.1, 0.05, 0.15, "more"),
-        ("a", "y − z", 0.0, -0.1, 0.1, "not told apart"),
-        ("b", "u − v", 0.2, math.nan, math.nan, "no interval"),
-        ("b", "w − v", math.nan, math.nan, math.nan, "not run"),
-    ],
-    columns=["topic", "label", "gain", "low", "high", "verdict"],
-)
-
-
 def test_a_plain_table_says_what_it_has() -> None:
     rows = [
         ("<b>", 0.12345, "dB", 3, 0.43, [0.05, 3.2], True),
@@ -90,7 +79,10 @@ def test_a_plain_table_says_what_it_has() -> None:
 
 
 def test_error_bars_are_none_where_an_end_is_not_known() -> None:
-    bars = style.error_bars(FOREST[:2])
+    lines = pd.DataFrame(
+        {"gain": [0.1, 0, 0.2], "low": [0.05, -0.1, np.nan], "high": [0.2, 0.1, 1]}
+    )
+    bars = style.error_bars(lines[:2])
     assert bars is not None
-    assert bars.tolist() == pytest.approx(np.array([[0.05, 0.1], [0.05, 0.1]]))
-    assert style.error_bars(FOREST) is None
+    assert bars.tolist() == pytest.approx(np.array([[0.05, 0.1], [0.1, 0.1]]))
+    assert style.error_bars(lines) is None

@@ -9,6 +9,7 @@ import pytest
 from augkd.study.params import Study, load_study
 from augkd.study.report import trends
 from tests.study_copy import ROOT
+from tests.test_claims import scores
 
 METHODS = ("scratch", "kd", "kd_1", "augkd", "augkd_1")
 
@@ -55,20 +56,13 @@ def test_from_cohort_to_cohort(study: Study, trend: str, places: list[int]) -> N
         order = ["images_4_x2", "images_12_x2", "width_16_x2"]
     for name in study.budget.trend_cohorts:
         lead = 0.3 - 0.1 * order.index(name) if name in order else 0.0
-        rows = [
-            (name, method, seed, "photographs", "test", f"i{image}", "psnr_y", value)
-            for method in METHODS
-            for seed in range(3)
-            for image in range(8)
-            for value in [30 + image + (lead + 1e-3 * (image % 2 + seed)) * (method == "kd_1")]
-        ]
-        columns = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
         study.scores(name).parent.mkdir(parents=True)
-        pd.DataFrame(rows, columns=columns).to_csv(study.scores(name), index=False)
+        levels = dict.fromkeys(METHODS, 0.0) | {"kd_1": lead}
+        scores(levels, noise=1e-3, cohort=name).to_csv(study.scores(name), index=False)
     table = trends.trend_table(trends.gains(study, trend))
     own = table[table["contrast"] == "KD (λ = 1) − Scratch"]
     assert list(own["place"]) == places
-    assert list(own["gain"]) == pytest.approx([0.3015, 0.2015, 0.1015])
+    assert list(own["gain"]) == pytest.approx([0.3, 0.2, 0.1])
     goes = trends.directions(trends.gains(study, trend)).set_index("contrast")
     assert goes.at["KD (λ = 1) − Scratch", "goes"] == "down"
     assert goes.at["AugKD − KD", "goes"] == "cannot be told"

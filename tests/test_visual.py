@@ -27,36 +27,30 @@ def _noise(row: int, column: int, strength: float) -> Tensor:
     return image
 
 
-@pytest.fixture
-def hr() -> Tensor:
-    return torch.full((3, SIZE, SIZE), 0.5)
+HR = torch.full((3, SIZE, SIZE), 0.5)
+ANSWERS = {
+    "bicubic": HR + _noise(2, 4, 0.4) + _noise(8, 8, 0.4),
+    # at (2, 4) the students differ most of the windows that are hard; at (10, 0), which bicubic
+    # gets right, still more
+    "scratch": HR + _noise(2, 4, 0.3) + _noise(8, 8, 0.2) + _noise(10, 0, 0.5),
+    "augkd": HR + _noise(2, 4, 0.1) + _noise(8, 8, 0.15),
+    "teacher": HR,
+}
 
 
-@pytest.fixture
-def answers(hr: Tensor) -> dict[str, Tensor]:
-    return {
-        "bicubic": hr + _noise(2, 4, 0.4) + _noise(8, 8, 0.4),
-        # at (2, 4) the students differ most of the windows that are hard; at (10, 0), which
-        # bicubic gets right, still more
-        "scratch": hr + _noise(2, 4, 0.3) + _noise(8, 8, 0.2) + _noise(10, 0, 0.5),
-        "augkd": hr + _noise(2, 4, 0.1) + _noise(8, 8, 0.15),
-        "teacher": hr,
-    }
-
-
-def test_window_psnr_is_that_of_the_window_alone(hr: Tensor, answers: dict[str, Tensor]) -> None:
-    image = answers["scratch"]
-    found = pictures.window_psnr(image, hr, SMALL, BORDER)
+def test_window_psnr_is_that_of_the_window_alone() -> None:
+    image = ANSWERS["scratch"]
+    found = pictures.window_psnr(image, HR, SMALL, BORDER)
     assert found.shape == (13, 13)
     window = (..., slice(BORDER + 12, BORDER + 12 + SMALL), slice(BORDER + 20, BORDER + 20 + SMALL))
-    expected = psnr_y(image[window][None], hr[window][None], 0)
+    expected = psnr_y(image[window][None], HR[window][None], 0)
     assert float(found[3, 5]) == pytest.approx(float(expected))
 
 
-def test_the_widest_window_is_where_it_was_put(hr: Tensor, answers: dict[str, Tensor]) -> None:
-    found = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
+def test_the_widest_window_is_where_it_was_put() -> None:
+    found = pictures.choose(ANSWERS, HR, ["scratch", "augkd"], SMALL, BORDER)
     assert list(found.index) == ["widest", "typical"]
-    assert list(found) == ["row", "column", "spread", *answers]
+    assert list(found) == ["row", "column", "spread", *ANSWERS]
     widest, typical = found.to_dict("records")
     assert (widest["row"], widest["column"]) == (BORDER + 2 * 4, BORDER + 4 * 4)
     # flat errors of 0.3 and 0.1, rounded to 8 bits, on the luma's 219 levels; of two, the middle
@@ -66,27 +60,27 @@ def test_the_widest_window_is_where_it_was_put(hr: Tensor, answers: dict[str, Te
     assert 0 < typical["spread"] < widest["spread"]
 
 
-def test_neither_order_nor_a_failure_chooses(hr: Tensor, answers: dict[str, Tensor]) -> None:
-    chosen = pictures.choose(answers, hr, ["scratch", "augkd"], SMALL, BORDER)
-    swapped = answers | {"scratch": answers["augkd"], "augkd": answers["scratch"]}
-    again = pictures.choose(swapped, hr, ["augkd", "scratch"], SMALL, BORDER)
+def test_neither_order_nor_a_failure_chooses() -> None:
+    chosen = pictures.choose(ANSWERS, HR, ["scratch", "augkd"], SMALL, BORDER)
+    swapped = ANSWERS | {"scratch": ANSWERS["augkd"], "augkd": ANSWERS["scratch"]}
+    again = pictures.choose(swapped, HR, ["augkd", "scratch"], SMALL, BORDER)
     pd.testing.assert_frame_equal(chosen.iloc[:, :3], again.iloc[:, :3], check_exact=True)
-    others = answers | {"kd": answers["augkd"], "fakd": answers["scratch"]}
-    failed = others | {"csd": hr + _noise(8, 8, 0.5)}
-    again = pictures.choose(failed, hr, ["scratch", "kd", "fakd", "csd", "augkd"], SMALL, BORDER)
+    others = ANSWERS | {"kd": ANSWERS["augkd"], "fakd": ANSWERS["scratch"]}
+    failed = others | {"csd": HR + _noise(8, 8, 0.5)}
+    again = pictures.choose(failed, HR, ["scratch", "kd", "fakd", "csd", "augkd"], SMALL, BORDER)
     pd.testing.assert_series_equal(chosen.iloc[0, :2], again.iloc[0, :2])
 
 
 @pytest.fixture
-def example(hr: Tensor, answers: dict[str, Tensor]) -> pictures.Example:
+def example() -> pictures.Example:
     index = pd.Index(["widest", "typical"], name="window")
     places = {"row": 8, "column": 20, "spread": 1.0}
-    windows = pd.DataFrame(places | dict.fromkeys(answers, 20.0), index)
+    windows = pd.DataFrame(places | dict.fromkeys(ANSWERS, 20.0), index)
     windows["augkd"] = [23.00004, 21.0]
-    psnr = {method: float(method == "augkd") for method in answers}
-    eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in answers.items()}
+    psnr = {method: float(method == "augkd") for method in ANSWERS}
+    eight = {method: (sr * 255).clamp(0, 255).byte() for method, sr in ANSWERS.items()}
     eight["augkd"][:, 8, 20] = torch.tensor([1, 2, 3])  # the window's corner
-    return pictures.Example("edsr_x4", "set", "image", (hr * 255).byte(), eight, psnr, windows)
+    return pictures.Example("edsr_x4", "set", "image", (HR * 255).byte(), eight, psnr, windows)
 
 
 def test_gains_are_over_images_and_windows_two_of_each(example: pictures.Example) -> None:

@@ -13,11 +13,11 @@ import pandas as pd
 
 from augkd.study.report.premises import Premises
 from augkd.study.report.stats import PROTOCOL, Gain, correct, doubts, paired_gain
-from augkd.study.report.style import METHOD_NAMES, read_yaml
+from augkd.study.report.style import contrast, read_yaml
 
-CONTRASTS: list[dict[str, str]] = read_yaml("controls.yaml")
-"""What the page of controls asks, in its order: see the head of controls.yaml."""
 COHORT = "controls_x2"
+CONTRASTS: list[dict[str, str]] = [{"cohort": COHORT} | one for one in read_yaml("controls.yaml")]
+"""What the page of controls asks, in its order: see the head of controls.yaml."""
 
 
 class Sweep(NamedTuple):
@@ -46,15 +46,12 @@ def contrasts(scores: pd.DataFrame, past: pd.DataFrame) -> pd.DataFrame:
         tested), seeds, images, meaning, unmet (premises, as measured).
     """
     premises, rows = Premises(scores, past), []
-    for contrast in CONTRASTS:
-        better, worse = contrast["better"], contrast["worse"]
-        cohort = contrast.get("cohort", COHORT)
+    for asked in CONTRASTS:
+        cohort, better, worse = (asked[key] for key in ("cohort", "better", "worse"))
         gain = _gain(scores[scores["cohort"] == cohort], better, worse)
         facts = premises.of((cohort, better), (cohort, worse)) if gain.seeds else ()
         unmet = "; ".join(str(one) for one in facts if not one.met)
-        label = f"{METHOD_NAMES[better]} − {METHOD_NAMES[worse]}"
-        named = {"cohort": cohort, "label": label, "unmet": unmet}
-        rows.append(contrast | gain._asdict() | named)
+        rows.append(asked | gain._asdict() | {"label": contrast(better, worse), "unmet": unmet})
     table = pd.DataFrame(rows)
     above, below = doubts(table, 0.0)
     tested = (table["seeds"] > 0) & (table["unmet"] == "")
@@ -63,20 +60,9 @@ def contrasts(scores: pd.DataFrame, past: pd.DataFrame) -> pd.DataFrame:
     words = [table["seeds"] == 0, ~tested, sure & (table["mean"] > 0), sure]
     given = ["not run", "not tested here", "more", "less"]
     table["verdict"] = np.select(words, given, "not told apart")
-    columns = [
-        "topic",
-        "cohort",
-        "label",
-        "better",
-        "worse",
-        "question",
-        "mean",
-        "low",
-        "high",
-        "verdict",
-    ]
-    table = table[[*columns, "p", "seeds", "images", "meaning", "unmet"]]
-    return table.rename(columns={"mean": "gain"})
+    columns = ["topic", "cohort", "label", "better", "worse", "question", "gain", "low", "high"]
+    columns += ["verdict", "p", "seeds", "images", "meaning", "unmet"]
+    return table.rename(columns={"mean": "gain"})[columns]
 
 
 def shares(table: pd.DataFrame, better: str, worse: str) -> pd.DataFrame:
@@ -141,7 +127,4 @@ def _students(scores: pd.DataFrame, of: Sweep) -> dict[float, str]:
 
 def _gain(scores: pd.DataFrame, better: str, worse: str) -> Gain:
     """On test images; of no seeds where one of the two was not run."""
-    scores = scores[scores["split"] == "test"]
-    if not {better, worse} <= {*scores["method"]}:
-        return Gain()
-    return paired_gain(scores, better, worse, "psnr_y")
+    return paired_gain(scores[scores["split"] == "test"], better, worse, "psnr_y")

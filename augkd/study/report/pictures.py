@@ -1,11 +1,15 @@
-"""Figures made of pictures: a board to draw diagrams on, and crops of answers side by side.
+"""Figures made of pictures: a board to draw diagrams on, crops of answers side by side, and the
+page on which two answers are compared by hand (templates/compare.js draws it).
 
 Photographs are embedded at their own resolution and enlarged without smoothing (``use_style``);
 which parts of which images are compared is chosen by a rule (``choose``), never by hand.
 """
 
+import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from io import BytesIO
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import matplotlib.pyplot as plt
@@ -13,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -27,6 +32,7 @@ from augkd.study.score import scored_images
 
 Point = tuple[float, float]
 SIDE, AREA = 48, 96  # of a window, HR pixels, and of the centre that is compared, LR pixels
+MOST, LIMIT = 160, 2_900_000  # side of a crop by hand, HR pixels; bytes of all of them together
 STUDENTS = ("scratch", "kd", "fakd", "csd", "augkd")  # compared where the cohort has them
 OPERATIONS = {
     "as it is": (0, 0, 0, 0),
@@ -234,3 +240,52 @@ def show_windows(
             if method == best:
                 board.frame(at, side, side, COLOURS[2], 2.2)
         top -= 2 * row + 0.12
+
+
+def by_hand(chosen: Sequence[tuple[Example, str]]) -> str:
+    """HTML of windows of examples, by their kinds, with as much round them as ``LIMIT`` allows.
+
+    Students differ by a few levels, no more than what a lossy picture is off by: a crop is exact,
+    one lossless WebP of HR above what each answer has more than the one before it.
+    """
+    side, text = MOST, "x" * LIMIT
+    while side and len(text) >= LIMIT:
+        crops = [_crop(example, kind, side) for example, kind in chosen]
+        text = json.dumps({"crops": crops, "names": {"hr": "HR"} | METHOD_NAMES})
+        smaller = min(side - 4, int(side * (LIMIT / len(text)) ** 0.5))
+        side = max(smaller, SIDE) if side > SIDE else 0  # windows themselves are never cut
+    said = "Two answers are compared here in the report: reports/BUDGET/compare.html."
+    return f'<div class="compare"><script type="application/json">{text}</script>{said}</div>'
+
+
+def _crop(example: Example, kind: str, side: int) -> dict[str, Any]:
+    """A window with its surroundings, ``side`` wide where the image is: answers are listed from top
+    to bottom of the strip ``pixels``; HR pixels of the whole: size; box, window (x, y, w, h)."""
+    size = np.array(example.hr.shape[1:])
+    window = example.windows.loc[kind, ["row", "column"]].to_numpy(int)
+    extent = np.minimum(side, size)
+    start = np.clip(window + (SIDE - extent) // 2, 0, size - extent)
+    (top, left), (bottom, right) = start, start + extent
+    images = {"hr": example.hr, **example.answers}
+    small = Image.fromarray(example.hr.permute(1, 2, 0).numpy())
+    small.thumbnail((128, 128))
+    crops = torch.stack([image[:, top:bottom, left:right] for image in images.values()])
+    stack = crops.permute(0, 2, 3, 1).numpy()
+    # HR above what each answer has more than the one before it, around 128 and modulo 256
+    rows = np.concatenate([stack[:1], np.diff(stack, axis=0) + np.uint8(128)])
+    strip = Image.fromarray(rows.reshape(-1, *stack.shape[2:]))
+    crop = {
+        "key": "/".join((*example[:3], kind)),
+        "answers": list(images),
+        "size": size[::-1].tolist(),
+    }
+    crop["pixels"] = _address(strip, "webp", lossless=True, quality=25, method=2)
+    crop["whole"] = _address(small, "jpeg", quality=80)
+    crop["box"] = [*start[::-1].tolist(), *extent[::-1].tolist()]
+    return crop | {"window": [*window[::-1].tolist(), SIDE, SIDE]}
+
+
+def _address(image: Image.Image, kind: str, **options: Any) -> str:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{b64encode(file.getvalue()).decode()}"

@@ -89,10 +89,8 @@ class Premises:
 
     def _all(self, *sides: Place) -> Iterator[Premise]:
         for cohort, method in sides:
-            names = [
-                (name, "scratch") for name in (cohort, *dict(sides))
-            ]  # its own, or the other's
-            scratch = next((place for place in names if place in self.rows), names[0])
+            both = [(name, "scratch") for name in (cohort, *dict(sides))]  # its own, the other's
+            scratch = next((place for place in both if place in self.rows), both[0])
             bicubic = self._gain(scratch, (_QUANTISED.sub("", scratch[0]), "bicubic"))
             measured = {"scratch": bicubic}
             if method != "scratch":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,11 @@ from augkd.study.paper import load_table, select
 from augkd.study.params import NAMES, Study
 from augkd.study.pipeline.stage import need
 from augkd.study.report.stats import LOWER_IS_BETTER, PROTOCOL, differences, estimate
-from augkd.study.report.style import DECIMALS, METHOD_NAMES, UNTAUGHT, paper_table, read_yaml
+from augkd.study.report.style import DECIMALS, METHOD_NAMES, NETWORKS, paper_table, read_yaml
 
 PAPER_SETS = ("Set5", "Set14", "B100", "Urban100", "RealSR", "DRealSR", "OST300")
+UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows of tables that are no students
 COLUMNS = ["cohort", "method", "seed", "dataset", "split", "image", "metric", "value"]
-NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
-NAN = float("nan")
 
 
 def trained_scores(study: Study, *cohorts: str) -> pd.DataFrame:
@@ -73,21 +73,13 @@ class Row:
     def key(self) -> str:
         return f"{self.cohort}/{self.method}"
 
-    def marked(self, sign: str) -> "Row":
-        """With a sign of a note on its last label."""
-        *_, last = self.labels
-        return replace(self, labels=self.labels | {last: f"{self.labels[last]} {sign}"})
-
     @cached_property
     def printed(self) -> dict[Any, float]:
         """The paper's numbers of the row by (metric, dataset); none where it has no such row."""
         if not self.table:
             return {}
         found = select(load_table(self.table), **self.keys)
-        numbers = found.set_index(["metric", "dataset"])["value"].astype(float)
-        if not numbers.index.is_unique:
-            raise ValueError(f"{self.key}: {self.keys} name several rows of Table {self.table}")
-        return numbers.to_dict()
+        return found.set_index(["metric", "dataset"])["value"].astype(float).to_dict()
 
 
 def page_rows(study: Study, page: str) -> list[Row]:
@@ -147,7 +139,7 @@ def values(scores: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFra
     tests, at_hand = _tests(scores, metric), test_sets(scores)
 
     def cell(row: Row, dataset: str) -> dict[str, Any]:
-        paper = row.printed.get((metric, dataset), NAN)
+        paper = row.printed.get((metric, dataset), nan)
         if dataset not in at_hand:
             return {"paper": paper}
         mean = float(_of(tests, row.key, [dataset])["value"].mean())
@@ -235,8 +227,8 @@ def _compared(
         if other == row.key:
             return dict.fromkeys(("paper", "Δ", "interval", "difference"))
         own, over = row.printed, printed.get(other, {})
-        each = [own.get((metric, s), NAN) - over.get((metric, s), NAN) for s in theirs]
-        paper, gain, interval = sign * float(np.mean(each or [NAN])), NAN, None
+        each = [own.get((metric, s), nan) - over.get((metric, s), nan) for s in theirs]
+        paper, gain, interval = sign * float(np.mean(each or [nan])), nan, None
         better, worse = _of(tests, row.key, sets), _of(tests, other, sets)
         if len(better) and len(worse):
             known = estimate(differences(better, worse, metric))
@@ -264,53 +256,6 @@ def _frame(
     return frame.set_index([labels[title] for title in labels])
 
 
-def is_untuned(study: Study, cohort: str, method: str) -> bool:
-    """Whether nobody chose the method's weights for such students: see protocol.yaml."""
-    published = study.cohort(cohort).methods.get(method, {}).get("vgg")
-    return method in PROTOCOL["untuned"] and not published
-
-
-def notes(study: Study, rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
-    """What a reader must know of this budget's rows: sentences in Markdown, one thing each."""
-    students = [(row.cohort, row.method) for row in rows if row.method not in UNTAUGHT]
-    cohorts = list(dict.fromkeys(row.cohort for row in rows))
-    trained, budgets = study.trained(*cohorts), study.params.budgets
-    missing = [name for name in cohorts if name not in trained]
-    printed = {dataset for row in rows for _, dataset in row.printed}
-
-    each = ["cohort", "method"]
-    tests = _tests(scores, "psnr_y")
-    means = tests.groupby([*each, "dataset"])["value"].mean().groupby(each).mean().to_dict()
-    behind: dict[str, dict[str, float]] = {}
-    for cohort, method in students:
-        gap = means.get((cohort, "bicubic"), NAN) - means.get((cohort, method), NAN)
-        if gap > 0:
-            behind.setdefault(cohort, {})[method] = gap
-
-    counts = scores.groupby(each)["seed"].nunique().items()
-    seeds = {key: number for key, number in counts if key in students}
-    stopped = scores[scores["metric"] == "stopped"].groupby(each)["seed"].unique().items()
-    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(
-        budget=study.budget.name,
-        names=METHOD_NAMES,
-        students=students,
-        trained=trained,
-        schedules=[
-            [of.schedule(of.cohort(name)) for name in trained if name in dict(students)]
-            for of in (study, replace(study, budget=budgets["paper"]))
-        ],
-        behind=behind,
-        missing=missing,
-        able=[n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)],
-        sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
-        seeds=seeds,
-        untuned=dict.fromkeys(m for c, m in students if is_untuned(study, c, m)),
-        stopped={key: sorted(which) for key, which in stopped if key in students},
-    )
-    return [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
-
-
 class TablePage:
     """What the page of a table shows; all of it goes into runs/BUDGET/pages/NAME/table.csv.
 
@@ -331,13 +276,16 @@ class TablePage:
         self.study, self.name, self.rank_by = study, name, rank_by
         self.rows, self.called = list(rows) or page_rows(study, name), METHOD_NAMES | dict(called)
         self.scores = trained_scores(study, *dict.fromkeys(row.cohort for row in self.rows))
-        halted = self.scores[self.scores["metric"] == "stopped"]
-        untuned = {row.key for row in self.rows if is_untuned(study, row.cohort, row.method)}
-        for sign, keys in {
-            "†": set(halted["cohort"] + "/" + halted["method"]),
-            "‡": untuned,
-        }.items():
-            self.rows = [row.marked(sign) if row.key in keys else row for row in self.rows]
+        halted = self.scores[self.scores["metric"] == "stopped"].groupby(["cohort", "method"])
+        self.stopped = {of: sorted(seeds) for of, seeds in halted["seed"].unique().items()}
+        self.untuned: list[str] = []  # nobody chose their weights for such students
+        for place, row in enumerate(self.rows):  # signs of notes, on the last label
+            published = study.cohort(row.cohort).methods.get(row.method, {}).get("vgg")
+            untuned = row.method in PROTOCOL["untuned"] and not published
+            self.untuned += [row.method] * untuned
+            signs = " †" * ((row.cohort, row.method) in self.stopped) + " ‡" * untuned
+            *_, last = row.labels
+            self.rows[place] = replace(row, labels=row.labels | {last: row.labels[last] + signs})
         self.path = study.page(name) / "table.csv"
         self._kept: list[pd.DataFrame] = []
 
@@ -375,9 +323,46 @@ class TablePage:
         return paper_table(frame, name, metric, caption, marks=marks)
 
     def notes(self) -> Markdown:
-        """What a reader must know of this budget, each thing in a sentence."""
-        lines = notes(self.study, self.rows, self.scores)
-        return Markdown("\n".join(f"- {line}" for line in lines))  # type: ignore[no-untyped-call]
+        """What a reader must know of this budget's rows: sentences, one thing each."""
+        study, scores = self.study, self.scores
+        students = [(row.cohort, row.method) for row in self.rows if row.method not in UNTAUGHT]
+        cohorts = list(dict.fromkeys(row.cohort for row in self.rows))
+        trained, budgets = study.trained(*cohorts), study.params.budgets
+        missing = [name for name in cohorts if name not in trained]
+        printed = {dataset for row in self.rows for _, dataset in row.printed}
+
+        each = ["cohort", "method"]
+        tests = _tests(scores, "psnr_y")
+        means = tests.groupby([*each, "dataset"])["value"].mean().groupby(each).mean().to_dict()
+        behind: dict[str, dict[str, float]] = {}
+        for cohort, method in students:
+            gap = means.get((cohort, "bicubic"), nan) - means.get((cohort, method), nan)
+            if gap > 0:
+                behind.setdefault(cohort, {})[method] = gap
+
+        counts = scores.groupby(each)["seed"].nunique().items()
+        jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        text = jinja.from_string("\n\n".join(read_yaml("notes.yaml").values())).render(
+            budget=study.budget.name,
+            names=METHOD_NAMES,
+            students=students,
+            trained=trained,
+            schedules=[
+                [of.schedule(of.cohort(name)) for name in trained if name in dict(students)]
+                for of in (study, replace(study, budget=budgets["paper"]))
+            ],
+            behind=behind,
+            missing=missing,
+            able=[
+                n for n in sorted(budgets) if replace(study, budget=budgets[n]).trained(*missing)
+            ],
+            sets=[s for s in PAPER_SETS[:4] if s in printed.difference(test_sets(scores))],
+            seeds={key: number for key, number in counts if key in students},
+            untuned=dict.fromkeys(self.untuned),
+            stopped={key: seeds for key, seeds in self.stopped.items() if key in students},
+        )
+        notes = [" ".join(note.split()) for note in text.split("\n\n") if note.strip()]
+        return Markdown("\n".join(f"- {note}" for note in notes))  # type: ignore[no-untyped-call]
 
     def save(self) -> None:
         """Writes what was shown so far, tidy."""

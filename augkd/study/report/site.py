@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert as to_mathml
@@ -154,11 +155,9 @@ def _page(path: Path, runs: Path) -> Page:
         if (text := output.get("data", {}).get("text/markdown", "")).startswith("# "):
             cell.outputs.remove(output)
             cells[0] = nbformat.v4.new_markdown_cell(text)
-    title, summary = name.replace("_", " ").capitalize(), ""
-    if cells and cells[0].cell_type == "markdown":
-        heading, _, text = cells[0].source.partition("\n")
-        title = re.sub(r"^# +|[*`$]", "", heading)
-        summary, _, cells[0].source = text.strip().partition("\n\n")
+    heading, _, text = cells[0].source.partition("\n")
+    title = re.sub(r"^# +|[*`$]", "", heading)
+    summary, _, cells[0].source = text.strip().partition("\n\n")
     kind = {"table": "Tables", "figure": "Figures"}.get(name.partition("_")[0], "")
     group = kind or STAGES.get(stage, "Overview")
     label = own if own and stage in STAGES else title if kind else title.partition(":")[0]
@@ -239,11 +238,10 @@ def axes(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
         points = [v for c in rows for v in (c["paper_gain"], c["gain"]) if math.isfinite(v)]
         # One vague interval or one huge gain must not flatten all others: nine points in ten set
         # the range. What leaves it is drawn with an arrow and read from its numbers.
-        sizes = sorted(map(abs, points)) or [1.0]
-        most = sizes[math.ceil(0.9 * len(sizes)) - 1]
-        most = most if sizes[-1] > 2 * most else sizes[-1]
-        low = min([0.0, *(max(point, -most) for point in points)])
-        high = max([0.0 if points else 1.0, *(min(point, most) for point in points)])
+        sizes = np.abs(points or [1.0])
+        most = np.quantile(sizes, 0.9, method="inverted_cdf")
+        within = np.clip(points, -most, most) if sizes.max() > 2 * most else points
+        low, high = min([0.0, *within]), max([0.0 if points else 1.0, *within])
         span = high - low or 5.0
         # 1, 2 or 5 times a power of ten, such that there are about five steps
         power = 10.0 ** math.floor(math.log10(span / 5))

@@ -10,20 +10,17 @@ Student's t the interval. docs/protocol.md has the formulas, and how well they c
 """
 
 from collections.abc import Sequence
-from importlib.resources import files
 from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.special import stdtr, stdtrit  # scipy.stats takes six times as long to load
 
 from augkd.errors import UserError
+from augkd.study.report.style import read_yaml
 
-PROTOCOL: dict[str, Any] = yaml.safe_load(
-    files(__package__).joinpath("protocol.yaml").read_text(encoding="utf-8")
-)
+PROTOCOL: dict[str, Any] = read_yaml("protocol.yaml")
 """The rules by which comparisons are judged."""
 LOWER_IS_BETTER = ("niqe",)
 FIXED = -1  # the seed of what is not trained here: teacher, bicubic
@@ -58,20 +55,19 @@ class Gain(NamedTuple):
 
 
 def paired_gain(scores: pd.DataFrame, better: str, worse: str, metric: str) -> Gain:
-    """By how much one method beats another in one metric (NIQE: by how much it is lower).
+    """By how much one method beats another in one metric (NIQE: by how much it is lower); of no
+    seeds where one of them was not scored.
 
     Args:
         scores: tidy rows (method, seed, dataset, image, metric, value) of one cohort, network,
             scale and split, with one or more datasets. Seed -1 stands for every seed.
 
     Raises:
-        UserError: a method is absent, or the two cannot be paired (``differences``).
+        UserError: the two cannot be paired (``differences``).
     """
     scores = scores[scores["metric"] == metric]
-    if absent := {better, worse}.difference(scores["method"]):
-        raise UserError(f"no {metric} scores of '{absent.pop()}': score it first")
     a, b = (scores[scores["method"] == method] for method in (better, worse))
-    return estimate(differences(a, b, metric))
+    return Gain() if a.empty or b.empty else estimate(differences(a, b, metric))
 
 
 def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Series:
@@ -79,8 +75,8 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
     and those that repeat the trainings of another.
 
     Raises:
-        UserError: two scores for one key, an image that only one has, no seed in common, or a
-            value that is not finite.
+        UserError: an image that only one has, no seed in common, or a value that is not finite.
+        ValueError: two scores for one key, as of two cohorts.
     """
     a, b = by_image(better), by_image(worse)
     names = [f"'{' and '.join(rows['method'].unique())}'" for rows in (better, worse)]
@@ -105,21 +101,12 @@ def differences(better: pd.DataFrame, worse: pd.DataFrame, metric: str) -> pd.Se
 
 def by_image(rows: pd.DataFrame) -> pd.DataFrame:
     """Values of one method and metric as a table: (dataset, image) by seed."""
-    keys = ["dataset", "image", "seed"]
-    try:
-        return rows.pivot(index=keys[:2], columns="seed", values="value")
-    except ValueError:
-        twice = rows.loc[rows.duplicated(keys), ["method", *keys]]
-        raise UserError(
-            "'{0}' has two scores for image '{2}' of {1}, seed {3}: choose one cohort, network, "
-            "scale, split and metric".format(*twice.iloc[0])
-        ) from None
+    return rows.pivot(index=["dataset", "image"], columns="seed", values="value")
 
 
 def trainings(table: pd.DataFrame) -> list[int]:
     """The seeds of a table by seed, without those whose values are another's: one training."""
-    _, first = np.unique(table.to_numpy(), axis=1, return_index=True)
-    return [*table.columns[np.sort(first)]]
+    return [*table.T.drop_duplicates().index]
 
 
 def estimate(gains: pd.Series) -> Gain:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 
@@ -31,7 +30,7 @@ TONES = {"more": COLOURS[2], "less": COLOURS[5]}  # where an interval lies on on
 # of metrics, and of the units that a row of a plain table names
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
 METHOD_NAMES: dict[str, str] = read_yaml("names.yaml")  # in tables and figures
-UNTAUGHT = ("bicubic", "teacher", "teacher_ensemble")  # rows of tables that are no students
+NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
 SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
 TABLES: dict[str, dict[str, str]] = read_yaml("tables.yaml")
 LABELS = TABLES["labels"]
@@ -106,10 +105,14 @@ def plain_table(frame: pd.DataFrame, name: str) -> Styler:
         decimals = _decimals(frame[alike if sign else [column]])
         places = [DECIMALS.get(unit, decimals) if sign else decimals for unit in units]
         shown[title] = list(map(_text, cells, places, repeat(sign)))
-        number = is_numeric_dtype(cells) and not is_bool_dtype(cells)
-        classes[title] = ["n" if number else ""] * len(frame)
+        classes[title] = ["n" if cells.dtype.kind in "iuf" else ""] * len(frame)
     caption = "Nothing to show." if frame.empty else ""
     return _table(shown, classes, name, "plain", caption).hide(axis="index")
+
+
+def contrast(better: str, worse: str) -> str:
+    """What the difference of two methods is called."""
+    return f"{METHOD_NAMES[better]} − {METHOD_NAMES[worse]}"
 
 
 def signed(value: float, decimals: int) -> str:

@@ -8,15 +8,13 @@ last place less that at the first, paired by seed and image too.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from augkd.study.paper import load_table, select
 from augkd.study.params import NAMES, Study
 from augkd.study.report.rows import trained_scores
-from augkd.study.report.stats import PROTOCOL, differences, estimate
-from augkd.study.report.style import METHOD_NAMES
+from augkd.study.report.stats import FIXED, differences, estimate
+from augkd.study.report.style import contrast
 
 CONTRASTS = (("augkd", "kd"), ("augkd_1", "kd_1"), ("augkd_1", "scratch"), ("kd_1", "scratch"))
 """Of which a trend is made, better and worse; KD and AugKD at each of the paper's unknown λ."""
@@ -27,13 +25,13 @@ Gains = Mapping[float, pd.Series]  # at each place, by (dataset, image, seed), i
 
 def gains(study: Study, trend: str) -> dict[str, Gains]:
     """Of each contrast, the gains at every place; none where the budget does not train it."""
-    if trend == "length":
-        tables = _along_curves(study)
-        return {
-            contrast(better, worse): {place: (t[better] - t[worse]).dropna() for place, t in tables}
-            for better, worse in CONTRASTS
-        }
     found: dict[str, dict[float, pd.Series]] = {contrast(*pair): {} for pair in CONTRASTS}
+    if trend == "length":
+        values = _along_curves(study)
+        for better, worse in CONTRASTS:
+            steps: Any = (values[better] - values[worse]).dropna().groupby("step")
+            found[contrast(better, worse)] = {step: each.droplevel("step") for step, each in steps}
+        return dict(found)
     for place, name in sorted(_places(study, trend)):
         scores = trained_scores(study, name).query("split == 'test' and metric == 'psnr_y'")
         methods: dict[Any, pd.DataFrame] = dict(list(scores.groupby("method")))
@@ -55,19 +53,16 @@ def _places(study: Study, trend: str) -> Iterator[tuple[float, str]]:
             yield float(cohort.training_images or index["image"].nunique()), name
 
 
-def _along_curves(study: Study) -> list[tuple[float, pd.DataFrame]]:
-    """By step, values (dB) by (dataset, image, seed) and method: of averaged weights on the
-    centres of test photographs, which count as one image."""
+def _along_curves(study: Study) -> pd.DataFrame:
+    """Values (dB) by (step, dataset, image, seed) and method: of averaged weights on the centres
+    of test photographs, which count as one image."""
     folders = (study.folder("distil", part) for part in study.parts(CENTRAL))
     curves = pd.concat([pd.read_csv(folder / "curves/validation.csv") for folder in folders])
     curves[["method", "seed"]] = curves["member"].str.rsplit("-", n=1, expand=True)
-    curves = curves[curves["step"] > 0].assign(dataset="photographs", image="centres")
-    index: Any = ["dataset", "image", "seed"]
-    steps: Any = curves.groupby("step")
-    return [
-        (float(step), rows.pivot(index=index, columns="method", values="value"))
-        for step, rows in steps
-    ]
+    curves = curves[curves["step"] > 0].astype({"step": float})
+    curves = curves.assign(dataset="photographs", image="centres")
+    index = ["step", "dataset", "image", "seed"]
+    return curves.pivot(index=index, columns="method", values="value")
 
 
 def trend_table(found: Mapping[str, Gains]) -> pd.DataFrame:
@@ -95,21 +90,15 @@ def directions(found: Mapping[str, Gains]) -> pd.DataFrame:
 
 
 def _mean(gains: pd.Series) -> tuple[float, float, float]:
-    """Mean and 95 % interval; of one image over seeds alone."""
-    if gains.index.unique("image").size > 1:
-        return estimate(gains)[:3]
-    mean, freedom = float(gains.mean()), max(len(gains) - 1, 1)
-    reach = float(stdtrit(freedom, 1 - PROTOCOL["error"] / 2) * gains.sem())
-    return mean, mean - reach, mean + reach
-
-
-def contrast(better: str, worse: str) -> str:
-    return f"{METHOD_NAMES[better]} − {METHOD_NAMES[worse]}"
+    """Mean and 95 % interval; of one image over seeds alone, each as if it were an image."""
+    if gains.index.unique("image").size == 1:
+        seeds = gains.droplevel("image").rename_axis(index={"seed": "image"})
+        gains = pd.concat({FIXED: seeds}, names=["seed"])
+    return estimate(gains)[:3]
 
 
 def paper_gain(better: str, worse: str) -> float:
-    """The paper's, EDSR ×2, mean over its test sets: of Table 2; nan where it has no such row."""
+    """The paper's, EDSR ×2, mean over its test sets: of Table 2."""
     table = select(load_table(2), network="edsr", scale=2, metric="psnr_y")
-    means: Any = table.groupby("method")["value"].mean()
-    names = [name.removesuffix("_1") for name in (better, worse)]
-    return float(means.get(names[0], np.nan) - means.get(names[1], np.nan))
+    means = table.groupby("method")["value"].mean()
+    return float(means[better.removesuffix("_1")] - means[worse.removesuffix("_1")])
