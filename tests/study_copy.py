@@ -36,6 +36,13 @@ def copy_study(target: Path, budget: str = "smoke") -> Path:
     return target
 
 
+def edit(root: Path, old: str, new: str) -> None:
+    """Replaces the first ``old`` in params.yaml, which must be there."""
+    text = (root / "params.yaml").read_text()
+    assert old in text, old
+    (root / "params.yaml").write_text(text.replace(old, new, 1))
+
+
 def environment(study: Path, code: Path) -> dict[str, str]:
     """For commands in a copy: this interpreter, no files outside it."""
     return os.environ | {

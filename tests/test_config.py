@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,6 +30,7 @@ ORIGINAL = (ROOT / "params.yaml").read_text()
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 START = "start: {cohort: edsr_x2}"
+FOUR = "at: {night: {seeds: 4}}"
 CHECKPOINT = "edsr_x2: edsr_x2"
 LOCAL = "    images: {train: null}\n    checkpoints:\n"  # of which the later one counts
 AT = "at: {night: {steps: 600, decay_every: 420, validate_every: 100}}"  # of unexpanded_x4
@@ -93,7 +95,6 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("lr: 2.0e-3,", "lr: fast,", r"budgets\.smoke\.teach\.lr: .*number.*not 'fast'"),
         ("ema: 0.0", "ema: 1.0", r"budgets\.smoke\.teach\.ema: .*less than 1, not 1\.0"),
         ("scale: 2\n", "scale: 5\n", r"cohorts\.edsr_x2\.scale: .*2, 3 or 4, not 5: correct"),
-        ("scale: 3\n", "scale: 8\n", r"cohorts\.edsr_x3\.scale: .*2, 3 or 4, not 8"),
         ("edsr, scale: 2}", "edsr, scale: 1}", r"teachers\.edsr_x2\.scale: .*2, 3 or 4, not 1"),
         # names that must be known
         ("  dfkd: {}", "  dfkk: {}", r"edsr_x2\.methods\.dfkk: method 'dfkk' is unknown: choose"),
@@ -112,11 +113,7 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         (AT, "at: {cpv: {seeds: 2}}", r"cohorts\.unexpanded_x4\.at: budget 'cpv' is unknown"),
         ("width_8_x2,", "edsr_x2,", r"night\.trend_cohorts: edsr_x2 is of no trend: name cohorts"),
         ("only: [scratch,", "only: [scritch,", r"budgets\.gpu: no cohort has 'scritch'"),
-        (
-            START,
-            f"{START}\n    at: {{night: {{seeds: 4}}}}",
-            r"edsr_x4\.at\.night\.seeds: 4 .* edsr_x2",
-        ),
+        (START, f"{START}\n    {FOUR}", r"edsr_x4\.at\.night\.seeds: 4 .* edsr_x2"),
         ("x4, method: augkd}", "x4, method: augk}", r"ablation_x4\.teacher\.method 'augk' is unk"),
         ("  rcan: {teach: {}", "  rcam: {teach: {}", r"smoke\.schedules: 'rcam' is unknown:"),
         ("rcan: {teach: {}", "rcan: {teach: {step: 1}", r"schedules\.rcan\.teach\.step: unknown"),
@@ -252,31 +249,16 @@ def write_list(folder: Path, file: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(listing, "LIST", place)
 
 
-def prepare_refused(root: Path) -> str:
-    with pytest.raises(UserError) as error:
-        prepare_study(load_study("smoke", root))
-    assert "\n" not in str(error.value)
-    assert not written(root)
-    return str(error.value)
-
-
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (
-            lambda data: data + b"x",
-            r"^photograph one: .*one\.png .*has changed .*SHA-256.*pip inst",
-        ),
+        (lambda data: data + b"x", r"^photograph one: .*one\.png .*has changed .*SHA-256.*pip"),
         (None, r"^photograph one: .*one\.png of package mvtbdata is missing; install the"),
         (lambda data: data[:-300], r"one\.png: does not decode \(.*\): replace"),
     ],
 )
 def test_a_photograph_is_as_it_was_listed(
-    harm: Callable[[bytes], bytes] | None,
-    message: str,
-    root: Path,
-    packaged: Path,
-    monkeypatch: Patch,
+    harm: Any, message: str, root: Path, packaged: Path, monkeypatch: Patch
 ) -> None:
     data = packaged.read_bytes()
     packaged.unlink()
@@ -284,8 +266,10 @@ def test_a_photograph_is_as_it_was_listed(
         packaged.write_bytes(harm(data))
     if "decode" in message:  # as if it were the listed one
         write_list(root, packaged, monkeypatch)
-    text = prepare_refused(root)
-    assert re.search(message, text), text
+    with pytest.raises(UserError, match=message) as error:
+        prepare_study(load_study("smoke", root))
+    assert "\n" not in str(error.value)
+    assert not written(root)
 
 
 def test_a_package_that_is_missing() -> None:

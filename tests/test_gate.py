@@ -27,7 +27,7 @@ from augkd.study.score import scored_images
 from augkd.study.ship import ship
 from tests.miniature_archives import NAMES, make_archives, registry, write_registry
 from tests.public_layouts import publish
-from tests.study_copy import ROOT
+from tests.study_copy import ROOT, edit
 from tests.test_cohort import small_study
 
 SIZE: dict[str, Any] = {"channels": 4, "blocks": 1, "res_scale": 1.0}
@@ -239,12 +239,7 @@ def test_a_shipped_teacher_is_taken_with_its_card(tmp_path: Path) -> None:
     assert list(table["teacher"]) == ["edsr_x2"]
     file = root / "data" / "teachers" / "edsr_x2.safetensors"
     assert hashlib.sha256(file.read_bytes()).hexdigest() in (file.parent / "README.md").read_text()
-    params = root / "params.yaml"
-    params.write_text(
-        params.read_text().replace(
-            "    name: smoke\n", "    name: smoke\n    shipped: data/teachers\n"
-        )
-    )
+    edit(root, "    name: smoke\n", "    name: smoke\n    shipped: data/teachers\n")
     study = load_study("smoke", root)
     loss, _ = teach(study, "edsr_x2")
     assert loss.empty

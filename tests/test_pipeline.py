@@ -384,9 +384,8 @@ def test_an_edit_moves_what_it_must(study: Path) -> None:
     assert moved(study, "params.yaml", value("crops: 1 ", "crops: 2 ")) == {
         name for name in texts(study) if name.startswith(("distil-", "table_11"))
     }
-    larger = moved(
-        study, "params.yaml", value("    name: cpu\n", "    name: cpu\n    zoomed: 30\n")
-    )
+    zoomed = value("    name: cpu\n", "    name: cpu\n    zoomed: 30\n")
+    larger = moved(study, "params.yaml", zoomed)
     assert {"prepare", "distil-edsr_x4"} <= larger  # by patches that are larger for it
     assert not {"teach-edsr_x4", "score-edsr"} & larger
 

@@ -22,7 +22,7 @@ from augkd.errors import UserError
 from augkd.study.params import load_study
 from augkd.study.record import by_method
 from augkd.study.runs import distil, teach
-from tests.study_copy import ROOT
+from tests.study_copy import ROOT, edit
 from tests.test_cohort import small_study
 
 SHARED = {"scratch", "kd", "dfkd", "at", "fakd", "fakd_augkd", "augkd", "crosskd", "sliced_init"}
@@ -81,13 +81,6 @@ for call, name in ((teach, "edsr_x2"), (distil, "shared_x2"), (distil, "dropping
         call(study, name)
 assert not kill  # it was
 """
-
-
-def edit(root: Path, old: str, new: str) -> None:
-    params = root / "params.yaml"
-    text = params.read_text()
-    assert old in text
-    params.write_text(text.replace(old, new, 1))
 
 
 def study_with(root: Path) -> Path:

@@ -25,10 +25,9 @@ from augkd.distill import Teacher
 from augkd.distill.kd import Scratch
 from augkd.distill.vgg import VGG19
 from augkd.models import SRNetwork, create_model
-from augkd.models.foreign import load_teacher
 from augkd.models.quantize import quantize
 from augkd.study.params import Study, TeacherEntry
-from augkd.study.runs import Task, build, pick_device
+from augkd.study.runs import Task, build, open_network, pick_device
 from augkd.train import Member, precision
 
 Key = tuple[str, str]  # of a training: its stage ("teach" or "distil") and name
@@ -99,8 +98,7 @@ def untrained(study: Study, entry: Task, device: torch.device) -> tuple[list[Mem
 def _network(study: Study, entry: Task) -> Any:
     """What an entry trains, as it is before; a teacher from elsewhere is read from its file."""
     if isinstance(entry, TeacherEntry) and not entry.network:
-        file = study.root / entry.file if entry.file else None
-        return load_teacher(entry.spec(file), entry.scale)
+        return open_network(study, entry, study.root / entry.file if entry.file else None)
     role, bits = getattr(entry, "student", "teacher"), getattr(entry, "bits", ())
     network = build(study, str(entry.network), role, entry.scale, 0)
     return quantize(network, bits[0]) if bits else network
