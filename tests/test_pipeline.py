@@ -292,12 +292,17 @@ def test_no_output_is_in_git_but_reports(graph: Graph) -> None:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    return copy_study(tmp_path / "study", "cpu")
+    """At a budget of every network, whose teachers are taken: here from files of no weights."""
+    copy = copy_study(tmp_path / "study", "night")
+    (copy / "data/teachers").mkdir(parents=True, exist_ok=True)
+    for name in load_study("night").params.teachers:
+        (copy / f"data/teachers/{name}.safetensors").write_bytes(b"")
+    return copy
 
 
 def texts(study: Path) -> dict[str, str]:
-    write_sources("cpu", study, Path("out"))
-    return {file.stem: file.read_text() for file in (study / "out" / "cpu").glob("*.txt")}
+    write_sources("night", study, Path("out"))
+    return {file.stem: file.read_text() for file in (study / "out" / "night").glob("*.txt")}
 
 
 def moved(study: Path, file: str, change: Any) -> set[str]:
@@ -384,8 +389,7 @@ def test_an_edit_moves_what_it_must(study: Path) -> None:
     assert moved(study, "params.yaml", value("crops: 1 ", "crops: 2 ")) == {
         name for name in texts(study) if name.startswith(("distil-", "table_11"))
     }
-    zoomed = value("    name: cpu\n", "    name: cpu\n    zoomed: 30\n")
-    larger = moved(study, "params.yaml", zoomed)
+    larger = moved(study, "params.yaml", value("    zoomed: 8 ", "    zoomed: 30 "))
     assert {"prepare", "distil-edsr_x4"} <= larger  # by patches that are larger for it
     assert not {"teach-edsr_x4", "score-edsr"} & larger
 

@@ -113,7 +113,11 @@ class Sources:
         read = [key.format(entry=stage.entry, **names) for key in keys(stage)]
         values = own | {key: self.value(key) for key in read}
         if stage.notebook == "teach" and (file := self.study.teacher(stage.entry).file):
-            weights = (self.root / file).read_bytes()  # as they come with the study
+            try:
+                weights = (self.root / file).read_bytes()  # as they come with the study
+            except OSError as error:
+                mend = f"put the weights of teacher '{stage.entry}' there"
+                raise UserError(f"{file}: {error.strerror}: {mend}") from None
             values["weights"] = hashlib.sha256(weights).hexdigest()
         return values
 
