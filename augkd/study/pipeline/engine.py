@@ -5,6 +5,7 @@ user's settings of IPython and matplotlib. Here IPython runs the cells as it wou
 they show is kept in the notebook, what they print reaches the terminal as it happens.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,9 @@ class InProcess(Engine):  # type: ignore[misc]
             out, error, shell.raised = _Tee(sys.stdout), _Tee(sys.stderr), []
             with redirect_stdout(out), redirect_stderr(error):
                 done = shell.run_cell(cell.source, store_history=True)
+            if not gc.isenabled() and "import " in cell.source:
+                gc.freeze()  # modules stay: nothing to be found among them
+                gc.enable()
             cell.execution_count = done.execution_count
             streams = (("stdout", out.shown()), ("stderr", error.shown()))
             said = [new_output("stream", name=name, text=text) for name, text in streams if text]

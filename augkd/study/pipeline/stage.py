@@ -5,6 +5,7 @@
 DVC calls it; the notebook's prints and progress bars reach the terminal as they happen.
 """
 
+import gc
 import os
 import re
 import subprocess
@@ -138,6 +139,7 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
         UserError: a cell raised one; its line alone is passed on, and no copy is left. Whatever
             else a cell raises is passed on too; the copy then stays as failed.ipynb.
     """
+    gc.disable()  # until the notebook has imported: of that time it would take a fifth
     from papermill import execute_notebook
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -162,6 +164,8 @@ def run_notebook(notebook: str, budget: str, entry: str) -> None:
             raise
         failed.unlink()
         raise told[error.ename](error.evalue) from None
+    finally:
+        gc.enable()
     os.replace(failed, folder / "notebook.ipynb")
 
 
