@@ -100,10 +100,11 @@ def picture(study: Study, plan: pd.DataFrame | None, first: dict[str, State]) ->
         by = frame.pivot_table("value", "step", "member").iloc[1:]  # at step 0 it is far below
         line, best = by.mean(axis=1).tail(30), ""
         if len(by):
-            best = f"{by.iloc[-1].max():.2f} dB {by.iloc[-1].idxmax()}"
+            best = f" {by.iloc[-1].max():.2f} dB {by.iloc[-1].idxmax()}, "
             line = (line - line.min()) / max(line.max() - line.min(), 1e-9) * 7.99
-        text = f"step {state.step:,}, saved {time.time() - state.saved:.0f} s ago"
-        table.add_row(name, "".join("▁▂▃▄▅▆▇█"[int(v)] for v in line) + f" {best}, {text}")
+        text = f"step {state.step:,}, {'saved' if state.step else 'begun'} "
+        text += f"{time.time() - state.saved:.0f} s ago"
+        table.add_row(name, "".join("▁▂▃▄▅▆▇█"[int(v)] for v in line) + best + text)
     counts = ", ".join(f"{[*found.values()].count(s)} {mark} {s}" for s, (mark, _) in MARKS.items())
     now = ", ".join(name for name in found if found[name] == "running") or "nothing (make repro)"
     first |= {state.label: state for state in going if state.label not in first}
