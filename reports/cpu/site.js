@@ -36,8 +36,9 @@ document.addEventListener("DOMContentLoaded", () => {
       zoom.replaceChildren(figure.firstElementChild.cloneNode(true));
       zoom.showModal();
     };
-    figure.addEventListener("click", open);
-    figure.addEventListener("keydown", (event) => event.key === "Enter" && open());
+    // a picture in it may be a link of its own
+    figure.addEventListener("click", (event) => event.target.closest("a") || open());
+    figure.addEventListener("keydown", (event) => event.key === "Enter" && event.target === figure && open());
   });
   zoom.addEventListener("click", () => zoom.close());
 });
