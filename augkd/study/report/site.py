@@ -96,7 +96,8 @@ def build(budget: str, root: Path = Path(".")) -> Path:
         for before, page, after in turns
     }
     html["index.html"] = template("index.html.j2").render(front)
-    html[WORDS] = template("said.md.j2").render(front).strip() + "\n"
+    said = template("said.md.j2").render(front).strip()
+    html[WORDS] = said.replace("&#39;", "’") + "\n"  # no mark of HTML
 
     site = reports / f".{budget}.partial"  # takes its name once it is whole
     shutil.rmtree(site, ignore_errors=True)
