@@ -99,6 +99,7 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         # names that must be known
         ("  dfkd: {}", "  dfkk: {}", r"edsr_x2\.methods\.dfkk: method 'dfkk' is unknown: choose"),
         ("in: {method: augkd,", "in: {method: augcd,", r"methods\.zoom_in: method 'augcd' is unk"),
+        ("in: {method: augkd,", "in: {method: [],", r"methods\.zoom_in: method '\[\]' is unknown"),
         ("      augkd: {}", "      augkd: {zoom: 1}", r"methods\.augkd\.zoom: unknown key"),
         ("  kd: {}", "  kd: {kd: -1}", r"methods\.kd\.kd: .*(at least|or equal to) 0, not -1"),
         ("network: edsr\n", "network: edsa\n", r"cohorts\.edsr_x2\.network: 'edsa' is unknown"),

@@ -374,7 +374,7 @@ def _problems(params: Params, check_methods: bool) -> Iterator[str]:
 
 def lookup(table: Mapping[str, T], name: str, what: str, file: object = "params.yaml") -> T:
     """The entry of a name that must be known."""
-    if name not in table:
+    if name not in [*table]:  # where a name is no text too
         known = ", ".join(map(str, table))
         raise UserError(f"{file}: {what} '{name}' is unknown: choose one of {known}")
     return table[name]
