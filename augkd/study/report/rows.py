@@ -302,7 +302,18 @@ class TablePage:
         if len(references) > 2 or frame.index.nlevels > 2 or metric == "ssim_y":
             # no room for it; table.csv has it
             frame = frame.drop(columns="difference", level="part", errors="ignore")
-        return paper_table(frame, name, metric)
+        return paper_table(frame, name, metric, self._demonstration())
+
+    def _demonstration(self) -> str:
+        """What is said below the gains of students who were trained too seldom to be judged."""
+        least = PROTOCOL["premises"]["trainings"]["least"]
+        students = [(row.cohort, row.method) for row in self.rows if row.method not in UNTAUGHT]
+        counts = self.scores.groupby(["cohort", "method"])["seed"].nunique()
+        few = float(counts[counts.index.isin(students)].min())
+        if not few < least:
+            return ""
+        there = "is 1 training" if few == 1 else f"are {few:.0f} trainings"
+        return f"A demonstration: of some methods there {there}; fewer than {least} judge nothing."
 
     def gains(self, metric: str, reference: str) -> Styler:
         """Gains over one of them, set by set."""
