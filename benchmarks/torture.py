@@ -37,7 +37,7 @@ COMPARED = re.compile(
     r"reports/.*(?<!\.zip)|.*\.safetensors|.*/scores/.*csv"
 )  # zip: the same pages
 PIPELINE, TRAINING = ("augkd.study.pipeline.side_by_side",), ("augkd", "train", "edsr_x2", "-t")
-STEPS = 25_000  # of the longer training: minutes
+STEPS = 100_000  # of the longer training: minutes
 
 
 def start(study: Path, *command: str) -> "subprocess.Popen[bytes]":
@@ -125,7 +125,7 @@ def torture_pipeline(whole: Path, strikes: int, end: float, took: float) -> dict
             for made in (study / name for name in MADE):
                 shutil.rmtree(made, ignore_errors=True)
                 made.unlink(missing_ok=True)
-        first, over, delay = start(study, *PIPELINE), False, random.uniform(0, took / 4)
+        first, over, delay = start(study, *PIPELINE), False, random.uniform(0, took / 6)
         going = len(struck) < strikes and time.monotonic() < end
         try:
             code = first.wait(delay if going else None)
