@@ -237,6 +237,13 @@ def test_unsound_tensors_are_refused_by_name(name: str, tmp_path: Path) -> None:
     for kind in (torch.int8, torch.bool, torch.complex64):
         torch.save(model.state_dict() | {key: value.to(kind)}, path)
         _leaves(model, path, f"'{re.escape(key)}' holds {kind}")
+    nowhere = {key: value.to("meta"), "other.mask": torch.empty(3, device="meta")}
+    for missing, held in nowhere.items():
+        torch.save(model.state_dict() | {missing: held}, path)
+        _leaves(model, path, f"'{re.escape(missing)}' holds no numbers that can be read")
+    # of a file of a few bytes, four terabytes
+    torch.save(model.state_dict() | {key: torch.ones(1).expand(10**6, 10**6)}, path)
+    _leaves(model, path, f"entry '{re.escape(key)}' is not a tensor")
 
 
 def test_what_no_shape_tells_is_not_overlooked(tmp_path: Path) -> None:

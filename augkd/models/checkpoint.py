@@ -181,8 +181,10 @@ def _weights(path: Path, content: Any) -> Weights:
     if not weights:
         raise UserError(f"{path}: holds no weights: expected tensors by name")
     for key, value in weights.items():
-        named = isinstance(key, str) and isinstance(value, Tensor)
-        if not (named and value.layout == torch.strided):
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        # one number that is said to be many, by strides of 0, would take all memory
+        plain = plain and value.nbytes <= value.untyped_storage().nbytes()
+        if not (plain and isinstance(key, str)):
             mend = "expected a state_dict, alone or under a name such as params or state_dict"
             raise UserError(f"{path}: entry '{key}' is not a tensor: {mend}")
     check_weights(path, weights, {})
@@ -208,7 +210,12 @@ def check_weights(place: object, weights: Weights, own: Weights) -> None:
         wanted = own[key].is_floating_point() if key in own else key.endswith(("weight", "bias"))
         if (wanted or value.is_complex()) and not value.is_floating_point():
             raise UserError(f"{place}: '{key}' holds {value.dtype}, not floating-point numbers")
-        if not (key.endswith("mask") or value.float().isfinite().all()):
+        try:
+            finite = bool(value.float().isfinite().all()) or key.endswith("mask")
+        except RuntimeError:  # a device without memory, a type without arithmetic
+            problem = f"holds no numbers that can be read ({value.dtype}, device {value.device})"
+            raise UserError(f"{place}: '{key}' {problem}: save its state_dict anew") from None
+        if not finite:
             raise UserError(f"{place}: '{key}' is not finite (NaN or infinity): get it again")
 
 
