@@ -432,7 +432,9 @@ def budgets(path: Path, switch_to: str | None = None) -> tuple[str, list[str]]:
         raise UserError(f"{path}: has no 'budgets' or no 'budget: *NAME': expected one of each")
     data = values.get("data")
     benchmarks = data.get("benchmarks") if isinstance(data, dict) else None
-    for found in (path.parent / benchmarks).rglob("*") if isinstance(benchmarks, str) else ():
+    folders = [path.parent / benchmarks] if isinstance(benchmarks, str) else []
+    depths = "*", "*/*", "*/*/*"  # of a set's folders: below may lie a whole disk
+    for found in (file for folder in folders for depth in depths for file in folder.glob(depth)):
         if found.is_symlink() and found.is_dir():
             mend = "copy the folder, or let data.benchmarks name the one it is in"
             raise UserError(f"{found}: is a link, and DVC does not see what is behind it: {mend}")
