@@ -16,7 +16,7 @@ from augkd.errors import UserError
 from augkd.models import create_model, save_checkpoint
 from augkd.study import prepare as listing
 from augkd.study.gate import take
-from augkd.study.params import STAGE, Study, budgets, find_root, load_study, open_study
+from augkd.study.params import STAGE, Budget, Study, budgets, find_root, load_study, open_study
 from augkd.study.pipeline.stage import main
 from augkd.study.prepare import Photograph, prepare_study
 from augkd.study.record import by_method, plot_curves
@@ -79,6 +79,7 @@ def test_the_study_as_it_is_loads(root: Path) -> None:
         ("edges: replicate", "edge: replicate", r"data\.edge: unknown key"),
         ("  benchmarks: data/benchmarks", "", r"data\.benchmarks: missing: add it"),
         ("    trend_cohorts: []", "", r"budgets\.smoke\.trend_cohorts: missing: add it"),
+        ("    trends: [length]", "", r"budgets\.smoke\.trends: missing: add it"),
         ("decay: 0.1", "decay: 0.1\n  momentum: 0.9", r"optimiser\.momentum: unknown key"),
         ("steps: 8,", "step: 8,", r"budgets\.smoke\.teach\.(steps: missing|step: unknown)"),
         ("train_crop: 48", "train_crop: 48, crop: 1", r"budgets\.smoke\.score\.crop: unknown key"),
@@ -178,6 +179,11 @@ def test_what_is_not_yaml_is_placed(root: Path) -> None:
 def test_a_float_without_a_point_is_still_a_number(root: Path) -> None:  # YAML reads a text
     edit(root, "lr: 2.0e-3,", "lr: 2e-3,")
     assert load_study("smoke", root).budget.teach.lr == 2e-3
+
+
+def test_what_dvc_reads_of_a_budget_has_no_default() -> None:
+    read = set(re.findall(r"\$\{budget\.(\w+)\}", (ROOT / "dvc.yaml").read_text()))
+    assert {name for name in read if not Budget.model_fields[name].is_required()} == set()
 
 
 def test_missing_files_and_budgets(root: Path, monkeypatch: Patch) -> None:

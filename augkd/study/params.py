@@ -143,7 +143,7 @@ class Budget(Section):
     teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
     central: list[int]  # seeds of cohorts whose seeds are trained apart
     only: list[str] = []  # methods of cohorts that are apart; none: all
-    trends: list[Literal["length", "width", "images"]] = []  # pages of trends
+    trends: list[Literal["length", "width", "images"]]  # pages of trends
     trend_cohorts: list[str]  # what they need beyond the central cohort
     real_teacher: list[str]  # likewise where that for real degradations is
     public: list[str]  # likewise where they are public checkpoints, and images are fetched
