@@ -39,7 +39,7 @@ COMPARED = re.compile(
 PIPELINE, TRAINING = ("augkd.study.pipeline.side_by_side",), ("augkd", "train", "edsr_x2", "-t")
 # the longer training: some two minutes, in steps that take some time, since a state is saved once
 # a minute and every step has its price in what is not computing
-LONGER = {"steps": 1500, "batch": 64, "patch": 48, "decay_every": 1500, "validate_every": 500}
+LONGER = {"steps": 1000, "batch": 64, "patch": 48, "decay_every": 1000, "validate_every": 500}
 
 
 def start(study: Path, *command: str) -> "subprocess.Popen[bytes]":
