@@ -1,6 +1,8 @@
 """Benchmark folders as people have them: read, or refused by name before anything is trained."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,16 @@ def test_images_are_used_or_refused(
     with pytest.raises(UserError) as error:
         used(study)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("nowhere")])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    study = study_with(tmp_path)
+    file = tmp_path / "data/benchmarks" / LR / "X2/ax2.png"
+    file.parent.mkdir(parents=True)
+    make(file)
+    with pytest.raises(UserError, match=f"ax2.png: {ODD}"):
+        used(study)
 
 
 def test_names_are_read_back_as_they_are(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def find_benchmarks(study: Study) -> Iterator[Pair]:
             if scale > 1 and name not in found:
                 name = re.sub(f"x{scale}$", "", name, flags=re.IGNORECASE)
             named, image = scale == 1 or name in found, file.suffix.lower() in SUFFIXES
-            known = named and image and scale in (1, *SCALES)
+            known = named and image and file.is_file() and scale in (1, *SCALES)  # but no pipe
             if known and scale not in found.setdefault(name, {}):
                 found[name][scale] = Member(of, inside, partial(file.open, "rb"))
             elif (named or image) and scale < 5:
