@@ -1,7 +1,7 @@
 """Files as nobody meant them: each is read without a word, or refused in one line that names it.
 
-AUGKD_FUZZ=3000 tries so many of each kind, others every time: some ten minutes each. What was found
-so is in the tables of the files' own tests.
+AUGKD_FUZZ=10 tries each kind for about ten minutes, with other files every time. What was found so
+is in the tables of the files' own tests.
 """
 
 import copy
@@ -36,14 +36,20 @@ from augkd.study.prepare import find_benchmarks, prepare_pairs, usable
 from tests.study_copy import ROOT
 from tests.test_models import TINY, tiny
 
-MANY = os.environ.get("AUGKD_FUZZ", "")
-FUZZ = settings(
-    max_examples=int(MANY or 25),
-    derandomize=not MANY,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+MINUTES = float(os.environ.get("AUGKD_FUZZ", 0))
+
+
+def fuzz(a_minute: int) -> settings:
+    """As many as were tried in a minute of one core, or a few that are always the same."""
+    return settings(
+        max_examples=int(MINUTES * a_minute) or 25,
+        derandomize=not MINUTES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 Edits = list[tuple[float, str, Any]]  # each where, what, and with what
 PARAMS = (ROOT / "params.yaml").read_bytes()
 TREE = yaml.safe_load(PARAMS)
@@ -107,7 +113,7 @@ def changed(tree: Any, edits: Edits) -> Any:
     return tree
 
 
-@FUZZ
+@fuzz(12_000)
 @given(kind=st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "BMP"]), grey=st.booleans(), how=BYTES)
 def test_images(tmp_path: Path, kind: str, grey: bool, how: Edits) -> None:
     pixels, exif = np.random.default_rng(1).integers(0, 256, (24, 20, 3), np.uint8), Image.Exif()
@@ -117,7 +123,7 @@ def test_images(tmp_path: Path, kind: str, grey: bool, how: Edits) -> None:
     tried(path, lambda: (read_image(path), read_colour(path)))
 
 
-@FUZZ
+@fuzz(330)
 @given(how=BYTES, values=VALUES | st.none())
 def test_params(tmp_path: Path, how: Edits, values: Edits | None) -> None:
     data = yaml.safe_dump(changed(TREE, values)).encode() if values else edited(PARAMS, how)
@@ -132,7 +138,7 @@ def test_params(tmp_path: Path, how: Edits, values: Edits | None) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-@FUZZ
+@fuzz(600)
 @given(
     how=st.sampled_from("shpo"),
     data=BYTES,
@@ -166,7 +172,7 @@ smoke = cache(partial(load_study, "smoke", ROOT))
 KIND = st.sampled_from(["file", "fifo", "folder", "nowhere", "."]) | st.integers(1, 60)
 
 
-@FUZZ
+@fuzz(10_000)
 @given(entries=st.lists(st.tuples(PLACE, KIND), max_size=5))
 def test_benchmarks(tmp_path: Path, entries: list[tuple[list[str], Any]]) -> None:
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
