@@ -139,8 +139,11 @@ class Budget(Section):
     backbones: list[str]  # whose cohorts at x2, x3 and x4 are trained
     mixed: list[str]  # the budget's name where the cohorts are that need several of them, or []
     slow_pages: list[str]  # likewise where the pages are made that time, and Figure 7
-    students: list[str]  # likewise where there are cohorts, and what rests on them
+    students: list[str]  # likewise where cohorts beside the central one are trained
+    reported: list[str]  # likewise where the central one is, and a report made
     teaching: list[str]  # likewise where the backbones' teachers are trained or shipped ones taken
+    scales: list[Literal[2, 3]]  # of them, beside x4
+    x4: list[str]  # likewise where those for x4 are
     central: list[int]  # seeds of cohorts whose seeds are trained apart
     only: list[str] = []  # methods of cohorts that are apart; none: all
     trends: list[Literal["length", "width", "images"]]  # pages of trends
@@ -230,9 +233,10 @@ class Study:
 
     def groups(self) -> tuple[str, ...]:
         """The groups of cohorts that the budget trains: see ``group``."""
-        mixed = ["mixed"] if self.budget.mixed else []
-        groups = (*self.budget.backbones, "central", "extras", *mixed, *self.budget.trend_cohorts)
-        return groups if self.budget.students else ()
+        budget = self.budget
+        wide = [*budget.backbones, "extras"] if budget.students else []
+        deep = ["central", *budget.trend_cohorts] if budget.reported else []
+        return (*wide, *deep, *(["mixed"] if budget.mixed else []))
 
     def group(self, cohort: str) -> str:
         """With which it is scored: those of its network, the extras of EDSR, or mixed ones; those
