@@ -44,7 +44,7 @@ def write_entry(study: Study, environment: Environment) -> Path:
     """The front page of the deepest report, with the way to the others, as reports/index.html."""
     ran, entry, table = reported(study), study.root / "reports/index.html", study.root / TWICE
     abouts = dict.fromkeys(ran, "")
-    abouts |= {name: b.about.strip() for name, b in study.params.budgets.items() if b.students}
+    abouts |= {name: b.about.strip() for name, b in study.params.budgets.items() if b.reported}
     runs = pd.read_csv(table).to_dict("records") if table.is_file() else []
     parts: Any = environment.get_template("entry.html.j2").module
     deepest = next(iter(ran))
