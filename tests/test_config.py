@@ -151,7 +151,7 @@ def test_a_network_has_a_schedule_of_its_own() -> None:
     assert half.steps == budget.teach.steps * budget.teach.continued < budget.teach.steps
     teach = study.schedule(study.teacher("swinir_x2"))
     assert (teach.decay_every, teach.steps) == (own["decay_every"], own["steps"])
-    assert teach.lr == budget.teach.lr
+    assert teach.batch == budget.teach.batch
     night = load_study("night", ROOT)
     few, all_images = (night.cohort(f"{name}_x4") for name in ("unexpanded", "expanded"))
     assert night.schedule(all_images) == night.schedule(few).longer(2)
