@@ -110,11 +110,13 @@ def test_a_failure_lets_the_others_end(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["terminal", "process alone"])
 def test_ctrl_c_ends_all_and_leaves_no_lock(tmp_path: Path, whole: bool) -> None:
-    stages = diamond(MEET.format("a", "b", "sleep 60"), MEET.format("b", "a", "sleep 60"))
-    study = pipeline(tmp_path / "study", stages)
+    # a shell goes on where the signal comes as one of its short sleeps ends: so none is left
+    last = "{{ touch {}.last; exec sleep 60; }}"
+    stages = (MEET.format(*names, last.format(names[0])) for names in ("ab", "ba"))
+    study = pipeline(tmp_path / "study", diamond(*stages))
     running = program(study, "2")
     for _ in range(600):
-        if (study / "a.here").exists() and (study / "b.here").exists():
+        if (study / "a.last").exists() and (study / "b.last").exists():
             break
         time.sleep(0.1)
     (os.killpg if whole else os.kill)(running.pid, signal.SIGINT)
