@@ -2,10 +2,10 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 
 # what safetensors and torch, whose errors are their own, say of a file that cannot be written
 _UNWRITTEN = re.compile(r"\(os error \d+\)|inline_container")
@@ -29,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to; it takes the name ``path`` at the end.
 
     If the body raises, ``path`` is left as it was and nothing lies beside it. Missing folders are
-    made; a link is followed; the permissions of a file that is replaced are kept.
+    made; a link is followed; a file that is replaced keeps its permissions, a new one has those of
+    the user's other files, also where a writer makes private ones, as safetensors does.
 
     Raises:
         UserError: the place cannot be written to, or the disk is full.
@@ -40,9 +41,12 @@ def replacing(path: Path) -> Iterator[Path]:
         if target.is_dir():
             raise UserError(f"{path}: is a folder, expected a file: give the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = (target if target.exists() else partial).stat().st_mode
+        partial.unlink()  # a body may make a link
         yield partial
-        if target.exists():
-            shutil.copymode(target, partial)
+        if partial.stat().st_nlink == 1:  # a link's permissions are also the other file's
+            partial.chmod(S_IMODE(mode))
         os.replace(partial, target)
     except Exception as error:
         if not isinstance(error, OSError) and not _UNWRITTEN.search(str(error)):

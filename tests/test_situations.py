@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from stat import S_IMODE
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from augkd.errors import replacing
 from augkd.study.params import load_study
 from augkd.study.record import Run
 from bootstrap import main as make_environment
@@ -142,6 +146,30 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path) -> None:
     """The state to resume from, weights, bytes: whichever library writes them."""
     env = environment(tmp_path, ROOT)
     subprocess.run([sys.executable, "-c", FULL], cwd=tmp_path, env=env, check=True)
+
+
+def test_weights_are_as_readable_as_any_file_of_the_user(tmp_path: Path) -> None:
+    """safetensors makes private ones, which others of a lab, or a web server, could not read."""
+    new, plain = tmp_path / "new", tmp_path / "plain"
+    plain.touch()
+
+    def write() -> int:
+        with replacing(new) as partial:
+            save_file({"a": torch.zeros(1)}, partial)
+        return S_IMODE(new.stat().st_mode)
+
+    assert write() == S_IMODE(plain.stat().st_mode)
+    new.chmod(0o640)
+    assert write() == 0o640
+
+
+def test_a_link_leaves_the_other_files_permissions(tmp_path: Path) -> None:
+    """Of a mirror that others own and share."""
+    (shared := tmp_path / "shared").write_text("")
+    shared.chmod(0o444)
+    with replacing(tmp_path / "own") as partial:
+        os.link(shared, partial)
+    assert S_IMODE(shared.stat().st_mode) == 0o444
 
 
 @pytest.mark.slow
