@@ -280,6 +280,14 @@ def test_a_part_cannot_establish_the_whole() -> None:
     assert verdict(rcan, scores(CLEAR, network="rcan"))["verdict"] == "holds"
 
 
+def test_what_a_part_leaves_out_is_named() -> None:
+    table = framed(scores({**CLEAR, "at": 0.0}))
+    few = table[(table["method"] != "at") | (table["seed"] == 0)]
+    row = judge([claim(worse=["kd", "at"])], few, past(few))[0].iloc[0]
+    assert (row["verdict"], row["compared"], row["tested"]) == ("seen here", 2, 1)
+    assert "left out, since a premise fails: EDSR ×4, augkd over at;" in row["note"] + ";"
+
+
 def test_nothing_run_is_not_run() -> None:
     row = verdict(claim(needs=["RCAN"]), scores(CLEAR, network="rcan"))
     assert (row["verdict"], row["compared"], row["note"]) == ("not run", 0, "needs RCAN")

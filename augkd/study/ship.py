@@ -23,8 +23,9 @@ from augkd.study.runs import source_of
 HEAD = """# The teachers of the study
 
 Trained by this pipeline on the photographs of `augkd/study/photographs.csv`, none of which is a
-test image, by budget `teachers` of `params.yaml`: `make teachers` makes them again. Weights are in
-half precision. PSNR-Y (dB) is the mean over the eight test photographs, in a single pass.
+test image, by budget `teachers` of `params.yaml`, each at the revision that stands beside it; `make
+teachers` trains their like. Weights are in half precision. PSNR-Y (dB) is the mean over the eight
+test photographs, in a single pass.
 
 """
 

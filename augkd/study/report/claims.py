@@ -335,13 +335,14 @@ def _row(
     sets = claim.datasets if printed else told["datasets"]
     other = bool(rows) and set(sets) != set(claim.datasets)  # images stand in for its own
     near = bool((found["mean"].sub(claim.margin).abs() <= slack + 1e-9).any())
-    listed = "; ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
+    listed, unfit = _listed(absent), _listed([*dict.fromkeys(f["comparison"] for f in unmet)])
     lacks = f"absent: {listed}" if rows else f"needs {', '.join(claim.needs) or listed}"
     notes = {
         claim.stand_in: other,
         f"on {', '.join(sets)} in place of {', '.join(claim.datasets)}": other and claim.datasets,
         f"of {len(found)}, the telling one: " * (len(found) > 1) + told["label"]: True,
         "; ".join(f["measured"] for f in unmet if f["comparison"] == told.get("at")): True,
+        f"left out, since a premise fails: {unfit}": len(tested) and unmet,
         "within the rounding of the printed numbers": printed and near and claim.kind != "gain_of",
         f"no printed number for {listed}" if printed else lacks: absent,
         claim.reading: True,
@@ -354,6 +355,11 @@ def _row(
     row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
     row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""
     return row | {"note": "; ".join(n for n, applies in notes.items() if n and applies)}, facts
+
+
+def _listed(names: list[str]) -> str:
+    """The first three, and how many more."""
+    return "; ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def _weighed(claim: Claim, gains: pd.DataFrame, part: bool, own: bool, pick: str) -> list[float]:
