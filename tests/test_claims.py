@@ -143,10 +143,13 @@ def test_what_a_verdict_stands_on() -> None:
         (False, {}, {"augkd": -0.3}, 0.02, "opposite seen here"),
         (False, {}, {"augkd": 0.005}, 0.03, "no difference larger than 0.0"),
         (False, {}, {"augkd": 0.01}, 1.0, "undecided"),
-        (False, {}, {"augkd": 0.3, "kd_1": 0.2}, 0.02, "seen here"),
-        (False, {}, {"augkd": 0.3, "kd_1": 0.5}, 0.02, "undecided (depends on λ)"),
-        (False, {}, {"augkd": 0.3, "augkd_1": -0.3}, 0.02, "undecided (depends on λ)"),
+        # one λ for both methods: a heavier teacher's own worth is no gain of AugKD
+        (False, {}, {"augkd": 0.3, "augkd_1": 0.5, "kd_1": 0.2}, 0.02, "seen here"),
+        (False, {}, {"augkd": 0.3, "augkd_1": 0.3, "kd_1": 0.5}, 0.02, "undecided (depends on λ)"),
+        (False, {}, {"augkd": 0.3, "augkd_1": -0.3, "kd_1": 0.0}, 0.02, "undecided (depends on λ)"),
         (False, {}, {"augkd": -0.2, "augkd_1": -0.5, "kd_1": 0.1}, 0.02, "opposite seen here"),
+        (False, {}, {"augkd": 0.0, "augkd_1": 0.3, "kd_1": 0.3}, 0.02, "no difference larger than"),
+        (False, {}, {"augkd": 0.3, "kd_1": 0.5}, 0.02, "seen here, at one λ"),
     ],
 )
 def test_verdicts(
@@ -286,6 +289,24 @@ def test_what_a_part_leaves_out_is_named() -> None:
     row = judge([claim(worse=["kd", "at"])], few, past(few))[0].iloc[0]
     assert (row["verdict"], row["compared"], row["tested"]) == ("seen here", 2, 1)
     assert "left out, since a premise fails: EDSR ×4, augkd over at;" in row["note"] + ";"
+    assert "speaks against" not in row["note"]
+
+
+def test_what_is_left_out_may_speak_against() -> None:
+    """Noise settles anything: of two gains, the surer one against a claim is dropped first."""
+    table = framed(scores({**CLEAR, "fakd": 0.6}))
+    moving = past(table)
+    moving.loc[(moving["method"] == "fakd") & (moving["step"] == 300), "value"] += 0.5
+    row = judge([claim(worse=["kd", "fakd"])], table, moving)[0].iloc[0]
+    assert (row["verdict"], row["compared"], row["tested"]) == ("undecided", 2, 1)
+    assert "what was left out speaks against it" in row["note"]
+
+
+def test_one_case_against_many_is_called_a_counter_example() -> None:
+    table = scores({**CLEAR, "fakd": 0.6})
+    row = verdict(claim(worse=["kd", "fakd"]), table, own=False)
+    assert row["shown"] == "opposite seen here: a counter-example, at one λ"
+    assert row["telling"] == "EDSR ×4, AugKD over FAKD"
 
 
 def test_nothing_run_is_not_run() -> None:
@@ -355,14 +376,18 @@ def test_a_size_is_not_judged_on_other_networks() -> None:
 
 
 def test_sometimes_needs_one_case_and_its_denial_all() -> None:
-    sometimes = claim(kind="sometimes_greater", better="scratch", worse=["kd", "at"])
+    sometimes = claim(kind="sometimes_greater", better="scratch", worse=["kd", "fakd", "at"])
     for levels, expected in (
-        ({"kd": 0.3, "at": -0.3}, "holds"),
-        ({"kd": 0.3, "at": 0.3}, "fails"),
+        ({"kd": 0.3, "fakd": -0.3, "at": 0.3}, "holds"),
+        ({"kd": 0.3, "fakd": 0.3, "at": 0.3}, "fails"),
         ({"kd": 0.3}, "undecided"),
-        ({"at": -0.3}, "holds"),
+        ({"fakd": -0.3}, "holds"),
+        # AT's weight is nobody's choice: what it does shows nothing of AT
+        ({"kd": 0.3, "fakd": 0.3, "at": -0.3}, "undecided"),
     ):
-        assert verdict(sometimes, scores({"scratch": 0, **levels}))["verdict"] == expected
+        row = verdict(sometimes, scores({"scratch": 0, **levels}))
+        assert row["verdict"] == expected
+        assert ("nobody chose for such students: AT" in row["note"]) == ("at" in levels)
 
 
 def test_an_average_over_scales_is_of_the_images_and_seeds_of_all() -> None:
@@ -372,7 +397,8 @@ def test_an_average_over_scales_is_of_the_images_and_seeds_of_all() -> None:
     assert (row["verdict"], row["compared"], row["images"]) == ("holds", 1, 8)
     assert row["gain"] == pytest.approx(0.3, abs=0.03)
     assert row["note"] == (
-        "on photographs in place of Urban100; mean of EDSR ×2, EDSR ×4, augkd over kd"
+        "on photographs in place of Urban100; mean of EDSR ×2, EDSR ×4, AugKD over KD; "
+        "at one weight λ of the teacher's answers alone"
     )
     assert verdict(mean, halves[0])["verdict"] == "undecided"
     lacking = halves[0][halves[0]["image"] != "i3"]

@@ -173,7 +173,7 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
         "of EDSR ×2, 4 channels and 2 blocks; 4 steps of 3 patches of 12 pixels, 2 seeds at the",
         "Holds , 2 : best ( +0.08 (+0.03 … +0.13) dB , row 2 ); By &lt;count&gt; ( row 8 ).",
         "Nothing about 2 of the claims: 1 : a method has too few 1 : this budget trains no",
-        "alike (no difference larger than 0.030 dB; EDSR ×2: +0.01 [−0.02, +0.03] dB)",
+        "alike (no difference larger than 0.030 dB; EDSR ×2, AugKD over KD: +0.01 [−0.02, +0.03] dB)",
         "✓ holds : best (+0.08 [+0.03, +0.13] dB); By &lt;count&gt; .",
         "2 ✓ holds 1 ✗ fails 1 = no difference 1 ~ undecided 1 ○ not tested here 1 – not run",
         "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first”” Section 4.2 · 3 images, 2 seeds",
@@ -200,7 +200,7 @@ def test_the_deepest_budget_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         assert main([]) == 0
         words = _read(file).removeprefix("A\n<!-- found -->\n**What came out**, at budget ")
         assert words.startswith(f"[{deepest}](reports/{deepest}/index.html). [5 of 7](")
-        assert words.endswith("EDSR ×2.\n<!-- /found -->\nB\n")
+        assert words.endswith("images like the test photographs.\n<!-- /found -->\nB\n")
         assert all(Path(link).is_file() for link in re.findall(r"\]\(([^)#]+)", words))
     ran, absent = text[text.index('id="budget-cpu"') :].split('id="budget-night"')
     assert "Not run" not in ran
@@ -233,7 +233,9 @@ def test_two_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert main(["10", *other.split()]) == (other != "11")
         assert list(pd.read_csv(TWICE)["agree"]) == ["same", "same", agree]
     text = " ".join(re.sub(r"<[^>]+>", " ", _read(build("smoke", Path()))).split())
-    assert "The verdict is the same for 2 of 3 claims; none is seen in one run and its" in text
+    told = "Of 3 claims that both could test, 2 have the same verdict. Of 2 that one of them saw"
+    assert told in text
+    assert "1 came out the same in the other; none came out opposite" in text
     committed = pd.read_csv(ROOT / TWICE)
     assert list(committed) == COLUMNS
     assert "opposite" not in {*committed["agree"]}, "the intervals are too narrow: find out why"

@@ -39,9 +39,9 @@ def test_along_the_training(study: Study) -> None:
     # of 0, 0.01, 0.02, 0.03: deviation 0.01291, four of them, t = 3.182 at three degrees
     assert list(own["high"] - own["gain"]) == pytest.approx(4 * [3.1824 * 0.0129099 / 2], rel=1e-4)
     assert set(own["seeds"]) == {4}
-    goes = trends.directions(trends.gains(study, "length")).set_index("contrast")
-    assert (goes["from"].tolist(), goes["to"].tolist()) == (4 * [250], 4 * [1000])
-    assert goes.at["AugKD − KD", "change"] == pytest.approx(0.3)
+    goes = trends.directions(trends.gains(study, "length"), "length").set_index("contrast")
+    assert (goes["from"].tolist(), goes["to"].tolist()) == (4 * [500], 4 * [1000])
+    assert goes.at["AugKD − KD", "change"] == pytest.approx(0.2)
     assert goes["goes"].tolist() == ["up", "up", "up", "cannot be told"]
 
 
@@ -63,9 +63,23 @@ def test_from_cohort_to_cohort(study: Study, trend: str, places: list[int]) -> N
     own = table[table["contrast"] == "KD (λ = 1) − Scratch"]
     assert list(own["place"]) == places
     assert list(own["gain"]) == pytest.approx([0.3, 0.2, 0.1])
-    goes = trends.directions(trends.gains(study, trend)).set_index("contrast")
+    goes = trends.directions(trends.gains(study, trend), trend).set_index("contrast")
     assert goes.at["KD (λ = 1) − Scratch", "goes"] == "down"
     assert goes.at["AugKD − KD", "goes"] == "cannot be told"
+
+
+def test_directions_are_corrected_for_one_another() -> None:
+    """Of four contrasts, one at p = 0.037 goes nowhere: to be told it would need 0.0125."""
+    places = {}
+    for number, (better, worse) in enumerate(trends.CONTRASTS):
+        gains = scores({"a": 0.0}, noise=0.1).set_index(["dataset", "image", "seed"])["value"]
+        gains = gains - gains.groupby("image").transform("mean")
+        places[f"{better} {worse}"] = {8.0: gains * 0, 32.0: gains + 0.16 * (number == 0)}
+    alone = trends.directions(dict([*places.items()][:1]), "width")
+    together = trends.directions(places, "width")
+    assert alone["p"][0] < 0.05 < together["p"][0] == pytest.approx(4 * alone["p"][0])
+    assert (alone["goes"][0], together["goes"][0]) == ("up", "cannot be told")
+    assert alone["low"][0] == together["low"][0] > 0
 
 
 def test_the_papers_gain() -> None:

@@ -57,7 +57,9 @@ def ship(study: Study) -> pd.DataFrame:
         rows.append(row | {"bytes": file.stat().st_size, "SHA-256": source_of(file)["sha256"]})
     table = pd.DataFrame(rows)
     with replacing(folder / "README.md") as partial:
-        partial.write_text(HEAD + table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8")
+        partial.write_text(
+            HEAD + table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8"
+        )
     return table
 
 

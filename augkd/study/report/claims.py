@@ -9,7 +9,7 @@ undecided, and a stated gain holds if rounding can explain the difference.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import chain, product
 from math import ceil, inf, isnan, nan
@@ -33,11 +33,12 @@ from augkd.study.report.stats import (
     doubts,
     estimate,
 )
-from augkd.study.report.style import DECIMALS, NETWORKS
+from augkd.study.report.style import DECIMALS, METHOD_NAMES, NETWORKS
 
 OWN, HERE = ("holds", "fails"), ("seen here", "opposite seen here")  # for and against a claim
 VERDICTS = (*OWN, *HERE, "no difference", "undecided", "not tested here", "not run")
 UNITS = {"ssim_y": "SSIM", "niqe": "NIQE", "seconds_per_step": "s"}  # of others: dB
+_CALLED = METHOD_NAMES | {"csd": "CSD"}  # no other is judged
 KEYS = ["metric", "split", "network", "scale", "cohort", "method"]
 FACTS = ["claim", "comparison", "premise", "met", "value", "measured"]
 Scores = Mapping[tuple[object, ...], pd.DataFrame]  # tidy rows by ``KEYS``
@@ -57,9 +58,17 @@ class Operand(BaseModel, extra="forbid", frozen=True):
     cohort: str = ""
 
     def __str__(self) -> str:
+        return self._called(self.method)
+
+    @property
+    def label(self) -> str:
+        """For readers: the method by its name."""
+        return self._called(_CALLED.get(self.method, self.method))
+
+    def _called(self, name: str) -> str:
         marks = (self.teacher and f"teacher {self.teacher}", self.training_set)
         detail = ", ".join(filter(None, marks))
-        return f"{self.method} ({detail})" if detail else self.method
+        return f"{name} ({detail})" if detail else name
 
 
 def _operands(value: Any) -> Any:
@@ -115,8 +124,8 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
     are points.
 
     Returns:
-        Rows of a comparison ("EDSR ×4 Urban100, augkd over kd") at one weight: at, label, which
-        names the methods at that weight, the fields of its Gain, sides.
+        Rows of a comparison ("EDSR ×4 Urban100, augkd over kd") at one weight of both methods: at,
+        weight (its number), methods, label (with their names), the fields of its Gain, sides.
     """
     rows: Rows = []
     absent: list[str] = []
@@ -124,10 +133,10 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
         return rows, [f"{b} over {w}" for b, w in product(claim.better, claim.worse)]
     for pair in product(claim.better, claim.worse):
         over, whole = " over ".join(map(str, pair)), set[str]()
-        for weights in product(_variants(pair[0]), _variants(pair[1])):
+        for weight, weights in enumerate(_weighted(pair)):
             every = _parts(claim, pair, weights, scores)
             parts = {at: part for at, part in every.items() if not part[0].empty}
-            if weights == pair:
+            if not weight:
                 absent += [f"{at}, {over}" for at in every if at not in parts]
                 whole = {*parts}
             if claim.over == "mean" and parts:
@@ -137,16 +146,22 @@ def compare(claim: Claim, scores: Scores | None) -> tuple[Rows, list[str]]:
             for at, (part, sides) in parts.items():
                 point = Gain(round(float(part.iloc[0]), 9), error=TINY)
                 gain = point if scores is None else estimate(part)
-                label = f"{at}, {' over '.join(map(str, weights))}"
-                names = {"at": f"{at}, {over}", "label": label, "sides": sides}
+                label = f"{at}, {' over '.join(of.label for of in weights)}"
+                names = {"at": f"{at}, {over}", "weight": weight, "label": label, "sides": sides}
+                names["methods"] = tuple(of.method for of in weights)
                 rows.append(names | gain._asdict())
     return rows, absent
 
 
-def _variants(of: Operand) -> list[Operand]:
-    """Itself, then the same method at other weights."""
-    names = PROTOCOL["variants"].get(of.method, [of.method])
-    return [of.model_copy(update={"method": name}) for name in names]
+def _weighted(pair: Pair) -> list[Pair]:
+    """Two methods at the weights of a teacher's answers that the paper may mean, one for both."""
+    names = [PROTOCOL["variants"].get(of.method, [of.method]) for of in pair]
+    count = max(map(len, names))
+    sides = [
+        [of.model_copy(update={"method": name}) for name in (own * count)[:count]]
+        for of, own in zip(pair, names, strict=True)
+    ]
+    return list(zip(*sides, strict=True))
 
 
 def _parts(claim: Claim, pair: Pair, weights: Pair, scores: Scores | None) -> dict[str, Part]:
@@ -285,7 +300,11 @@ def judge(
     table["verdict"] = [_verdict(row, own) for row in table.to_dict("records")]
     at_weights = (table["verdict"] == "undecided") & table["split"]
     shown = table["verdict"].mask(at_weights, "undecided (depends on λ)")
-    table["shown"] = shown.mask(shown == "no difference", shown + " larger than " + table["within"])
+    shown = shown.mask(shown == "no difference", shown + " larger than " + table["within"])
+    whole = table["kind"].isin(["greater", "at_most"]) & (table["tested"] > 1)
+    shown = shown.mask(whole & (shown == HERE[1]), shown + ": a counter-example")
+    lone = shown.str.contains("seen") & table["one_weight"]
+    table["shown"] = shown.mask(lone, shown + ", at one λ")
     return table, pd.DataFrame([*chain(*facts)], columns=FACTS)
 
 
@@ -312,18 +331,26 @@ def _row(
         for one in (premises.of(*pair) if premises else ())
     ]
     unmet = [fact for fact in facts if not fact["met"]]
-    found = pd.DataFrame(rows, columns=["at", "label", *Gain._fields])
+    found = pd.DataFrame(rows, columns=["at", "weight", "label", "methods", *Gain._fields])
     found["pro"], found["contra"] = speak(claim, found, slack)
-    tested = found[~found["at"].isin([fact["comparison"] for fact in unmet])]
+    sometimes = claim.kind == "sometimes_greater"
+    if not printed and sometimes:  # a weight that nobody chose shows nothing of a method
+        found.loc[_uses(found, PROTOCOL["untuned"]), "pro"] = 1.0
+    fit = ~found["at"].isin([fact["comparison"] for fact in unmet])
+    tested, out = found[fit], found[~fit]
     reason = RULES[unmet[0]["premise"]]["lacks"] if unmet and tested.empty else ""
     if rows and not own and (claim.margin or claim.value or claim.alone):
         tested, reason = tested.iloc[:0], claim.alone or PROTOCOL["sizes"]
     places = found["at"].nunique()
     part = bool(absent) or tested["at"].nunique() < places
-    pro, contra = _weighed(claim, tested, part, own, "max")
-    split = min(_weighed(claim, tested, part, own, "min")) <= PROTOCOL["error"]
+    against = not sometimes and bool((out["contra"] <= PROTOCOL["error"]).any())
+    weighed = partial(_weighed, claim, part=part, own=own, against=against)
+    pro, contra = weighed(tested)
+    each, one_weight = _by_weight(tested)
+    split = min(map(min, map(weighed, each))) <= PROTOCOL["error"] < min(pro, contra)
     within = float(np.abs(tested[["low", "high"]].to_numpy(float)).max(initial=0.0))
     alike = within <= PROTOCOL["same"].get(unit, 0.0) and not (part and claim.whole)
+    alike = alike and len(tested) > 0
     fine = 10 ** (decimals + 1)
     known = tested if len(tested) else found
     low, high = (known[end] for end in ("low", "high")[:: -1 if contra < pro else 1])
@@ -335,6 +362,8 @@ def _row(
     sets = claim.datasets if printed else told["datasets"]
     other = bool(rows) and set(sets) != set(claim.datasets)  # images stand in for its own
     near = bool((found["mean"].sub(claim.margin).abs() <= slack + 1e-9).any())
+    untuned = {*chain(*tested["methods"])}.intersection(PROTOCOL["untuned"])
+    handicapped = ", ".join(sorted(_CALLED[method] for method in untuned))
     listed, unfit = _listed(absent), _listed([*dict.fromkeys(f["comparison"] for f in unmet)])
     lacks = f"absent: {listed}" if rows else f"needs {', '.join(claim.needs) or listed}"
     notes = {
@@ -343,6 +372,9 @@ def _row(
         f"of {len(found)}, the telling one: " * (len(found) > 1) + told["label"]: True,
         "; ".join(f["measured"] for f in unmet if f["comparison"] == told.get("at")): True,
         f"left out, since a premise fails: {unfit}": len(tested) and unmet,
+        "what was left out speaks against it": len(tested) and against,
+        "at one weight λ of the teacher's answers alone": not printed and one_weight,
+        f"at weights that nobody chose for such students: {handicapped}": not printed and untuned,
         "within the rounding of the printed numbers": printed and near and claim.kind != "gain_of",
         f"no printed number for {listed}" if printed else lacks: absent,
         claim.reading: True,
@@ -351,10 +383,23 @@ def _row(
     row |= {"claim": claim.id, "reason": reason, "pro": pro, "contra": contra, "split": split}
     row |= {key: told[key] for key in ("low", "high", "seeds", "images")}
     row |= {"gain": told["mean"], "unit": unit, "datasets": ", ".join(sets), "absent": len(absent)}
+    row |= {"telling": told["label"], "one_weight": one_weight}
     row["scope"] = ", ".join(dict.fromkeys(at.partition(",")[0] for at in tested["at"]))
     row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
     row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""
     return row | {"note": "; ".join(n for n, applies in notes.items() if n and applies)}, facts
+
+
+def _uses(gains: pd.DataFrame, methods: Iterable[str]) -> pd.Series:
+    """Whether each gain is of one of these methods."""
+    return gains["methods"].map(lambda of: not {*of}.isdisjoint(methods)).astype(bool)
+
+
+def _by_weight(gains: pd.DataFrame) -> tuple[list[pd.DataFrame], bool]:
+    """The comparisons at each weight, and whether one that could have several has one."""
+    several = gains["at"].isin(gains["at"][gains["weight"] > 0])
+    each = [gains[~several | (gains["weight"] == weight)] for weight in (0, 1)]
+    return each, bool((_uses(gains, PROTOCOL["variants"]) & ~several).any())
 
 
 def _listed(names: list[str]) -> str:
@@ -362,19 +407,22 @@ def _listed(names: list[str]) -> str:
     return "; ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
-def _weighed(claim: Claim, gains: pd.DataFrame, part: bool, own: bool, pick: str) -> list[float]:
-    """p-values for and against a claim; of several weights, ``pick`` of theirs counts.
+def _weighed(
+    claim: Claim, gains: pd.DataFrame, *, part: bool, own: bool, against: bool
+) -> list[float]:
+    """p-values for and against a claim; of several weights, the larger counts.
 
     ``part``: it compares more than these gains, so that what "all" of them say is not enough.
+    ``against``: some of what it compares beside them speaks against it.
     """
     if gains.empty:
         return [1.0, 1.0]
-    each = gains.fillna({"pro": 1.0, "contra": 1.0}).groupby("at")[["pro", "contra"]].agg(pick)
+    each = gains.fillna({"pro": 1.0, "contra": 1.0}).groupby("at")[["pro", "contra"]].max()
     pro, contra = map(float, weigh(claim.kind, *each.to_numpy().T))
     sometimes, stated = claim.kind == "sometimes_greater", claim.kind == "gain_of"
     if part and (sometimes or (stated and claim.over == "mean")):
         contra = 1.0
     needed = not sometimes and (own or claim.whole)
-    if (part and needed) or (stated and contra <= PROTOCOL["error"]):
+    if against or (part and needed) or (stated and contra <= PROTOCOL["error"]):
         pro = 1.0
     return [pro, contra]

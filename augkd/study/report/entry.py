@@ -23,8 +23,10 @@ from augkd.study.report.claims import HERE, OWN, VERDICTS
 from augkd.study.report.style import DECIMALS
 
 WORDS, TWICE = "said.md", Path("reports/twice.csv")  # of a report; of two runs
-KEYS, OF_RUN = ["id", "title", "budget", "unit"], ["seed", "shown", "gain", "low", "high"]
+KEYS, OF_RUN = ["id", "title", "budget", "unit"], ["seed", "tested", "seen", "shown", "telling"]
+OF_RUN += ["gain", "low", "high"]
 COLUMNS = [*KEYS, "agree", *(f"{column}_{run}" for run in (1, 2) for column in OF_RUN)]
+UNTESTED = ("not tested here", "not run")
 _BLOCK = re.compile(r"(?<=<!-- found -->\n).*?(?=<!-- /found -->)", re.S)
 
 
@@ -82,6 +84,9 @@ def twice(*roots: Path) -> pd.DataFrame:
     pairs = [{*pair} for pair in zip(table["verdict_1"], table["verdict_2"], strict=True)]
     kinds = [[len(pair) == 1 for pair in pairs], [pair in ({*OWN}, {*HERE}) for pair in pairs]]
     table["agree"] = np.select(kinds, ["same", "opposite"], "other")
+    for run in (1, 2):
+        table[f"tested_{run}"] = ~table[f"verdict_{run}"].isin(UNTESTED)
+        table[f"seen_{run}"] = table[f"verdict_{run}"].isin([*OWN, *HERE])
     return table[COLUMNS]
 
 
@@ -102,7 +107,7 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     Raises UserError: a missing column, an unknown verdict, or a value that is not a number.
     """
     texts = ["id", "topic", "title", "section", "text", "paper_verdict", "verdict", "shown"]
-    texts += ["reason", "scope", "unit", "note"]
+    texts += ["reason", "scope", "telling", "unit", "note"]
     counts = ["seeds", "images"]
     numbers = ["paper_gain", "gain", "low", "high", *counts]
     types = dict.fromkeys(texts, str) | dict.fromkeys(numbers, float)

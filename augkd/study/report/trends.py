@@ -13,7 +13,7 @@ import pandas as pd
 from augkd.study.paper import load_table, select
 from augkd.study.params import NAMES, Study
 from augkd.study.report.rows import trained_scores
-from augkd.study.report.stats import FIXED, differences, estimate
+from augkd.study.report.stats import FIXED, PROTOCOL, Gain, correct, differences, doubts, estimate
 from augkd.study.report.style import contrast
 
 CONTRASTS = (("augkd", "kd"), ("augkd_1", "kd_1"), ("augkd_1", "scratch"), ("kd_1", "scratch"))
@@ -68,33 +68,41 @@ def _along_curves(study: Study) -> pd.DataFrame:
 def trend_table(found: Mapping[str, Gains]) -> pd.DataFrame:
     """Every contrast's gain at every place: contrast, place, gain, low, high, seeds."""
     rows = [
-        (label, place, *_mean(each), each.index.unique("seed").size)
+        (label, place, *_mean(each)[:3], each.index.unique("seed").size)
         for label, places in found.items()
         for place, each in places.items()
     ]
     return pd.DataFrame(rows, columns=["contrast", "place", "gain", "low", "high", "seeds"])
 
 
-def directions(found: Mapping[str, Gains]) -> pd.DataFrame:
-    """Which way each contrast goes: contrast, from, to, change, low, high, goes."""
+def directions(found: Mapping[str, Gains], trend: str) -> pd.DataFrame:
+    """Which way each contrast goes: contrast, from, to, change, low, high, p (corrected for the
+    others of the page), goes. Of a training, the last two thirds: before, it is a speed.
+    """
     rows = []
     for label, each in found.items():
         if len(each) < 2:
             continue
-        first, last = min(each), max(each)
-        change, low, high = _mean((each[last] - each[first]).dropna())
-        goes = "up" if low > 0 else "down" if high < 0 else "cannot be told"
-        rows.append((label, first, last, change, low, high, goes))
-    columns = ["contrast", "from", "to", "change", "low", "high", "goes"]
-    return pd.DataFrame(rows, columns=columns)
+        last = max(each)
+        first = min(place for place in each if trend != "length" or 3 * place >= last)
+        change = _mean((each[last] - each[first]).dropna())
+        rows.append({"contrast": label, "from": first, "to": last, "change": change.mean})
+        rows[-1] |= {"low": change.low, "high": change.high}
+        rows[-1]["p"] = min(map(float, doubts(change._asdict(), 0.0)))
+    columns = ["contrast", "from", "to", "change", "low", "high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p"] = correct(table["p"])
+    told = table["p"] <= PROTOCOL["error"]
+    way = table["change"].gt(0).map({True: "up", False: "down"})
+    return table.assign(goes=way.where(told, "cannot be told"))
 
 
-def _mean(gains: pd.Series) -> tuple[float, float, float]:
-    """Mean and 95 % interval; of one image over seeds alone, each as if it were an image."""
+def _mean(gains: pd.Series) -> Gain:
+    """Of one image over seeds alone, each as if it were an image."""
     if gains.index.unique("image").size == 1:
         seeds = gains.droplevel("image").rename_axis(index={"seed": "image"})
         gains = pd.concat({FIXED: seeds}, names=["seed"])
-    return estimate(gains)[:3]
+    return estimate(gains)
 
 
 def paper_gain(better: str, worse: str) -> float:
