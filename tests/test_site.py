@@ -173,7 +173,7 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
         "of EDSR ×2, 4 channels and 2 blocks; 4 steps of 3 patches of 12 pixels, 2 seeds at the",
         "Holds , 2 : best ( +0.08 (+0.03 … +0.13) dB , row 2 ); By &lt;count&gt; ( row 8 ).",
         "Nothing about 2 of the claims: 1 : a method has too few 1 : this budget trains no",
-        "alike (no difference larger than 0.030 dB; EDSR ×2, AugKD over KD: +0.01 [−0.02, +0.03] dB)",
+        "alike (no difference larger than 0.030 dB; EDSR ×2, AugKD over KD: +0.01 [−0.02, +0.03]",
         "✓ holds : best (+0.08 [+0.03, +0.13] dB); By &lt;count&gt; .",
         "2 ✓ holds 1 ✗ fails 1 = no difference 1 ~ undecided 1 ○ not tested here 1 – not run",
         "best “AugKD is &lt;b&gt;best&lt;/b&gt; &amp; “first”” Section 4.2 · 3 images, 2 seeds",

@@ -110,6 +110,12 @@ def test_the_revision_of_another_users_clone(
     assert subprocess.run(git, capture_output=True, check=False).returncode  # it is dubious
     record = Run(load_study("smoke", clone), "teach", "edsr_x2").record
     assert (record["revision"], record["dirty"]) == (head, False)
+    params = (clone / "params.yaml").read_text()
+    for file, text, dirty in (("dvc.lock", "", False), ("params.yaml", f"{params}\n#\n", True)):
+        (clone / file).write_text(text)  # the first is what the pipeline itself writes
+        subprocess.run([*git[:3], "-c", "safe.directory=*", "add", "-f", file], check=True)
+        assert Run(load_study("smoke", clone), "teach", "edsr_x2").record["dirty"] == dirty
+    subprocess.run([*git[:3], "-c", "safe.directory=*", "reset", "-q", "--hard"], check=True)
     assert not capsys.readouterr().err
     # in a repository of something else there is none: not that one's
     shutil.copytree(clone, inner := tmp_path / "inner", ignore=shutil.ignore_patterns(".git"))

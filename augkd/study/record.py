@@ -42,17 +42,19 @@ class Run:
         self.begun = datetime.now(UTC)
         # in a clone of another user too; of no repository that this one lies in, or a hook runs in
         git = "env -u GIT_DIR -u GIT_WORK_TREE git -c safe.directory='*'"
-        git += " describe --always --abbrev=40 --exclude='*' --dirty"
+        # what the pipeline itself writes is no change of the code
+        git = f"{git} describe --always --abbrev=40 --exclude='*' && {git} diff --quiet HEAD --"
+        git += " . ':!dvc.lock' ':!reports'"
         own = os.environ | {"GIT_CEILING_DIRECTORIES": str(study.root.resolve().parent)}
         told = subprocess.run(git, cwd=study.root, env=own, shell=True, capture_output=True)
-        revision, _, changed = told.stdout.decode().strip().partition("-")
+        revision = told.stdout.decode().strip()
         if not revision:
             why = " ".join(told.stderr.decode(errors="replace").split())
             print(f"augkd: no revision of the code is recorded: {why}", file=sys.stderr)
         self.record: dict[str, Any] = {"cohort": name, "stage": stage, "budget": study.budget.name}
         self.record |= {"members": ["teacher"], "steps": 0, "processes": group.count}
         self.record |= {"started": self.begun.isoformat(timespec="seconds"), "revision": revision}
-        self.record |= {"dirty": bool(changed) if revision else None, "code": code_hash()}
+        self.record |= {"dirty": told.returncode != 0 if revision else None, "code": code_hash()}
         self.record |= {"torch": torch.__version__, "device": device_name(self.device)}
         self.record |= {"python": platform.python_version()}
         self.record |= {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()}
