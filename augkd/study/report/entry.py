@@ -47,7 +47,11 @@ def write_entry(study: Study, environment: Environment) -> Path:
     ran, entry, table = reported(study), study.root / "reports/index.html", study.root / TWICE
     abouts = dict.fromkeys(ran, "")
     abouts |= {name: b.about.strip() for name, b in study.params.budgets.items() if b.reported}
-    runs = pd.read_csv(table).to_dict("records") if table.is_file() else []
+    known = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
+    if list(known) != COLUMNS:
+        print(f"augkd: {TWICE}: of another version, left out: make it anew", file=sys.stderr)
+        known = known.iloc[:0]
+    runs = known.to_dict("records")
     parts: Any = environment.get_template("entry.html.j2").module
     deepest = next(iter(ran))
     text = entry.with_name(deepest).joinpath("index.html").read_text(encoding="utf-8")
