@@ -237,7 +237,10 @@ def test_two_runs_side_by_side(
     text = " ".join(re.sub(r"<[^>]+>", " ", _read(build("smoke", Path()))).split())
     told = "Of 3 claims that both could test, 2 have the same verdict. Of 2 that one of them saw"
     assert told in text
-    assert "1 came out the same in the other; none came out opposite" in text
+    assert "1 came out the same in the other, and 0 opposite" in text
+    Path("README.md").write_text("<!-- found -->\n<!-- /found -->\n")
+    assert main([]) == 0
+    assert told in _read(Path("README.md"))
     TWICE.write_text("id,title\nbest,Best\n")
     capsys.readouterr()
     assert 'id="twice"' not in _read(build("smoke", Path()))
