@@ -89,7 +89,8 @@ def again(runs: pd.DataFrame) -> str:
     return (
         f"Budget {first['budget']}, with `seed: {first['seed_1']}` and `seed: {first['seed_2']}`; "
         "images, teachers and training photographs are the same. "
-        f"Of {both.sum()} claims that both could test, {(both & same).sum()} have the same verdict. "
+        f"Of {both.sum()} claims that both could test, "
+        f"{(both & same).sum()} have the same verdict. "
         f"Of {either.sum()} that one of them saw, or saw the opposite of, "
         f"{(either & same).sum()} came out the same in the other, and {opposite.sum()} opposite."
     )
