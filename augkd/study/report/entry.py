@@ -45,6 +45,8 @@ def reported(study: Study, to: str = "") -> dict[str, str]:
 def write_entry(study: Study, environment: Environment) -> Path:
     """The front page of the deepest report, with the way to the others, as reports/index.html."""
     ran, entry, runs = reported(study), study.root / "reports/index.html", read_twice(study)
+    decimals = runs["unit"].map(DECIMALS).fillna(2).astype(int)
+    rows = runs.assign(decimals=decimals).to_dict("records")
     abouts = dict.fromkeys(ran, "")
     abouts |= {name: b.about.strip() for name, b in study.params.budgets.items() if b.reported}
     parts: Any = environment.get_template("entry.html.j2").module
@@ -53,7 +55,7 @@ def write_entry(study: Study, environment: Environment) -> Path:
     text = re.sub(r'\b(href|src)="(?!#|data:|\.\./)', rf'\1="{deepest}/', text)
     head = f'<main id="main">{parts.switch(abouts, ran)}'
     text = text.replace('href="../', 'href="').replace('<main id="main">', head, 1)
-    foot = f"{parts.budgets(abouts, ran)}{parts.twice(runs.to_dict('records'), again(runs))}</main>"
+    foot = f"{parts.budgets(abouts, ran)}{parts.twice(rows, again(runs))}</main>"
     entry.write_text(foot.join(text.rsplit("</main>", 1)), encoding="utf-8")
     return entry
 
