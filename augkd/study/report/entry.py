@@ -73,13 +73,12 @@ def readme(study: Study) -> str:
 
 def read_twice(study: Study) -> pd.DataFrame:
     """The verdicts of two runs, as ``twice`` gave them; none where there is no such file."""
-    table = pd.DataFrame(columns=COLUMNS)
     if (file := study.root / TWICE).is_file():
         table = pd.read_csv(file)
-        if list(table) != COLUMNS:
-            print(f"augkd: {TWICE}: of another version, left out: make it anew", file=sys.stderr)
-            table = table.iloc[:0]
-    return table
+        if list(table) == COLUMNS:
+            return table
+        print(f"augkd: {TWICE}: of another version, left out: make it anew", file=sys.stderr)
+    return pd.DataFrame(columns=COLUMNS)
 
 
 def again(runs: pd.DataFrame) -> str:
