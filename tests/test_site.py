@@ -220,7 +220,9 @@ def test_readme_says_what_the_committed_report_says(tmp_path: Path) -> None:
     assert said == _read(tmp_path / "README.md")
 
 
-def test_two_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_study(tmp_path)
     monkeypatch.chdir(tmp_path)
     for seed, verdict in ((11, "undecided"), (10, "seen here"), (12, "opposite seen here")):
@@ -235,7 +237,14 @@ def test_two_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = " ".join(re.sub(r"<[^>]+>", " ", _read(build("smoke", Path()))).split())
     told = "Of 3 claims that both could test, 2 have the same verdict. Of 2 that one of them saw"
     assert told in text
-    assert "1 came out the same in the other; none came out opposite" in text
+    assert "1 came out the same in the other, and 0 opposite" in text
+    Path("README.md").write_text("<!-- found -->\n<!-- /found -->\n")
+    assert main([]) == 0
+    assert told in _read(Path("README.md"))
+    TWICE.write_text("id,title\nbest,Best\n")
+    capsys.readouterr()
+    assert 'id="twice"' not in _read(build("smoke", Path()))
+    assert "twice.csv: of another version, left out" in capsys.readouterr().err
     committed = pd.read_csv(ROOT / TWICE)
     assert list(committed) == COLUMNS
     assert "opposite" not in {*committed["agree"]}, "the intervals are too narrow: find out why"

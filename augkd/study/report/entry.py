@@ -44,17 +44,18 @@ def reported(study: Study, to: str = "") -> dict[str, str]:
 
 def write_entry(study: Study, environment: Environment) -> Path:
     """The front page of the deepest report, with the way to the others, as reports/index.html."""
-    ran, entry, table = reported(study), study.root / "reports/index.html", study.root / TWICE
+    ran, entry, runs = reported(study), study.root / "reports/index.html", read_twice(study)
+    decimals = runs["unit"].map(DECIMALS).fillna(2).astype(int)
+    rows = runs.assign(decimals=decimals).to_dict("records")
     abouts = dict.fromkeys(ran, "")
     abouts |= {name: b.about.strip() for name, b in study.params.budgets.items() if b.reported}
-    runs = pd.read_csv(table).to_dict("records") if table.is_file() else []
     parts: Any = environment.get_template("entry.html.j2").module
     deepest = next(iter(ran))
     text = entry.with_name(deepest).joinpath("index.html").read_text(encoding="utf-8")
     text = re.sub(r'\b(href|src)="(?!#|data:|\.\./)', rf'\1="{deepest}/', text)
     head = f'<main id="main">{parts.switch(abouts, ran)}'
     text = text.replace('href="../', 'href="').replace('<main id="main">', head, 1)
-    foot = f"{parts.budgets(abouts, ran)}{parts.twice(runs)}</main>"
+    foot = f"{parts.budgets(abouts, ran)}{parts.twice(rows, again(runs))}</main>"
     entry.write_text(foot.join(text.rsplit("</main>", 1)), encoding="utf-8")
     return entry
 
@@ -64,7 +65,36 @@ def readme(study: Study) -> str:
     text = (study.root / "README.md").read_text(encoding="utf-8")
     if not _BLOCK.search(text):
         raise UserError("README.md: has no <!-- found --> … <!-- /found -->: restore both lines")
-    return _BLOCK.sub(lambda _: next(iter(reported(study, "reports/").values()), ""), text)
+    words = next(iter(reported(study, "reports/").values()), "")
+    if said := again(read_twice(study)):
+        words += f"\n**Again**, [in a second run](reports/index.html#twice). {said}\n"
+    return _BLOCK.sub(lambda _: words, text)
+
+
+def read_twice(study: Study) -> pd.DataFrame:
+    """The verdicts of two runs, as ``twice`` gave them; none where there is no such file."""
+    if (file := study.root / TWICE).is_file():
+        table = pd.read_csv(file)
+        if list(table) == COLUMNS:
+            return table
+        print(f"augkd: {TWICE}: of another version, left out: make it anew", file=sys.stderr)
+    return pd.DataFrame(columns=COLUMNS)
+
+
+def again(runs: pd.DataFrame) -> str:
+    """What two runs agree on, in Markdown; "" of none."""
+    if runs.empty:
+        return ""
+    first, same, opposite = runs.iloc[0], runs["agree"] == "same", runs["agree"] == "opposite"
+    both, either = runs["tested_1"] & runs["tested_2"], runs["seen_1"] | runs["seen_2"]
+    return (
+        f"Budget {first['budget']}, with `seed: {first['seed_1']}` and `seed: {first['seed_2']}`; "
+        "images, teachers and training photographs are the same. "
+        f"Of {both.sum()} claims that both could test, "
+        f"{(both & same).sum()} have the same verdict. "
+        f"Of {either.sum()} that one of them saw, or saw the opposite of, "
+        f"{(either & same).sum()} came out the same in the other, and {opposite.sum()} opposite."
+    )
 
 
 def twice(*roots: Path) -> pd.DataFrame:
