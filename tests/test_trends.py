@@ -82,6 +82,13 @@ def test_directions_are_corrected_for_one_another() -> None:
     assert alone["low"][0] == together["low"][0] > 0
 
 
+def test_without_places_or_with_one_training_nothing_is_told() -> None:
+    assert trends.directions({"a": {}}, "width").empty
+    gains = scores({"a": 0.0}, seeds=1).set_index(["dataset", "image", "seed"])["value"]
+    alone = trends.directions({"a": {8.0: gains, 32.0: gains + 1}}, "width")
+    assert alone["goes"].tolist() == ["cannot be told"]
+
+
 def test_the_papers_gain() -> None:
     """Table 2, EDSR x2: AugKD 38.15, 33.80, 32.27, 32.53, KD 38.04, 33.58, 32.19, 31.98."""
     smoke = load_study("smoke", ROOT, check_methods=False)

@@ -91,7 +91,7 @@ def directions(found: Mapping[str, Gains], trend: str) -> pd.DataFrame:
         rows[-1]["p"] = min(map(float, doubts(change._asdict(), 0.0)))
     columns = ["contrast", "from", "to", "change", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
-    table["p"] = correct(table["p"])
+    table["p"] = correct(table["p"].astype(float))  # of none too
     told = table["p"] <= PROTOCOL["error"]
     way = table["change"].gt(0).map({True: "up", False: "down"})
     return table.assign(goes=way.where(told, "cannot be told"))
