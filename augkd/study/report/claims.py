@@ -382,8 +382,9 @@ def _row(
     row = claim.model_dump(include={"topic", "title", "section", "quote", "kind"})
     row |= {"claim": claim.id, "reason": reason, "pro": pro, "contra": contra, "split": split}
     row |= {key: told[key] for key in ("low", "high", "seeds", "images")}
-    row |= {"gain": told["mean"], "unit": unit, "datasets": ", ".join(sets), "absent": len(absent)}
-    row |= {"telling": told["label"], "one_weight": one_weight}
+    nearness = " to the teacher" * (claim.metric == "psnr_y_teacher")
+    row |= {"gain": told["mean"], "unit": unit + nearness, "absent": len(absent)}
+    row |= {"telling": told["label"], "one_weight": one_weight, "datasets": ", ".join(sets)}
     row["scope"] = ", ".join(dict.fromkeys(at.partition(",")[0] for at in tested["at"]))
     row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
     row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""

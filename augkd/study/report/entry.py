@@ -152,6 +152,16 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_gains(path: Path) -> list[dict[str, Any]]:
+    """The comparisons of AugKD with KD in gains.csv whose premises hold: comparison, weight, gain,
+    low, high. UserError: as ``read_claims``."""
+    with reading(path):
+        table = pd.read_csv(path).astype({"met": bool, "gain": float, "low": float, "high": float})
+        shown = table[table["claim"].str.startswith("augkd_over_kd") & table["met"]]
+        rows: list[Any] = shown[["comparison", "weight", "gain", "low", "high"]].to_dict("records")
+    return rows
+
+
 def main(arguments: list[str]) -> int:
     try:
         study = load_study(check_methods=False)

@@ -32,7 +32,7 @@ from nbformat import NotebookNode
 
 from augkd.errors import UserError
 from augkd.study.params import load_study
-from augkd.study.report.entry import WORDS, read_claims, reading, write_entry
+from augkd.study.report.entry import WORDS, read_claims, read_gains, reading, write_entry
 from augkd.study.report.style import INK, signed
 
 OVERVIEW = ("scorecard", "compare", "audit", "controls", "weights", "methods", "computed")
@@ -89,6 +89,8 @@ def build(budget: str, root: Path = Path(".")) -> Path:
         if (file := runs / "pages" / page / "directions.csv").is_file()
     }
     front = shared | {"claims": claims, "axes": axes(claims), "study": study, "trends": trends}
+    compared = verdicts.with_name("gains.csv")
+    front["gains"] = read_gains(compared) if compared.is_file() else []
     template = _environment().get_template
     turns = zip([None, *pages], pages, [*pages[1:], None], strict=False)
     html = {
