@@ -48,6 +48,13 @@ CLAIMS: list[dict[str, Any]] = [
     | {"telling": "EDSR ×2, AugKD over KD"},
     {"id": "counted", "verdict": "holds", "unit": "", "topic": "Others", "title": "By <count>"},
 ]
+GAINS = """claim,comparison,weight,gain,low,high,met
+augkd_over_kd_edsr,"EDSR ×2, augkd over kd",0,0.02,-0.02,0.06,True
+augkd_over_kd_edsr,"EDSR ×4, augkd over kd",0,-0.03,-0.06,0.0,True
+augkd_over_kd_edsr,"EDSR ×3, augkd over kd",0,0.1,,,False
+augkd_over_kd_edsr,"EDSR ×2, augkd over kd",1,0.03,-0.01,0.07,True
+augkd_over_others_edsr,"EDSR ×2, augkd over kd",1,0.03,-0.01,0.07,True
+"""
 LINKS = {"Table 2": "#table_02", "gone": "#table_99", "all": ""}
 TEXT = "AugKD is <b>best</b> & “first”"
 
@@ -68,6 +75,7 @@ def write_study(root: Path, budget: str = "smoke") -> Path:
     (runs / "score/edsr/scores").mkdir()
     (runs / "score/edsr/scores/edsr_x2.csv").write_text("cohort,value\nedsr_x2,30\n")
     write_claims(runs / "pages/scorecard/verdicts.csv", CLAIMS)
+    (runs / "pages/scorecard/gains.csv").write_text(GAINS)
     params = yaml.safe_load((find_root() / "params.yaml").read_text(encoding="utf-8"))
     params["budgets"][budget]["about"] = "Plumbing <only>, for a few steps."
     params["budget"] = params["budgets"]["cpu"]  # whichever is chosen in this clone
@@ -155,7 +163,7 @@ def special(place: str) -> list[tuple[str, str]]:
         crops = by_hand([(example(), kind) for kind in example().windows.index])
         return [("text/html", crops), ("image/svg+xml", _svg())]
     table = plain_table(pd.DataFrame(CLAIMS)[["id", "verdict", "gain"]], "verdicts").to_html()
-    marks = '<i id="T_premises"></i><i id="T_notes"></i>'
+    marks = '<i id="T_premises"></i><i id="T_notes"></i><i id="T_augkd_over_kd"></i>'
     return [("text/html", table + marks)] if place == "pages/scorecard" else []
 
 

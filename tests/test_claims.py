@@ -124,6 +124,8 @@ def test_what_a_verdict_stands_on() -> None:
     assert row["gain"] == pytest.approx(0.3, abs=0.03)
     assert (row["unit"], row["seeds"], row["images"]) == ("dB", 3, 8)
     assert row["datasets"] == "photographs"
+    near = verdict(claim(metric="psnr_y_teacher"), scores(CLEAR).assign(metric="psnr_y_teacher"))
+    assert (near["unit"], near["gain"]) == ("dB to the teacher", row["gain"])
 
 
 @pytest.mark.parametrize(

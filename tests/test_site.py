@@ -171,6 +171,8 @@ def test_the_front_page_counts_what_was_run(study: Path) -> None:
         "Device cpu torch 2.13.0+cpu Last run started 2026-02-05 10:00 UTC",
         "What came out, at which size? 5 of 7 claims could be tested ( verdicts.csv ), by students",
         "of EDSR ×2, 4 channels and 2 blocks; 4 steps of 3 patches of 12 pixels, 2 seeds at the",
+        "AugKD over KD , each comparison that could be tested, dB: EDSR ×2 +0.02 (−0.02 … +0.06)",
+        "and, with λ = 1, +0.03 (−0.01 … +0.07); EDSR ×4 −0.03 (−0.06 … 0.00).",
         "Holds , 2 : best ( +0.08 (+0.03 … +0.13) dB , row 2 ); By &lt;count&gt; ( row 8 ).",
         "Nothing about 2 of the claims: 1 : a method has too few 1 : this budget trains no",
         "alike (no difference larger than 0.030 dB; EDSR ×2, AugKD over KD: +0.01 [−0.02, +0.03]",
@@ -266,6 +268,7 @@ def test_a_page_by_itself(tmp_path: Path) -> None:
         ("pages/table_02/notebook.ipynb", "{", "NotJSONError"),
         ("distil/edsr_x2/run.json", "{", "run.json: .*: remove it and run make repro"),
         ("pages/scorecard/verdicts.csv", "id,text\n", "verdicts.csv: .*not found: "),
+        ("pages/scorecard/gains.csv", "claim,met\n", "gains.csv: KeyError .*: remove it and run"),
     ],
 )
 def test_damage_is_named(study: Path, tmp_path: Path, place: str, text: str, message: str) -> None:

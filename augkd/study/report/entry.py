@@ -158,6 +158,7 @@ def read_gains(path: Path) -> list[dict[str, Any]]:
     with reading(path):
         table = pd.read_csv(path).astype({"met": bool, "gain": float, "low": float, "high": float})
         shown = table[table["claim"].str.startswith("augkd_over_kd") & table["met"]]
+        shown = shown.sort_values(["claim", "comparison", "weight"])
         rows: list[Any] = shown[["comparison", "weight", "gain", "low", "high"]].to_dict("records")
     return rows
 
