@@ -31,7 +31,7 @@ TONES = {"more": COLOURS[2], "less": COLOURS[5]}  # where an interval lies on on
 DECIMALS = {"psnr_y": 2, "ssim_y": 4, "niqe": 3, "dB": 2, "SSIM": 4, "NIQE": 3, "s": 2}
 METHOD_NAMES: dict[str, str] = read_yaml("names.yaml")  # in tables and figures
 NETWORKS = {"edsr": "EDSR", "rcan": "RCAN", "swinir": "SwinIR"}
-SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share")
+SIGNED = ("gain", "paper_gain", "low", "high", "difference", "gap", "share", "change")
 TABLES: dict[str, dict[str, str]] = read_yaml("tables.yaml")
 LABELS = TABLES["labels"]
 
