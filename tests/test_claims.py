@@ -191,10 +191,12 @@ def test_a_premise_that_fails_is_named_with_its_number(
     whole = framed(table, **ends)
     learnt = past(whole, changes.get("late", 0.0), changes.get("zoomed", 12.0))
     for own in (True, False):
-        rows, facts = judge([claim()], whole, learnt, own=own)
+        rows, facts, gains = judge([claim()], whole, learnt, own=own)
         assert rows["verdict"].tolist() == ["not tested here"]
         assert rows["reason"].tolist() == [RULES[premise]["lacks"]]
         assert measured in rows["note"][0]
+        assert not gains["met"].any()
+        assert gains["gain"].tolist() == rows["gain"].tolist()
         (failed,) = facts[~facts["met"]].to_dict("records")
         assert (failed["premise"], measured in failed["measured"]) == (premise, True)
     assert set(facts["premise"]) == set(RULES)

@@ -41,6 +41,8 @@ UNITS = {"ssim_y": "SSIM", "niqe": "NIQE", "seconds_per_step": "s"}  # of others
 _CALLED = METHOD_NAMES | {"csd": "CSD"}  # no other is judged
 KEYS = ["metric", "split", "network", "scale", "cohort", "method"]
 FACTS = ["claim", "comparison", "premise", "met", "value", "measured"]
+GAINS = ["claim", "comparison", "weight", "label", "gain", "low", "high", "seeds", "images"]
+GAINS += ["met", "unit"]
 Scores = Mapping[tuple[object, ...], pd.DataFrame]  # tidy rows by ``KEYS``
 Part = tuple[pd.Series, list[tuple[Place, Place]]]  # paired gains, and of what they are
 Rows = list[dict[str, Any]]
@@ -277,7 +279,7 @@ def judge_paper(claims: Iterable[Claim]) -> pd.DataFrame:
 
 def judge(
     claims: Iterable[Claim], scores: pd.DataFrame, past: pd.DataFrame, *, own: bool = False
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Each claim against our scores, tidy rows of any cohorts, and its premises.
 
     Args:
@@ -291,10 +293,13 @@ def judge(
         high (95 %) in unit, seeds, images and datasets of the comparison that strains the claim
         most; compared, tested and absent count its comparisons; note says what to mind.
         Premises, one row each: claim, comparison, premise, met, value, measured.
+        Comparisons, one row each at one weight: those of ``GAINS``; met: whether premises hold.
     """
     tables: Scores = dict(list(scores.groupby(KEYS)))
     premises = Premises(scores, past)
-    rows, facts = zip(*(_row(claim, tables, premises, own) for claim in claims), strict=True)
+    made = (_row(claim, tables, premises, own) for claim in claims)
+    rows, facts, compared = zip(*made, strict=True)
+    gains = pd.concat([part for part in compared if len(part)] or compared)[GAINS]
     table = pd.DataFrame(rows)
     table["p"] = correct(table[["pro", "contra"]].min(axis=1).where(table["tested"] > 0))
     table["verdict"] = [_verdict(row, own) for row in table.to_dict("records")]
@@ -305,7 +310,7 @@ def judge(
     shown = shown.mask(whole & (shown == HERE[1]), shown + ": a counter-example")
     lone = shown.str.contains("seen") & table["one_weight"]
     table["shown"] = shown.mask(lone, shown + ", at one λ")
-    return table, pd.DataFrame([*chain(*facts)], columns=FACTS)
+    return table, pd.DataFrame([*chain(*facts)], columns=FACTS), gains
 
 
 def _verdict(row: dict[Any, Any], own: bool) -> str:
@@ -318,8 +323,8 @@ def _verdict(row: dict[Any, Any], own: bool) -> str:
 
 def _row(
     claim: Claim, scores: Scores | None, premises: Premises | None, own: bool
-) -> tuple[dict[str, Any], Rows]:
-    """All that a claim's verdict rests on, but for the correction, and its premises."""
+) -> tuple[dict[str, Any], Rows, pd.DataFrame]:
+    """All that a claim's verdict rests on, but for the correction, its premises and gains."""
     unit, printed = UNITS.get(claim.metric, "dB"), premises is None
     decimals = DECIMALS[unit]
     slack = 10.0**-decimals if printed else 0.0  # two numbers, each off by half of that
@@ -336,8 +341,8 @@ def _row(
     sometimes = claim.kind == "sometimes_greater"
     if not printed and sometimes:  # a weight that nobody chose shows nothing of a method
         found.loc[_uses(found, PROTOCOL["untuned"]), "pro"] = 1.0
-    fit = ~found["at"].isin([fact["comparison"] for fact in unmet])
-    tested, out = found[fit], found[~fit]
+    found["met"] = ~found["at"].isin([fact["comparison"] for fact in unmet])
+    tested, out = found[found["met"]], found[~found["met"]]
     reason = RULES[unmet[0]["premise"]]["lacks"] if unmet and tested.empty else ""
     if rows and not own and (claim.margin or claim.value or claim.alone):
         tested, reason = tested.iloc[:0], claim.alone or PROTOCOL["sizes"]
@@ -388,7 +393,9 @@ def _row(
     row["scope"] = ", ".join(dict.fromkeys(at.partition(",")[0] for at in tested["at"]))
     row |= {"compared": places, "tested": tested["at"].nunique(), "alike": alike}
     row["within"] = f"{ceil(within * fine) / fine:.{decimals + 1}f} {unit}" if alike else ""
-    return row | {"note": "; ".join(n for n, applies in notes.items() if n and applies)}, facts
+    row["note"] = "; ".join(note for note, applies in notes.items() if note and applies)
+    gains = found.rename(columns={"at": "comparison", "mean": "gain"})
+    return row, facts, gains.assign(claim=claim.id, unit=row["unit"])
 
 
 def _uses(gains: pd.DataFrame, methods: Iterable[str]) -> pd.Series:
